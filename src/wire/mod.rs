@@ -1,0 +1,3 @@
+//! Bytes on the wire: what a message may look like, and what must never be seen in one.
+
+pub mod problem;
