@@ -4,6 +4,8 @@
 //! Modules in reading order; imports point down this list only (`tests/tidy.rs` holds that).
 #![forbid(unsafe_code)]
 
+pub mod https;
+pub mod listen;
 pub mod origin;
 pub mod property;
 pub mod secret;
