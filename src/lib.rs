@@ -4,7 +4,11 @@
 //! Modules in reading order; imports point down this list only (`tests/tidy.rs` holds that).
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod origin;
+pub mod phase;
+pub mod process;
 pub mod property;
 pub mod secret;
+pub mod telemetry;
 pub mod wire;
