@@ -4,9 +4,18 @@
 //! Modules in reading order; imports point down this list only (`tests/tidy.rs` holds that).
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod proxy;
+
+pub mod keys;
 pub mod https;
 pub mod listen;
+
+pub mod telemetry;
+pub mod wire;
+
 pub mod origin;
+pub mod phase;
+pub mod process;
 pub mod property;
 pub mod secret;
-pub mod wire;
