@@ -7,8 +7,8 @@
 pub mod admin;
 pub mod proxy;
 
-pub mod keys;
 pub mod https;
+pub mod keys;
 pub mod listen;
 
 pub mod telemetry;

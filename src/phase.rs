@@ -18,12 +18,14 @@ pub enum Phase {
     Ready,
     /// Told to end: still accepting, but every answer closes its connection.
     Draining,
+    /// No longer accepting: requests in flight end, further ones on open connections are refused.
+    Closing,
     /// Nothing is served any more.
     Stopped,
 }
 
 impl Phase {
-    const ALL: [Self; 4] = [Self::Starting, Self::Ready, Self::Draining, Self::Stopped];
+    const ALL: [Self; 5] = [Self::Starting, Self::Ready, Self::Draining, Self::Closing, Self::Stopped];
 }
 
 /// The process's one [`Phase`], shared by reference.

@@ -31,7 +31,9 @@ pub(super) fn ready(phase: Phase) -> Health {
     match phase {
         Phase::Starting => no("starting: not everything is configured and listening yet\n"),
         Phase::Ready => yes("ready\n"),
-        Phase::Draining => no("draining: requests in flight are finished, new ones should go elsewhere\n"),
+        Phase::Draining | Phase::Closing => {
+            no("draining: requests in flight are finished, new ones should go elsewhere\n")
+        }
         Phase::Stopped => no("stopped: nothing is served any more\n"),
     }
 }
@@ -40,6 +42,6 @@ pub(super) fn ready(phase: Phase) -> Health {
 pub(super) fn started(phase: Phase) -> Health {
     match phase {
         Phase::Starting => no("starting: not everything is configured and listening yet\n"),
-        Phase::Ready | Phase::Draining | Phase::Stopped => yes("started\n"),
+        Phase::Ready | Phase::Draining | Phase::Closing | Phase::Stopped => yes("started\n"),
     }
 }

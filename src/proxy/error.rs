@@ -78,9 +78,11 @@ impl ProxyError {
         const REQUEST: &str = "http_request_error";
         const DENIED: &str = "http_request_denied";
         match self {
-            Self::PropertyMissing => {
-                Problem::new(Code::PropertyMissing, REQUEST, "Name the hotel: send the header X-Property-Id: <property id>.")
-            }
+            Self::PropertyMissing => Problem::new(
+                Code::PropertyMissing,
+                REQUEST,
+                "Name the hotel: send the header X-Property-Id: <property id>.",
+            ),
             Self::PropertyTwice => Problem::new(
                 Code::PropertyInvalid,
                 REQUEST,

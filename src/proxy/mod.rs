@@ -33,8 +33,8 @@ use self::trace::Trace;
 use self::upstream::{Timeouts, Upstream};
 use crate::keys::KeyReader;
 use crate::phase::{Phase, PhaseCell};
+use crate::telemetry::RequestIds;
 use crate::telemetry::metrics::Recorder;
-use crate::telemetry::request_id::RequestIds;
 
 /// Everything a core needs to serve requests. Nothing in it is shared with another core but the key set, which is
 /// swapped whole, and the process's phase.

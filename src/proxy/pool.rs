@@ -294,8 +294,8 @@ impl Host {
         let now = Instant::now();
         shared.retain(|connection| connection.is_usable(now, settings));
         let fits = |connection: &&Rc<Http2>| {
-            let just_used =
-                connection.in_flight.get() > 0 || now.duration_since(connection.last_used.get()) <= settings.unsafe_reuse;
+            let just_used = connection.in_flight.get() > 0
+                || now.duration_since(connection.last_used.get()) <= settings.unsafe_reuse;
             connection.in_flight.get() < connection.limit.get().max(1)
                 && match need {
                     Need::Any => true,
@@ -339,11 +339,12 @@ impl Host {
 
     fn sweep(&self, settings: Settings) {
         let now = Instant::now();
-        self.idle.borrow_mut().retain(|idle| {
-            idle.connection.is_usable(now, settings) && now.duration_since(idle.since) <= settings.idle
-        });
+        self.idle
+            .borrow_mut()
+            .retain(|idle| idle.connection.is_usable(now, settings) && now.duration_since(idle.since) <= settings.idle);
         self.shared.borrow_mut().retain(|connection| {
-            let idle = connection.in_flight.get() == 0 && now.duration_since(connection.last_used.get()) > settings.idle;
+            let idle =
+                connection.in_flight.get() == 0 && now.duration_since(connection.last_used.get()) > settings.idle;
             connection.is_usable(now, settings) && !idle
         });
     }
@@ -365,10 +366,8 @@ impl Http2 {
 pub type Sent<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
 /// The answer's head, or the error with the request itself when none of it had been sent.
-pub type Outcome = Result<
-    http::Response<hyper::body::Incoming>,
-    hyper::client::conn::TrySendError<http::Request<Upload>>,
->;
+pub type Outcome =
+    Result<http::Response<hyper::body::Incoming>, hyper::client::conn::TrySendError<http::Request<Upload>>>;
 
 impl Lease {
     /// The version spoken.

@@ -42,7 +42,8 @@ pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards
     trace.leaks(Leak::Header, leaks);
     trace.answered(status, None, &headers);
     let id = trace.id();
-    let download = Download { source: Source::Upstream { body, lease: Some(lease), masked: 0 }, trace, idle: Idle::new(idle) };
+    let download =
+        Download { source: Source::Upstream { body, lease: Some(lease), masked: 0 }, trace, idle: Idle::new(idle) };
     let mut response = Response::new(download);
     *response.status_mut() = status;
     *response.headers_mut() = headers;

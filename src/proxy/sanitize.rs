@@ -269,9 +269,25 @@ mod tests {
     #[test]
     fn fields_that_carry_credentials_or_belong_to_one_hop_are_not_shown() {
         for name in [
-            "Set-Cookie", "Set_Cookie", "Authorization", "X-Api-Key", "x_api_key", "Proxy-Authenticate", "Proxy-Authorization",
-            "Proxy-Authentication-Info", "Authentication-Info", "Connection", "Keep-Alive", "Transfer-Encoding", "Upgrade",
-            "Trailer", "Alt-Svc", "X-Proxy-Request-Id", "Proxy-Status", "X-cbat_abc", "X-Forwarded-For",
+            "Set-Cookie",
+            "Set_Cookie",
+            "Authorization",
+            "X-Api-Key",
+            "x_api_key",
+            "Proxy-Authenticate",
+            "Proxy-Authorization",
+            "Proxy-Authentication-Info",
+            "Authentication-Info",
+            "Connection",
+            "Keep-Alive",
+            "Transfer-Encoding",
+            "Upgrade",
+            "Trailer",
+            "Alt-Svc",
+            "X-Proxy-Request-Id",
+            "Proxy-Status",
+            "X-cbat_abc",
+            "X-Forwarded-For",
         ] {
             assert!(shown(&[(name, "x")]).0.is_empty(), "{name}");
         }

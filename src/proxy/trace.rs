@@ -11,9 +11,9 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use super::pool::Protocol;
 use super::upstream::Exchange;
 use crate::property::PropertyId;
+use crate::telemetry::RequestId;
 use crate::telemetry::access::{self, Connection, End, Finished};
 use crate::telemetry::metrics::{Leak, Recorder};
-use crate::telemetry::request_id::RequestId;
 use crate::wire::problem::Code;
 
 /// The record in the making.

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
+use super::line;
 use super::request_id::RequestId;
-use super::{line, mask};
 use crate::property::PropertyId;
+use crate::wire::mask;
 use crate::wire::problem::Code;
 
 /// The target of access events, by which filters and layers know them.

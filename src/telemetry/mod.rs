@@ -7,7 +7,6 @@ pub mod access;
 mod clock;
 mod line;
 mod logging;
-mod mask;
 pub mod metrics;
 pub mod panic;
 mod request_id;

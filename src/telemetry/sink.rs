@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::mask;
+use crate::wire::mask;
 
 /// Messages that may wait for the writer. The queue's slots are allocated at once, 32 bytes each: the appender's
 /// default of 128,000 would be 4 MiB in a sidecar that is to live in 10.
