@@ -4,7 +4,11 @@
 //! Modules in reading order; imports point down this list only (`tests/tidy.rs` holds that).
 #![forbid(unsafe_code)]
 
+pub mod address;
+pub mod config;
+pub mod fault;
 pub mod origin;
 pub mod property;
 pub mod secret;
 pub mod wire;
+pub mod yaml;
