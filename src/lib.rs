@@ -4,6 +4,8 @@
 //! Modules in reading order; imports point down this list only (`tests/tidy.rs` holds that).
 #![forbid(unsafe_code)]
 
+pub mod config;
+
 pub mod admin;
 pub mod proxy;
 
@@ -14,8 +16,11 @@ pub mod listen;
 pub mod telemetry;
 pub mod wire;
 
+pub mod address;
+pub mod fault;
 pub mod origin;
 pub mod phase;
 pub mod process;
 pub mod property;
 pub mod secret;
+pub mod yaml;
