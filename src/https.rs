@@ -208,11 +208,12 @@ fn connect_error(origin: &Origin, source: io::Error) -> DialError {
     DialError::Connect { origin: origin.to_string(), source }
 }
 
-/// A plain connection to this process's own admin listener, for `healthcheck` and `wait`.
+/// A plain connection to a listener of this host, for `healthcheck`, `wait` and the call of `demo`. No key travels on
+/// it.
 ///
 /// # Errors
 /// What the system says.
-pub async fn dial_admin(address: std::net::SocketAddr) -> io::Result<TcpStream> {
+pub async fn dial_local(address: std::net::SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(address).await
 }
 

@@ -4,6 +4,9 @@
 //! Modules in reading order; imports point down this list only (`tests/tidy.rs` holds that).
 #![forbid(unsafe_code)]
 
+pub mod cli;
+
+pub mod app;
 pub mod config;
 
 pub mod admin;

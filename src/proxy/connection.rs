@@ -17,6 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::respond::X_PROXY_REQUEST_ID;
@@ -38,6 +39,7 @@ pub struct Open {
     next: Cell<u64>,
     closing: Cell<bool>,
     wakers: RefCell<HashMap<u64, Option<Waker>>>,
+    left: Notify,
 }
 
 impl Open {
@@ -52,6 +54,13 @@ impl Open {
         self.closing.set(true);
         for waker in self.wakers.borrow().values().flatten() {
             waker.wake_by_ref();
+        }
+    }
+
+    /// Waits until there is none.
+    pub async fn emptied(&self) {
+        while self.count() > 0 {
+            self.left.notified().await;
         }
     }
 
@@ -82,6 +91,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.open.wakers.borrow_mut().remove(&self.id);
+        self.open.left.notify_one();
         self.recorder.connection_closed();
     }
 }
