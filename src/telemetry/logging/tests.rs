@@ -131,8 +131,8 @@ fn a_token_never_shows_whichever_way_it_came() {
             access::emit(&Finished { path: "/k/cbat_blue", method: "cbat_blue", ..finished() });
             access::emit(&Finished { path: "/k/%63bat_blue", upstream_request_id: Some("cbat_blue"), ..finished() });
             // As hyper and h2 would, at trace level.
-            let headers =
-                http::HeaderMap::from_iter([(http::header::COOKIE, "t=cbat_blue; u=cbat_blue".parse().unwrap())]);
+            let cookie = http::HeaderValue::from_static("t=cbat_blue; u=cbat_blue");
+            let headers = http::HeaderMap::from_iter([(http::header::COOKIE, cookie)]);
             tracing::trace!(target: "h2::proto", ?headers, raw = ?b"Bearer cbat_blue", "sending cbat_blue");
             tracing::trace_span!("request", key = "cbat_blue").in_scope(|| tracing::trace!("inside"));
         });
