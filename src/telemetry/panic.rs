@@ -28,3 +28,27 @@ pub fn install() {
         }
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    /// The hook is the process's, so the panic happens in one of its own: this test binary, told to run `the_child`.
+    #[test]
+    fn a_panic_says_where_and_never_what() {
+        let child = ["--exact", "telemetry::panic::tests::the_child", "--ignored", "--nocapture"];
+        let output = Command::new(std::env::current_exe().unwrap()).args(child).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("panicked at src/telemetry/panic.rs:"), "{said}");
+        assert!(said.contains("1 counted"), "{said}");
+        assert!(!said.contains("blue"), "{said}");
+    }
+
+    #[test]
+    #[ignore = "run by the test above"]
+    fn the_child() {
+        super::install();
+        let _ = std::panic::catch_unwind(|| panic!("cbat_blue"));
+        println!("{} counted", super::count());
+    }
+}

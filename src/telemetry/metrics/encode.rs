@@ -161,8 +161,12 @@ impl Collector for Scrape {
         page.family("key_reloads", "Attempts to serve changed keys.", "result", reloads)?;
         let good = "1 when the keys were good when last read, 0 when an older set is being served.";
         page.gauge("key_file_good", good, u64::from(self.key_file_good))?;
-        page.gauge("keys_loaded", "Keys being served.", self.gauges.keys_loaded as u64)?;
-        page.gauge("properties_loaded", "Properties those keys serve.", self.gauges.properties_loaded as u64)?;
+        page.gauge("keys_loaded", "Number of keys being served.", self.gauges.keys_loaded as u64)?;
+        page.gauge(
+            "properties_loaded",
+            "Number of properties the keys being served are for.",
+            self.gauges.properties_loaded as u64,
+        )?;
 
         let lost = "Log lines lost, access lines and others, because they could not be written fast enough or at all.";
         page.counter("access_lines_lost", lost, self.lines_lost)?;

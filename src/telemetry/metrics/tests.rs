@@ -144,9 +144,9 @@ fn a_property_disappears_from_the_labels_once_its_key_is_gone() {
 #[test]
 fn promtool_accepts_an_empty_page_and_a_full_one() {
     for page in [scrape(&Metrics::new(1)), filled()] {
-        let promtool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let promtool = { promtool }.stderr(Stdio::piped()).spawn();
-        let Ok(mut promtool) = promtool else {
+        let mut check = Command::new("promtool");
+        check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let Ok(mut promtool) = check.spawn() else {
             assert!(std::env::var("CI").is_err(), "promtool is missing: apt-get install prometheus");
             println!("skipped: promtool is missing (apt-get install prometheus)");
             return;
