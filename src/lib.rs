@@ -7,6 +7,7 @@
 pub mod address;
 pub mod config;
 pub mod fault;
+pub mod keys;
 pub mod origin;
 pub mod property;
 pub mod secret;
