@@ -21,6 +21,7 @@ pub mod wire;
 
 pub mod address;
 pub mod fault;
+pub mod keys;
 pub mod origin;
 pub mod phase;
 pub mod process;

@@ -14,8 +14,10 @@ pub use serde_yaml::{Mapping, Value};
 
 use crate::fault::{FAULTS_MAX, Fault, shown};
 
+mod tree;
 mod walk;
 
+pub use tree::{Grow, Tree};
 pub use walk::{Spot, locate};
 
 /// One step down a document: an entry of a mapping by name, or an item of a list by index, counted from 0.
@@ -137,6 +139,8 @@ fn words(said: &str) -> (&'static str, &'static str) {
         ("expected ',' or ']'", "a `[` is not closed", "close it with `]`, or put the text in quotes"),
         ("expected ',' or '}'", "a `{` is not closed", "close it with `}`, or put the text in quotes"),
         ("unexpected end of stream", "a quote is not closed", "close it on the same line"),
+        ("expected a mapping", "expected `name: value` lines", "compare with the example in the README"),
+        ("expected text", "expected text", "put it in quotes"),
         ("unknown escape", "an unknown `\\` escape", "use single quotes, in which `\\` is only itself"),
     ];
     let known = TABLE.iter().find(|(theirs, ..)| said.contains(theirs));
