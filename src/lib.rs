@@ -6,5 +6,6 @@
 
 pub mod origin;
 pub mod property;
+pub mod sandbox;
 pub mod secret;
 pub mod wire;
