@@ -26,5 +26,6 @@ pub mod origin;
 pub mod phase;
 pub mod process;
 pub mod property;
+pub mod sandbox;
 pub mod secret;
 pub mod yaml;

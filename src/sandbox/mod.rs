@@ -1,0 +1,201 @@
+//! A stand-in for Cloudbeds on loopback, over TLS, for `demo`, tests and benches.
+//!
+//! In: [`Settings`] with the hotels and their keys. Out: a running [`Sandbox`] with a root certificate of its own, whose
+//! answers have the shape of the vendor's API description and whose data set changes with what is posted to it.
+//! It is the worst neighbour the proxy can have: `/sandbox/echo` hands back every credential it was sent, and the other
+//! rooms under `/sandbox/` are slow, cut off, endless or coded. It never dials anywhere.
+//!
+//! | path | what it does |
+//! |---|---|
+//! | `/api/v1.1`, `v1.2`, `v1.3` | `getHotels` `getHotelDetails` `getRooms` `getReservations` `getReservation` `postReservation` `postFile` `userinfo`; needs a key |
+//! | `/sandbox/echo` | everything it was sent, in body and headers; switches in [`echo`] |
+//! | `/sandbox/download` `/sandbox/upload` | gigabytes in flat memory; switches in [`bulk`] |
+//! | `/sandbox/slow` `/sandbox/reset` `/sandbox/fail` | trouble on demand; switches in [`trouble`] |
+//! | anything else | 404 with an HTML page, as Cloudbeds answers a path it does not know |
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::property::PropertyId;
+
+mod answers;
+mod body;
+pub mod bulk;
+mod calendar;
+mod coding;
+mod data;
+pub mod echo;
+mod files;
+mod keys;
+mod multipart;
+mod query;
+mod routes;
+mod seen;
+mod serve;
+mod socket;
+mod tls;
+pub mod trouble;
+
+pub use files::{Written, write_files};
+pub use keys::random_key;
+pub use seen::Seen;
+pub use socket::Cut;
+
+/// What a sandbox is made of.
+pub struct Settings {
+    /// Where it listens; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// What ALPN offers.
+    pub protocols: Protocols,
+    /// The hotels. Several with one key are an organisation.
+    pub hotels: Vec<Hotel>,
+    /// Whether every request is kept for [`Sandbox::requests`]. Benches turn it off.
+    pub record: bool,
+    /// The certificate to show.
+    pub certificate: Certificate,
+    /// Refuses TLS 1.3, to try the older version.
+    pub tls12_only: bool,
+}
+
+/// One hotel property. No `Debug`, since it holds the key.
+#[derive(Clone)]
+pub struct Hotel {
+    /// Its id at Cloudbeds.
+    pub property: PropertyId,
+    /// Its name, as the answers give it.
+    pub name: String,
+    /// The key that opens it: `cbat_…`.
+    pub key: String,
+}
+
+/// The HTTP versions a sandbox speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Protocols {
+    /// HTTP/2 where the client offers it, else HTTP/1.1.
+    Both,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only.
+    Http2,
+}
+
+/// How good the sandbox's certificate is. All are signed by [`Sandbox::root_pem`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Certificate {
+    /// For `localhost`, `sandbox.test`, `127.0.0.1` and `::1`.
+    Good,
+    /// In date, for another name.
+    WrongName,
+    /// For the right names, until yesterday.
+    Expired,
+}
+
+impl Settings {
+    /// The two hotels of the demo, 1001 and 1002, with fresh keys, on a free port of 127.0.0.1.
+    #[must_use]
+    pub fn demo() -> Self {
+        let named = [(1001, "Seaside Demo Hotel"), (1002, "Mountain Demo Lodge")];
+        let hotel = |(id, name): (u64, &str)| {
+            let property = NonZeroU64::new(id).map(PropertyId::from)?;
+            Some(Hotel { property, name: name.to_owned(), key: random_key() })
+        };
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            protocols: Protocols::Both,
+            hotels: named.into_iter().filter_map(hotel).collect(),
+            record: true,
+            certificate: Certificate::Good,
+            tls12_only: false,
+        }
+    }
+}
+
+/// A running sandbox. Dropping it ends it too, though nobody waits then.
+pub struct Sandbox {
+    address: SocketAddr,
+    root_pem: String,
+    state: Arc<routes::State>,
+    stop: watch::Sender<()>,
+    accepting: JoinHandle<()>,
+}
+
+/// Binds `settings.listen` and serves on the current tokio runtime, of whichever flavour.
+///
+/// # Errors
+/// When the address cannot be bound or the certificate cannot be made.
+pub async fn start(settings: Settings) -> io::Result<Sandbox> {
+    // The sandbox's one bind; whoever owns a listener already comes in by `start_on`.
+    start_on(TcpListener::bind(settings.listen)?, settings)
+}
+
+/// The same on a listener that is bound already; `settings.listen` is not looked at.
+///
+/// # Errors
+/// When the listener cannot be made non-blocking, the certificate cannot be made, or no tokio runtime is current.
+pub fn start_on(listener: TcpListener, settings: Settings) -> io::Result<Sandbox> {
+    let address = listener.local_addr()?;
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let identity = tls::identity(settings.certificate)?;
+    let root_pem = identity.root_pem.clone();
+    let config = tls::config(identity, settings.protocols, settings.tls12_only)?;
+    let state = Arc::new(routes::State::new(&settings.hotels, settings.record));
+    let (stop, stopped) = watch::channel(());
+    let accepting =
+        tokio::spawn(serve::accept(listener, Arc::new(config), settings.protocols, Arc::clone(&state), stopped));
+    Ok(Sandbox { address, root_pem, state, stop, accepting })
+}
+
+impl Sandbox {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `https://localhost:PORT`, as `upstream.base_url` wants it.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        format!("https://localhost:{}", self.address.port())
+    }
+
+    /// The root certificate to trust, as `upstream.ca_file` wants it. Its private key is gone already.
+    #[must_use]
+    pub fn root_pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    /// The last 10,000 requests, oldest first; empty when `Settings::record` is off.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Seen> {
+        self.state.recorder.requests()
+    }
+
+    /// How many TCP connections were accepted so far, failed handshakes included.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.state.recorder.connections()
+    }
+
+    /// Ends every open connection at once, in the given way, and goes on accepting.
+    pub fn cut_connections(&self, how: Cut) {
+        self.state.cut.send_replace(how);
+    }
+
+    /// From now on this key is answered the way Cloudbeds answers a revoked one.
+    pub fn revoke(&self, key: &str) {
+        self.state.keys.revoke(key);
+    }
+
+    /// Ends everything: the listener is closed and every connection cut when this returns.
+    pub async fn stop(self) {
+        drop(self.stop);
+        // The task does not panic; were it to, the sandbox would have ended all the same.
+        let _ = self.accepting.await;
+    }
+}
