@@ -20,7 +20,7 @@ use crate::admin::{self, AdminState, KeyView};
 use crate::config::{self, Config};
 use crate::fault::Fault;
 use crate::https::{Dialer, Roots, RootsError};
-use crate::keys::{KeyStore, Reload, watch};
+use crate::keys::{self, KeyStore, Reload};
 use crate::listen::{self, BindError, Bound};
 use crate::phase::{Phase, PhaseCell};
 use crate::property::PropertyId;
@@ -209,14 +209,17 @@ impl App {
         metrics.control().set_key_file_good(true);
         let watching = tokio::spawn({
             let (metrics, reload) = (metrics.clone(), Arc::clone(&handle.reload));
-            let (keys, poll) = (Arc::clone(&keys), config.keys.poll);
-            async move { watch::watch(keys, poll, reload, move |result| observe(&metrics, result)).await }
+            let (key_store, poll) = (Arc::clone(&keys), config.keys.poll);
+            async move { keys::watch(key_store, poll, reload, move |result| observe(&metrics, result)).await }
         });
-        let admin_state = AdminState { phase: Arc::clone(&phase), metrics: metrics.clone(), keys: Arc::new(Keys(keys)) };
+        let admin_state =
+            AdminState { phase: Arc::clone(&phase), metrics: metrics.clone(), keys: Arc::new(Keys(keys)) };
         let admin = tokio::net::TcpListener::from_std(admin)?;
         let serving = tokio::spawn({
             let phase = Arc::clone(&phase);
-            async move { admin::serve(admin, Arc::new(admin_state), async move { phase.reached(Phase::Stopped).await }).await }
+            async move {
+                admin::serve(admin, Arc::new(admin_state), async move { phase.reached(Phase::Stopped).await }).await
+            }
         });
 
         let settings = Arc::new(settings(&config));

@@ -11,6 +11,7 @@ pub mod config;
 
 pub mod admin;
 pub mod proxy;
+pub mod sandbox;
 
 pub mod https;
 pub mod keys;
@@ -21,11 +22,9 @@ pub mod wire;
 
 pub mod address;
 pub mod fault;
-pub mod keys;
 pub mod origin;
 pub mod phase;
 pub mod process;
 pub mod property;
-pub mod sandbox;
 pub mod secret;
 pub mod yaml;

@@ -71,7 +71,11 @@ impl Worker {
         let (tell_ended, ended) = oneshot::channel();
         std::thread::Builder::new().name(format!("worker-{}", self.index)).spawn(move || {
             // Receivers that are gone mean that the start failed elsewhere.
-            match Builder::new_current_thread().enable_all().on_thread_park(access::flush).build_local(LocalOptions::default()) {
+            match Builder::new_current_thread()
+                .enable_all()
+                .on_thread_park(access::flush)
+                .build_local(LocalOptions::default())
+            {
                 Ok(runtime) => {
                     access::collect_on_this_thread();
                     runtime.block_on(self.run(tell_started));

@@ -61,7 +61,8 @@ async fn show(options: &Options, directory: &Path) -> Result<(), Failure> {
     let demo = sandbox::Settings::demo();
     let hotels = demo.hotels.clone();
     let cloudbeds = sandbox::start_on(sandbox_listener, demo).map_err(|error| other("sandbox", &error))?;
-    let files = sandbox::write_files(directory, &hotels, cloudbeds.root_pem()).map_err(|error| other("keys", &error))?;
+    let files =
+        sandbox::write_files(directory, &hotels, cloudbeds.root_pem()).map_err(|error| other("keys", &error))?;
     let yaml = format!(
         "listen: {}\nadmin: {{ listen: {} }}\nkeys: {{ file: {:?} }}\nupstream: {{ base_url: {}, ca_file: {:?} }}\n\
          drain: {{ min: 0s }}\nworkers: 1\n",
@@ -119,7 +120,12 @@ async fn one_call(address: SocketAddr, cloudbeds: &Sandbox) -> Result<(), Failur
     let answer = call(address, request).await.map_err(Failure::Other)?;
     let seen = cloudbeds.requests();
     let arrived = seen.last().map(arrived).unwrap_or_default();
-    print_beside(&format!("The application → {address}"), &sent, &format!("The proxy → {}", cloudbeds.base_url()), &arrived);
+    print_beside(
+        &format!("The application → {address}"),
+        &sent,
+        &format!("The proxy → {}", cloudbeds.base_url()),
+        &arrived,
+    );
     print_answer(&answer)
 }
 

@@ -76,7 +76,8 @@ fn address(given: Option<SocketAddr>, path: Option<&Path>) -> Result<SocketAddr,
 
 /// Asks once; the error says why the answer is no.
 async fn ask(address: SocketAddr) -> Result<(), String> {
-    let request = Request::get("/readyz").header(HOST, address.to_string()).body(()).map_err(|error| error.to_string())?;
+    let request =
+        Request::get("/readyz").header(HOST, address.to_string()).body(()).map_err(|error| error.to_string())?;
     let answer = timeout(PATIENCE, call(address, request))
         .await
         .map_err(|_| format!("{address}: no answer within {PATIENCE:?}"))??;

@@ -45,7 +45,8 @@ async fn serve(options: &Options) -> Result<(), Failure> {
     let listener = listen::tcp(options.listen, 1).map_err(|error| Failure::Other(error.to_string()))?.pop();
     let listener = listener.ok_or_else(|| Failure::Other("sandbox: no listener".into()))?;
     let cloudbeds = sandbox::start_on(listener, settings).map_err(failed)?;
-    std::fs::create_dir_all(&options.dir).map_err(|error| Failure::Other(format!("{}: {error}", options.dir.display())))?;
+    std::fs::create_dir_all(&options.dir)
+        .map_err(|error| Failure::Other(format!("{}: {error}", options.dir.display())))?;
     let files = sandbox::write_files(&options.dir, &hotels, cloudbeds.root_pem()).map_err(failed)?;
     println!("Stand-in Cloudbeds at {}; a proxy for it:\n", cloudbeds.base_url());
     println!("  CLOUDBEDS_AUTH_PROXY__UPSTREAM__BASE_URL={} \\", cloudbeds.base_url());

@@ -66,7 +66,7 @@ pub fn for_cloudbeds(credentialed: Credentialed, routes: &Routes) -> Outbound {
     let mut headers = forwarded_headers(parts.headers);
     headers.insert(HOST, origin.host_header().clone());
     headers.insert(X_PROPERTY_ID, property_header(&identified.properties));
-    headers.insert(AUTHORIZATION, key.bearer());
+    headers.insert(AUTHORIZATION, key.secret().bearer());
     Outbound { method: parts.method, target, headers, body, origin, prefix: identified.prefix }
 }
 
