@@ -215,6 +215,7 @@ impl App {
         let admin_state =
             AdminState { phase: Arc::clone(&phase), metrics: metrics.clone(), keys: Arc::new(Keys(keys)) };
         let admin = tokio::net::TcpListener::from_std(admin)?;
+        let admin_address = admin.local_addr()?;
         let serving = tokio::spawn({
             let phase = Arc::clone(&phase);
             async move {
@@ -244,7 +245,7 @@ impl App {
             ended.push(thread.ended);
         }
         phase.set(Phase::Ready);
-        tracing::info!(listen = %addresses.join(", "), workers = ended.len(), "ready");
+        tracing::info!(listen = %addresses.join(", "), admin = %admin_address, workers = ended.len(), "ready");
 
         handle.drain.notified().await;
         drain(&config.drain, &handle, ended).await;
