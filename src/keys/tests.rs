@@ -116,7 +116,7 @@ fn a_thousand_bad_rows_are_told_as_twenty() {
 }
 
 #[test]
-fn a_file_without_keys_is_refused() {
+fn a_file_that_is_no_key_file_is_refused() {
     for (text, words) in [
         ("", "holds no keys"),
         ("# none\n", "holds no keys"),
@@ -127,6 +127,7 @@ fn a_file_without_keys_is_refused() {
         ("- cbat_blue", "expected `name: value` lines"),
         ("1001: cbat_blue\n---\n1002: cbat_blue", "more than one document"),
         ("1001: \"cbat_blue", "a quote is not closed"),
+        ("1: &a [x, x, x, x, x, x, x, x]\n2: &b [*a, *a, *a, *a, *a]\n3: [*b, *b, *b]", "aliases repeat more than"),
         ("1001: !!int cbat_blue", "cannot be read as YAML here"),
     ] {
         let faults = refused(text);
