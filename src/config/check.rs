@@ -25,6 +25,9 @@ use crate::yaml::Step;
 /// copied without being read.
 pub const UNAUTHENTICATED_NETWORK: &str = "anyone who reaches this listener may use every key";
 
+/// What fits into Linux' `sun_path` with its closing zero, in bytes.
+const SOCKET_PATH_MAX: usize = 107;
+
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -136,6 +139,13 @@ impl Check<'_, '_> {
                     continue;
                 }
             };
+            if matches!(&address, Address::Unix(socket) if socket.as_os_str().len() > SOCKET_PATH_MAX) {
+                self.sources.fault(
+                    &at,
+                    format!("the socket's path is longer than {SOCKET_PATH_MAX} bytes"),
+                    "shorten it",
+                );
+            }
             if !network && !address.is_local() {
                 let words = format!(
                     "listen on 127.0.0.1, [::1] or a unix socket, or accept it with \

@@ -78,6 +78,7 @@ fn a_listener_is_an_address_a_list_or_has_a_default_property() {
     assert_eq!(config.listen[1].default_property, "1001".parse().ok());
     check_refused("listen: []", "config.yaml:1:9: listen: expected at least one address");
     check_refused("listen: 8080", "listen: expected an address such as 127.0.0.1:8080");
+    check_refused(&format!("listen: unix:/{}", "x".repeat(107)), "the socket's path is longer than 107 bytes");
     check_refused("listen: [127.0.0.1:1, 127.0.0.1:1]", "listen[1]: overlaps another listener");
     check_refused("listen: [{ address: 'unix:/x', default_property: 007 }]", "default_property is not a property id");
 }

@@ -23,16 +23,16 @@ use super::{Key, KeySet};
 use crate::fault::{Fault, shown};
 use crate::property::{NotAPropertyId, PropertyId};
 use crate::secret::{ApiKey, NotAnApiKey};
-use crate::yaml::{self, Grow, Text, Tree};
+use crate::yaml::{self, Budget, Grow, Text, Tree};
 
 pub(super) fn parse(name: &str, text: &str) -> Result<KeySet, Vec<Fault>> {
     let mut rows = Rows { set: Builder::new(), faults: Vec::new(), more: 0 };
-    yaml::stream(name, text, File(&mut rows))?;
+    yaml::stream(name, text, File(&mut rows, &Budget::of(text)))?;
     rows.finish(name, text)
 }
 
 /// The file as a whole: properties with their rows, and the list `keys:`.
-struct File<'a>(&'a mut Rows);
+struct File<'a>(&'a mut Rows, &'a Budget);
 
 impl<'de> DeserializeSeed<'de> for File<'_> {
     type Value = ();
@@ -50,7 +50,7 @@ impl<'de> Visitor<'de> for File<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let (rows, mut number, mut listed) = (self.0, 0, false);
+        let (File(rows, budget), mut number, mut listed) = (self, 0, false);
         while let Some(name) = entries.next_key_seed(Text)? {
             let place = Place::default().below(number);
             number += 1;
@@ -60,13 +60,13 @@ impl<'de> Visitor<'de> for File<'_> {
                 }
                 listed = true;
                 let mut each = |item, row| rows.listed(place.below(item), &format!("keys[{item}]"), row);
-                if !matches!(entries.next_value_seed(Grow(Some(&mut each)))?, Tree::List(_)) {
+                if !matches!(entries.next_value_seed(Grow { each: Some(&mut each), budget })?, Tree::List(_)) {
                     let hint = "write `- { key: cbat_…, properties: [1001, 1002] }` lines below it";
                     rows.fault(place, "keys", "expected a list", hint);
                 }
                 continue;
             }
-            let row = entries.next_value_seed(Grow(None))?;
+            let row = entries.next_value_seed(Grow { each: None, budget })?;
             match name.parse() {
                 Ok(property) => rows.plain(place, property, row),
                 Err(NotAPropertyId) => {

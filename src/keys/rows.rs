@@ -81,6 +81,7 @@ impl Rows {
     /// The set, when there is a row and no fault.
     pub(super) fn finish(self, name: &str, text: &str) -> Result<KeySet, Vec<Fault>> {
         let mut faults: Vec<_> = self.faults.into_iter().map(|bad| located(bad, name, text)).collect();
+        faults.sort_by_key(|fault| (fault.line, fault.column));
         if self.more > 0 {
             faults.push(Fault::new(name, format!("{} more faults", self.more), "mend the ones above first"));
         }

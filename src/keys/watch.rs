@@ -75,17 +75,20 @@ async fn patiently(store: &Arc<KeyStore>) -> Reload {
             Err(_) => return broken(store),
         };
         if Instant::now() >= until {
-            // Someone who writes for longer than this is looked at again at the next notice or poll.
-            return gone.map_or(Reload::Unchanged, Reload::Refused);
+            // Whoever writes for longer than this is looked at again at the next notice or poll.
+            return Reload::Refused(gone.unwrap_or_else(|| fault(store, "keeps changing", "replace it in one step")));
         }
         sleep(SETTLE).await;
     }
 }
 
+fn fault(store: &KeyStore, message: &str, hint: &str) -> Vec<Fault> {
+    vec![Fault::new(store.path().display().to_string(), message, hint)]
+}
+
 /// For a panic while reading, which should not be possible, but must not end the reloads if it is.
 fn broken(store: &KeyStore) -> Reload {
-    let name = store.path().display().to_string();
-    Reload::Refused(vec![Fault::new(name, "could not be read for an unknown reason", "please report this")])
+    Reload::Refused(fault(store, "could not be read for an unknown reason", "please report this"))
 }
 
 fn report(store: &KeyStore, reload: &Reload, was_refused: bool) {

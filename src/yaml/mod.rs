@@ -17,7 +17,7 @@ use crate::fault::{FAULTS_MAX, Fault, shown};
 mod tree;
 mod walk;
 
-pub use tree::{Grow, Tree};
+pub use tree::{Budget, Grow, Tree};
 pub use walk::{Spot, locate};
 
 /// One step down a document: an entry of a mapping by name, or an item of a list by index, counted from 0.
@@ -79,11 +79,8 @@ pub fn stream<'de, S: DeserializeSeed<'de>>(source: &str, text: &'de str, seed: 
 /// # Errors
 /// All names given twice and all tags, or the one place where the text stops being YAML.
 pub fn document(source: &str, text: &str) -> Result<Value, Vec<Fault>> {
-    let mut notes = Notes { at: Vec::new(), faults: Vec::new(), nodes_left: text.len() + 2 };
+    let mut notes = Notes { at: Vec::new(), faults: Vec::new(), budget: Budget::of(text) };
     let value = stream(source, text, Build(&mut notes))?;
-    if notes.nodes_left == 0 {
-        return Err(vec![Fault::new(source, "its aliases repeat more than the file holds", "write it out in full")]);
-    }
     if notes.faults.is_empty() {
         return Ok(value);
     }
@@ -152,8 +149,7 @@ fn words(said: &str) -> (&'static str, &'static str) {
 struct Notes {
     at: Vec<usize>,
     faults: Vec<(Spot, String)>,
-    /// Each node takes a byte at least, so a document with more nodes than bytes repeats itself through aliases.
-    nodes_left: usize,
+    budget: Budget,
 }
 
 impl Notes {
@@ -169,10 +165,7 @@ impl<'de> DeserializeSeed<'de> for Build<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        self.0.nodes_left = self.0.nodes_left.saturating_sub(1);
-        if self.0.nodes_left == 0 {
-            return deserializer.deserialize_ignored_any(IgnoredAny).map(|_| Value::Null);
-        }
+        self.0.budget.spend()?;
         deserializer.deserialize_any(self)
     }
 }

@@ -4,6 +4,7 @@
 //! reader of many rows can note a bad one and go on; the order of entries is kept and none is lost, so their numbers
 //! lead back to their places ([`super::locate`]).
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::Deserializer;
@@ -34,13 +35,38 @@ impl Tree {
     }
 }
 
-/// Reads a node. Where it is a list and there is a function, each item goes there with its number, and none is kept.
-pub struct Grow<'a>(pub Option<&'a mut dyn FnMut(usize, Tree)>);
+/// Reads a node.
+pub struct Grow<'a> {
+    /// Where the node is a list, each of its items goes here with its number, and none is kept.
+    pub each: Option<&'a mut dyn FnMut(usize, Tree)>,
+    /// What the document may still grow by.
+    pub budget: &'a Budget,
+}
+
+/// How many nodes a document may have. Each takes a byte at least, so one with more of them than bytes repeats itself
+/// through aliases, and a short one could fill the memory that way.
+pub struct Budget(Cell<usize>);
+
+impl Budget {
+    /// The budget of a document.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        Self(Cell::new(text.len() + 1))
+    }
+
+    /// Takes a node off, or raises the error that `words` explains.
+    pub(super) fn spend<E: Error>(&self) -> Result<(), E> {
+        let left = self.0.get().checked_sub(1).ok_or_else(|| E::custom("repetition limit"))?;
+        self.0.set(left);
+        Ok(())
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for Grow<'_> {
     type Value = Tree;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Tree, D::Error> {
+        self.budget.spend()?;
         deserializer.deserialize_any(self)
     }
 }
@@ -62,8 +88,8 @@ impl<'de> Visitor<'de> for Grow<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut access: A) -> Result<Tree, A::Error> {
         let (mut kept, mut number) = (Vec::new(), 0);
-        while let Some(item) = access.next_element_seed(Grow(None))? {
-            match &mut self.0 {
+        while let Some(item) = access.next_element_seed(Grow { each: None, budget: self.budget })? {
+            match &mut self.each {
                 Some(each) => each(number, item),
                 None => kept.push(item),
             }
@@ -75,7 +101,7 @@ impl<'de> Visitor<'de> for Grow<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Tree, A::Error> {
         let mut entries = Vec::new();
         while let Some(name) = access.next_key_seed(Text)? {
-            entries.push((Zeroizing::new(name), access.next_value_seed(Grow(None))?));
+            entries.push((Zeroizing::new(name), access.next_value_seed(Grow { each: None, budget: self.budget })?));
         }
         Ok(Tree::Map(entries))
     }
