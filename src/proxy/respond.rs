@@ -222,7 +222,6 @@ impl Body for Download {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Upstream { body, .. } if body.is_empty() => SizeHint::with_exact(0),
             Source::Upstream { body, .. } => body.size_hint(),
         }
     }

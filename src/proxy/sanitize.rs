@@ -47,7 +47,8 @@ pub fn answer(answer: Answer, origin: &Origin) -> Result<Sanitized, ProxyError> 
         || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || incoming.is_end_stream();
     let filter = if empty { Filter::Plain(Mask::default()) } else { filter(parts.status, &headers)? };
-    Ok(Sanitized { status: parts.status, headers, body: Clean { incoming, filter, empty }, lease, leaks })
+    let left = if empty { Some(0) } else { incoming.size_hint().exact() };
+    Ok(Sanitized { status: parts.status, headers, body: Clean { incoming, filter, left }, lease, leaks })
 }
 
 fn filter(status: StatusCode, headers: &HeaderMap) -> Result<Filter, ProxyError> {
@@ -140,7 +141,9 @@ fn our_location(value: &HeaderValue, origin: &Origin, prefix: Option<PropertyId>
 pub struct Clean {
     incoming: Incoming,
     filter: Filter,
-    empty: bool,
+    /// Bytes that have not been handed out yet, where the length is known. hyper stops asking once it has written
+    /// them all, so the end has to be seen here.
+    left: Option<u64>,
 }
 
 enum Filter {
@@ -173,22 +176,16 @@ pub enum Cut {
 }
 
 impl Clean {
-    /// Whether there is no body at all, whatever its length field says.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.empty
-    }
-
     /// The length that is left, where it is known.
     #[must_use]
     pub fn size_hint(&self) -> http_body::SizeHint {
-        self.incoming.size_hint()
+        self.left.map_or_else(http_body::SizeHint::default, http_body::SizeHint::with_exact)
     }
 
     /// Whether the last byte has been handed out.
     #[must_use]
     pub fn is_end(&self) -> bool {
-        self.empty || (self.incoming.is_end_stream() && matches!(self.filter, Filter::Plain(_)))
+        self.left == Some(0) || (self.incoming.is_end_stream() && matches!(self.filter, Filter::Plain(_)))
     }
 
     /// Keys covered in the body so far.
@@ -202,6 +199,14 @@ impl Clean {
 
     /// The next clean bytes; never an empty chunk.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        let polled = ready!(self.poll_clean(cx));
+        if let (Some(Ok(chunk)), Some(left)) = (&polled, &mut self.left) {
+            *left = left.saturating_sub(chunk.len() as u64);
+        }
+        Poll::Ready(polled)
+    }
+
+    fn poll_clean(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         loop {
             if let Filter::Coded(inspector, mode) = &mut self.filter {
                 match mode {

@@ -2,5 +2,8 @@
 //!
 //! One binary, one file per topic. The harness looks for every key it knows in everything the process emits.
 
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+#![allow(missing_docs, reason = "the tests' names are their documentation")]
+
 mod harness;
 mod main_job;

@@ -76,7 +76,7 @@ impl Builder {
         std::fs::write(at("root.pem"), &self.root_pem).unwrap();
         let yaml = format!(
             "listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0 }}\nkeys: {{ file: keys.yaml, poll: 200ms }}\n\
-             upstream: {{ base_url: {}, ca_file: root.pem }}\nlog: {{ format: json, output: log }}\n\
+             upstream: {{ base_url: {}, ca_file: root.pem }}\nlog: {{ format: json, output: ./log }}\n\
              drain: {{ min: 0s, max: 5s }}\nworkers: 2\n",
             self.base_url
         );
