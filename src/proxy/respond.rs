@@ -140,10 +140,10 @@ impl Idle {
 
 impl Download {
     fn end(&mut self) {
-        if let Source::Upstream { lease, .. } = &mut self.source {
-            if let Some(lease) = lease.take() {
-                lease.give_back();
-            }
+        if let Source::Upstream { lease, .. } = &mut self.source
+            && let Some(lease) = lease.take()
+        {
+            lease.give_back();
         }
         self.trace.complete();
     }

@@ -80,10 +80,10 @@ fn shown_headers(headers: HeaderMap, origin: &Origin, prefix: Option<PropertyId>
         if !is_shown(name) || by_connection {
             continue;
         }
-        if *name == LOCATION {
-            if let Some(ours) = our_location(&value, origin, prefix) {
-                value = ours;
-            }
+        if *name == LOCATION
+            && let Some(ours) = our_location(&value, origin, prefix)
+        {
+            value = ours;
         }
         if let Some(covered) = mask::value(value.as_bytes()) {
             leaks += 1;
