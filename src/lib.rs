@@ -4,8 +4,27 @@
 //! Modules in reading order; imports point down this list only (`tests/tidy.rs` holds that).
 #![forbid(unsafe_code)]
 
-pub mod origin;
-pub mod property;
+pub mod cli;
+
+pub mod app;
+pub mod config;
+
+pub mod admin;
+pub mod proxy;
 pub mod sandbox;
-pub mod secret;
+
+pub mod https;
+pub mod keys;
+pub mod listen;
+
+pub mod telemetry;
 pub mod wire;
+
+pub mod address;
+pub mod fault;
+pub mod origin;
+pub mod phase;
+pub mod process;
+pub mod property;
+pub mod secret;
+pub mod yaml;

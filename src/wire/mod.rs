@@ -1,3 +1,10 @@
 //! Bytes on the wire: what a message may look like, and what must never be seen in one.
 
+pub mod body;
+pub mod chunks;
+pub mod deadline;
+pub mod gate;
+pub mod head;
+pub mod inspect;
+pub mod mask;
 pub mod problem;

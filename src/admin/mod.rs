@@ -1,0 +1,86 @@
+//! The listener for operators, the kubelet and Prometheus:
+//!
+//! - `GET /livez` the process turns
+//! - `GET /readyz` it is configured and listening
+//! - `GET /startupz` it has been ready once
+//! - `GET /metrics` Prometheus text
+//!
+//! In: GET and HEAD without a body. Out: plain text that no cache keeps and no browser takes for anything else. It
+//! changes nothing, holds no key, and never asks Cloudbeds: readiness that did would take every replica out at once.
+
+mod health;
+mod server;
+
+use std::sync::Arc;
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method, Response, StatusCode};
+
+pub use self::server::serve;
+use crate::phase::PhaseCell;
+use crate::property::PropertyId;
+use crate::telemetry::metrics::{CONTENT_TYPE as METRICS_TYPE, Gauges, Metrics};
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// What this listener may know of the keys: how many, and for whom.
+pub trait KeyView: Send + Sync + 'static {
+    /// Whether the property has a key now.
+    fn contains(&self, property: PropertyId) -> bool;
+
+    /// The number of keys, and of the properties they serve.
+    fn counts(&self) -> (usize, usize);
+}
+
+/// All this listener shows.
+pub struct AdminState {
+    /// How far the process is.
+    pub phase: Arc<PhaseCell>,
+    /// The counters.
+    pub metrics: Metrics,
+    /// The keys' numbers.
+    pub keys: Arc<dyn KeyView>,
+}
+
+impl AdminState {
+    /// The answer to a request; for HEAD the server leaves the body out.
+    fn answer(&self, method: &Method, path: &str) -> Response<String> {
+        let route = match path {
+            "/livez" | "/readyz" | "/startupz" | "/metrics" => path,
+            _ => return answer(StatusCode::NOT_FOUND, PLAIN, NOT_HERE.to_owned()),
+        };
+        if method != Method::GET && method != Method::HEAD {
+            let mut refusal = answer(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD\n".to_owned());
+            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refusal;
+        }
+        let health = match route {
+            "/livez" => health::live(),
+            "/readyz" => health::ready(self.phase.get()),
+            "/startupz" => health::started(self.phase.get()),
+            _ => return answer(StatusCode::OK, METRICS_TYPE, self.page()),
+        };
+        answer(health.status, PLAIN, health.sentence.to_owned())
+    }
+
+    fn page(&self) -> String {
+        let (keys_loaded, properties_loaded) = self.keys.counts();
+        let gauges = Gauges { keys_loaded, properties_loaded };
+        self.metrics.encode(&gauges, &|property| self.keys.contains(property))
+    }
+}
+
+const NOT_HERE: &str = "not here; there are /livez, /readyz, /startupz and /metrics\n";
+
+fn answer(status: StatusCode, media_type: &'static str, body: String) -> Response<String> {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+#[cfg(test)]
+mod tests;

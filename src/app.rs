@@ -1,0 +1,374 @@
+//! The composition root: from a configuration to a running process, and to its orderly end.
+//!
+//! In: a [`Config`]. Out, in this order: keys read, roots loaded, sockets bound, cores started, ready; then, told to
+//! end, a drain. It is the only place that sees all of the configuration; every part gets small settings of its own.
+
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use self::worker::{Settings, Worker};
+use crate::address::Address;
+use crate::admin::{self, AdminState, KeyView};
+use crate::config::{self, Config};
+use crate::fault::Fault;
+use crate::https::{Dialer, Roots, RootsError};
+use crate::keys::{self, KeyStore, Reload};
+use crate::listen::{self, BindError, Bound};
+use crate::phase::{Phase, PhaseCell};
+use crate::property::PropertyId;
+use crate::proxy::authorize::Policy;
+use crate::proxy::{identify, pool, upstream};
+use crate::telemetry::Metrics;
+use crate::wire::gate::Limits;
+
+/// Why the process does not start; each reads as one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The key file, all faults at once.
+    #[error("{}", lines(.0))]
+    Keys(Vec<Fault>),
+    /// The trusted roots.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// A socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Threads or runtimes.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+impl StartError {
+    /// Whether the configuration is to blame (exit code 78) rather than this host.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Keys(_) | Self::Roots(_))
+    }
+}
+
+fn lines(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// What can be checked without binding anything: the keys and the roots.
+pub struct Loaded {
+    /// The keys.
+    pub keys: Arc<KeyStore>,
+    /// How connections will be made.
+    pub dialer: Dialer,
+    /// Where the trusted roots came from.
+    pub roots: Roots,
+}
+
+impl Loaded {
+    /// Reads the key file and the roots.
+    ///
+    /// # Errors
+    /// The first of the two that cannot be used.
+    pub fn load(config: &Config) -> Result<Self, StartError> {
+        let keys = KeyStore::open(&config.keys.file).map_err(StartError::Keys)?;
+        let (dialer, roots) = dialer(config)?;
+        Ok(Self { keys, dialer, roots })
+    }
+}
+
+/// The dialer the configuration asks for.
+///
+/// # Errors
+/// When `upstream.ca_file` cannot be used.
+pub fn dialer(config: &Config) -> Result<(Dialer, Roots), RootsError> {
+    let config::Upstream { ca_file, http2, timeouts, .. } = &config.upstream;
+    Dialer::new(ca_file.as_deref(), *http2, timeouts.connect, timeouts.tls)
+}
+
+/// Everything bound and loaded; nothing served yet.
+pub struct App {
+    config: Config,
+    loaded: Loaded,
+    /// For each core its listeners.
+    listeners: Vec<Vec<(Bound, identify::Settings)>>,
+    addresses: Vec<String>,
+    admin: std::net::TcpListener,
+    metrics: Metrics,
+    handle: Handle,
+}
+
+/// How others steer a running process.
+#[derive(Clone)]
+pub struct Handle {
+    phase: Arc<PhaseCell>,
+    reload: Arc<Notify>,
+    drain: Arc<Notify>,
+    at_once: Arc<Notify>,
+}
+
+impl Handle {
+    /// Reads the key file again.
+    pub fn reload(&self) {
+        self.reload.notify_one();
+    }
+
+    /// Ends the process in order: accepting for `drain.min`, then finishing what is under way, at most `drain.max`.
+    pub fn drain(&self) {
+        self.drain.notify_one();
+    }
+
+    /// Ends accepting at once, and what is under way soon.
+    pub fn hurry(&self) {
+        self.drain.notify_one();
+        self.at_once.notify_one();
+    }
+
+    /// How far the process is.
+    #[must_use]
+    pub fn phase(&self) -> &PhaseCell {
+        &self.phase
+    }
+}
+
+impl App {
+    /// Loads and binds.
+    ///
+    /// # Errors
+    /// A [`StartError`] in words that say what to do; nothing is left half open.
+    pub fn prepare(config: Config) -> Result<Self, StartError> {
+        let loaded = Loaded::load(&config)?;
+        let workers = config.workers.0;
+        let mut listeners: Vec<Vec<(Bound, identify::Settings)>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut addresses = Vec::new();
+        for listener in &config.listen {
+            let settings = identify::Settings {
+                query: config.identify.query,
+                path_prefix: config.identify.path_prefix,
+                default: listener.default_property,
+            };
+            let bound = bind(&listener.address, workers)?;
+            addresses.push(match bound.first().and_then(Bound::tcp_address) {
+                Some(address) => address.to_string(),
+                None => listener.address.to_string(),
+            });
+            for (core, bound) in listeners.iter_mut().zip(bound) {
+                core.push((bound, settings));
+            }
+        }
+        let mut admin = listen::tcp(config.admin.listen, 1)?;
+        let admin = admin.pop().ok_or_else(|| io::Error::other("no admin listener"))?;
+        let handle = Handle {
+            phase: Arc::new(PhaseCell::new()),
+            reload: Arc::default(),
+            drain: Arc::default(),
+            at_once: Arc::default(),
+        };
+        let metrics = Metrics::new(workers);
+        Ok(Self { config, loaded, listeners, addresses, admin, metrics, handle })
+    }
+
+    /// Where the proxy listens, as bound: a port 0 of the configuration is a real one here.
+    #[must_use]
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Where the admin listener is, as bound.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn admin_address(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// The counters, to tell them of the log's lost lines.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// What steers it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves until told to end, on the control runtime that calls it; the cores get threads of their own.
+    ///
+    /// # Errors
+    /// When a thread or a runtime cannot be had.
+    pub async fn run(self) -> io::Result<()> {
+        let Self { config, loaded, listeners, addresses, admin, metrics, handle } = self;
+        let phase = Arc::clone(&handle.phase);
+        log_start(&config, &loaded, &addresses);
+        let keys = Arc::clone(&loaded.keys);
+        metrics.control().set_key_file_good(true);
+        let watching = tokio::spawn({
+            let (metrics, reload) = (metrics.clone(), Arc::clone(&handle.reload));
+            let (key_store, poll) = (Arc::clone(&keys), config.keys.poll);
+            async move { keys::watch(key_store, poll, reload, move |result| observe(&metrics, result)).await }
+        });
+        let admin_state =
+            AdminState { phase: Arc::clone(&phase), metrics: metrics.clone(), keys: Arc::new(Keys(keys)) };
+        let admin = tokio::net::TcpListener::from_std(admin)?;
+        let admin_address = admin.local_addr()?;
+        let serving = tokio::spawn({
+            let phase = Arc::clone(&phase);
+            async move {
+                admin::serve(admin, Arc::new(admin_state), async move { phase.reached(Phase::Stopped).await }).await
+            }
+        });
+
+        let settings = Arc::new(settings(&config));
+        let open = Arc::new(AtomicUsize::new(0));
+        let mut threads = Vec::with_capacity(listeners.len());
+        for (index, listeners) in listeners.into_iter().enumerate() {
+            let worker = Worker {
+                index,
+                listeners,
+                settings: Arc::clone(&settings),
+                keys: Arc::clone(&loaded.keys),
+                dialer: loaded.dialer.clone(),
+                metrics: metrics.clone(),
+                phase: Arc::clone(&phase),
+                open: Arc::clone(&open),
+            };
+            threads.push(worker.start()?);
+        }
+        let mut ended = Vec::with_capacity(threads.len());
+        for thread in threads {
+            thread.started.await.map_err(|_| io::Error::other("a worker ended before it started"))??;
+            ended.push(thread.ended);
+        }
+        phase.set(Phase::Ready);
+        tracing::info!(listen = %addresses.join(", "), admin = %admin_address, workers = ended.len(), "ready");
+
+        handle.drain.notified().await;
+        drain(&config.drain, &handle, ended).await;
+        phase.set(Phase::Stopped);
+        watching.abort();
+        // The admin listener gives its last answers a second at most.
+        let _ = serving.await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+async fn drain(limits: &config::Drain, handle: &Handle, ended: Vec<tokio::sync::oneshot::Receiver<()>>) {
+    let started = tokio::time::Instant::now();
+    handle.phase.set(Phase::Draining);
+    tracing::info!(min_ms = millis(limits.min), max_ms = millis(limits.max), "draining");
+    tokio::select! {
+        () = tokio::time::sleep(limits.min) => {}
+        () = handle.at_once.notified() => {}
+    }
+    handle.phase.set(Phase::Closing);
+    let all = async {
+        for worker in ended {
+            // An error means that the worker is gone, which is what is waited for.
+            let _ = worker.await;
+        }
+    };
+    if tokio::time::timeout_at(started + limits.max.max(limits.min), all).await.is_err() {
+        tracing::warn!("drain.max is over: the requests still under way are cut");
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn bind(address: &Address, workers: usize) -> Result<Vec<Bound>, BindError> {
+    match address {
+        Address::Tcp(address) => Ok(listen::tcp(*address, workers)?.into_iter().map(Bound::Tcp).collect()),
+        Address::Unix(path) => {
+            let bound = listen::unix(path, workers)?;
+            Ok(bound.into_iter().map(|listener| Bound::Unix(listener, path.clone())).collect())
+        }
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let Config { upstream, client, policy, .. } = config;
+    Settings {
+        policy: Policy { credential_paths: policy.credential_paths },
+        base_url: upstream.base_url.clone(),
+        routes: upstream.routes.iter().map(|route| (route.prefix.clone(), route.base_url.clone())).collect(),
+        timeouts: upstream::Timeouts { first_byte: upstream.timeouts.first_byte, idle: upstream.timeouts.idle },
+        pool: pool::Settings {
+            idle: upstream.pool.idle,
+            max_age: upstream.pool.max_age,
+            unsafe_reuse: upstream.pool.unsafe_reuse,
+        },
+        limits: Limits {
+            head_timeout: client.head_timeout,
+            idle: client.idle,
+            body_idle: upstream.timeouts.idle,
+            max_head_size: client.max_head_size,
+            max_headers: client.max_headers,
+        },
+        max_connections: client.max_connections,
+    }
+}
+
+fn log_start(config: &Config, loaded: &Loaded, addresses: &[String]) {
+    let set = loaded.keys.current();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %addresses.join(", "),
+        admin = %config.admin.listen,
+        upstream = %config.upstream.base_url,
+        roots = ?loaded.roots,
+        keys = set.keys(),
+        properties = set.properties(),
+        "starting"
+    );
+}
+
+/// Tells log and metrics how a reading of the key file went.
+fn observe(metrics: &Metrics, result: &Reload) {
+    match result {
+        Reload::Unchanged => metrics.control().set_key_file_good(true),
+        Reload::Swapped { .. } => {
+            metrics.control().reload_succeeded();
+            metrics.control().set_key_file_good(true);
+        }
+        Reload::Refused(_) => {
+            metrics.control().reload_refused();
+            metrics.control().set_key_file_good(false);
+        }
+    }
+}
+
+/// What the admin listener may know of the keys.
+struct Keys(Arc<KeyStore>);
+
+impl KeyView for Keys {
+    fn contains(&self, property: PropertyId) -> bool {
+        self.0.current().contains(property)
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        let set = self.0.current();
+        (set.keys(), set.properties())
+    }
+}
+
+/// The socket files of unix listeners, removed when the process ends in order.
+pub fn remove_unix_sockets(config: &Config) {
+    for listener in &config.listen {
+        if let Address::Unix(path) = &listener.address {
+            remove(path);
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::debug!(%error, path = %path.display(), "socket file not removed");
+    }
+}

@@ -1,0 +1,215 @@
+//! One core of the data plane: a thread with a runtime, listeners and an upstream pool of its own.
+//!
+//! In: bound listeners and settings. Out: served connections until the phase says to close. A connection lives and
+//! dies on the core that accepted it; nothing here waits for another core.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+
+use crate::https::Dialer;
+use crate::keys::KeyStore;
+use crate::listen::{Bound, Listener, Stream};
+use crate::origin::Origin;
+use crate::phase::{Phase, PhaseCell};
+use crate::proxy::authorize::Policy;
+use crate::proxy::connection::{self, Open};
+use crate::proxy::pool::{self, Pool};
+use crate::proxy::rewrite::Routes;
+use crate::proxy::upstream::{Timeouts, Upstream};
+use crate::proxy::{Arrival, Proxy, identify};
+use crate::telemetry::{Metrics, RequestIds, access};
+use crate::wire::gate::Limits;
+
+/// How long accepting pauses when the process is out of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often idle upstream connections are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What all cores have in common; each makes its own parts from it.
+pub(super) struct Settings {
+    pub(super) policy: Policy,
+    pub(super) base_url: Origin,
+    pub(super) routes: Vec<(String, Origin)>,
+    pub(super) timeouts: Timeouts,
+    pub(super) pool: pool::Settings,
+    pub(super) limits: Limits,
+    pub(super) max_connections: usize,
+}
+
+/// A core that has not started yet.
+pub(super) struct Worker {
+    pub(super) index: usize,
+    pub(super) listeners: Vec<(Bound, identify::Settings)>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) keys: Arc<KeyStore>,
+    pub(super) dialer: Dialer,
+    pub(super) metrics: Metrics,
+    pub(super) phase: Arc<PhaseCell>,
+    /// Open connections of all cores.
+    pub(super) open: Arc<AtomicUsize>,
+}
+
+/// Its thread, seen from the control plane.
+pub(super) struct Thread {
+    pub(super) started: oneshot::Receiver<io::Result<()>>,
+    pub(super) ended: oneshot::Receiver<()>,
+}
+
+impl Worker {
+    /// Starts the thread.
+    pub(super) fn start(self) -> io::Result<Thread> {
+        let (tell_started, started) = oneshot::channel();
+        let (tell_ended, ended) = oneshot::channel();
+        std::thread::Builder::new().name(format!("worker-{}", self.index)).spawn(move || {
+            // Receivers that are gone mean that the start failed elsewhere.
+            match Builder::new_current_thread()
+                .enable_all()
+                .on_thread_park(access::flush)
+                .build_local(LocalOptions::default())
+            {
+                Ok(runtime) => {
+                    access::collect_on_this_thread();
+                    runtime.block_on(self.run(tell_started));
+                    drop(runtime);
+                    access::flush();
+                }
+                Err(error) => drop(tell_started.send(Err(error))),
+            }
+            let _ = tell_ended.send(());
+        })?;
+        Ok(Thread { started, ended })
+    }
+
+    async fn run(self, tell_started: oneshot::Sender<io::Result<()>>) {
+        let listeners: io::Result<Vec<_>> = self
+            .listeners
+            .into_iter()
+            .map(|(bound, identify)| bound.into_listener().map(|listener| (listener, identify)))
+            .collect();
+        let listeners = match listeners {
+            Ok(listeners) => listeners,
+            Err(error) => return drop(tell_started.send(Err(error))),
+        };
+        let recorder = Rc::new(self.metrics.recorder());
+        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections } = &*self.settings;
+        let pool = Rc::new(Pool::new(self.dialer, *pool, Rc::clone(&recorder)));
+        let proxy = Rc::new(Proxy {
+            policy: *policy,
+            routes: Rc::new(Routes::new(base_url.clone(), routes.iter().cloned())),
+            keys: RefCell::new(self.keys.reader()),
+            upstream: Upstream::new(Rc::clone(&pool), *timeouts),
+            timeouts: *timeouts,
+            recorder,
+            ids: RequestIds::new(self.index),
+            phase: Arc::clone(&self.phase),
+        });
+        let open = Rc::new(Open::default());
+        let accepting: Vec<_> = listeners
+            .into_iter()
+            .map(|(listener, identify)| {
+                let door = Door {
+                    listener,
+                    identify,
+                    proxy: Rc::clone(&proxy),
+                    open: Rc::clone(&open),
+                    everywhere: Arc::clone(&self.open),
+                    limits: *limits,
+                    max_connections: *max_connections,
+                };
+                spawn_local(door.accept())
+            })
+            .collect();
+        let sweeping = spawn_local(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                pool.sweep();
+            }
+        });
+        let _ = tell_started.send(Ok(()));
+
+        self.phase.reached(Phase::Closing).await;
+        for accepting in accepting {
+            accepting.abort();
+            let _ = accepting.await; // The listener is closed once this returns.
+        }
+        open.close();
+        tokio::select! {
+            () = open.emptied() => {}
+            () = self.phase.reached(Phase::Stopped) => {}
+        }
+        sweeping.abort();
+    }
+}
+
+/// One listener of a core.
+struct Door {
+    listener: Listener,
+    identify: identify::Settings,
+    proxy: Rc<Proxy>,
+    open: Rc<Open>,
+    everywhere: Arc<AtomicUsize>,
+    limits: Limits,
+    max_connections: usize,
+}
+
+impl Door {
+    async fn accept(self) {
+        loop {
+            match self.listener.accept().await {
+                Ok(stream) => self.enter(stream),
+                Err(error) => {
+                    // Mostly EMFILE: the connections that are open end some time, and until then nothing is lost by
+                    // leaving new ones in the backlog.
+                    tracing::warn!(%error, "cannot accept connections; trying again shortly");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn enter(&self, stream: Stream) {
+        let proxy = Rc::clone(&self.proxy);
+        let place = Place::take(&self.everywhere);
+        if place.number > self.max_connections {
+            spawn_local(async move {
+                connection::refuse(stream, proxy).await;
+                drop(place);
+            });
+            return;
+        }
+        let arrival = Arrival { identify: self.identify, local: stream.local_address() };
+        let serving = connection::serve(stream, proxy, arrival, self.limits, Rc::clone(&self.open));
+        spawn_local(async move {
+            serving.await;
+            drop(place);
+        });
+    }
+}
+
+/// One open connection among those of all cores.
+struct Place {
+    everywhere: Arc<AtomicUsize>,
+    number: usize,
+}
+
+impl Place {
+    fn take(everywhere: &Arc<AtomicUsize>) -> Self {
+        let number = everywhere.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { everywhere: Arc::clone(everywhere), number }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.everywhere.fetch_sub(1, Ordering::Relaxed);
+    }
+}

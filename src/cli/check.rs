@@ -1,0 +1,24 @@
+//! `check-config`: everything that `serve` would refuse to start for, without starting.
+
+use std::path::Path;
+
+use super::{Failure, load};
+use crate::app::Loaded;
+
+pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
+    let config = load(path)?;
+    let loaded = Loaded::load(&config)?;
+    let set = loaded.keys.current();
+    let name = path.map_or_else(|| "defaults and environment".to_owned(), |path| path.display().to_string());
+    println!(
+        "{name}: ok; {} for {}, requests go to {}",
+        count(set.keys(), "key", "keys"),
+        count(set.properties(), "property", "properties"),
+        config.upstream.base_url
+    );
+    Ok(())
+}
+
+fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}

@@ -1,0 +1,202 @@
+//! `demo`: the whole path in one command, without a configuration and without a key.
+//!
+//! In: three ports. Out: a stand-in Cloudbeds and a proxy with two hotels, one call shown before and after, and curl
+//! lines that work when pasted. What is printed is what was sent and what arrived, not a picture of it; only the key is
+//! covered. Everything made for it, the keys too, is gone when it ends.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+
+use bytes::Bytes;
+use clap::Args;
+use http::header::{AUTHORIZATION, HOST};
+use http::{Request, Response};
+
+use super::local::call;
+use super::serve::Signals;
+use super::{Failure, runtime};
+use crate::app::App;
+use crate::config;
+use crate::sandbox::{self, Sandbox, Seen};
+use crate::telemetry::{self, LogSettings, Output};
+use crate::wire::mask;
+use crate::{listen, process};
+
+/// The call that is shown.
+const TARGET: &str = "/api/v1.3/getReservations?pageSize=2";
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// End after the call instead of staying up
+    #[arg(long)]
+    once: bool,
+    /// The proxy's port
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    port: u16,
+    /// The admin listener's port
+    #[arg(long, value_name = "PORT", default_value_t = 9090)]
+    admin_port: u16,
+    /// The stand-in Cloudbeds' port
+    #[arg(long, value_name = "PORT", default_value_t = 8443)]
+    sandbox_port: u16,
+}
+
+pub(super) fn run(options: &Options) -> Result<(), Failure> {
+    // Demo keys open nothing, but a demo that treats them otherwise would show something else than `serve`.
+    let _ = process::harden();
+    let settings = LogSettings { json: false, filter: "warn".into(), output: Output::Stderr, access: !options.once };
+    let _log = telemetry::init(&settings).map_err(|error| other("log", &error))?;
+    telemetry::panic::install();
+    let directory = tempfile::tempdir().map_err(|error| other("temporary directory", &error))?;
+    runtime()?.block_on(show(options, directory.path()))
+}
+
+async fn show(options: &Options, directory: &Path) -> Result<(), Failure> {
+    // Before anything is up, so that no moment is left in which a signal would leave the keys behind.
+    let signals = Signals::new().map_err(|error| other("signals", &error))?;
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let sandbox_listener = free(at(options.sandbox_port), "--sandbox-port")?;
+    drop(free(at(options.port), "--port")?);
+    drop(free(at(options.admin_port), "--admin-port")?);
+    let demo = sandbox::Settings::demo();
+    let hotels = demo.hotels.clone();
+    let cloudbeds = sandbox::start_on(sandbox_listener, demo).map_err(|error| other("sandbox", &error))?;
+    let files =
+        sandbox::write_files(directory, &hotels, cloudbeds.root_pem()).map_err(|error| other("keys", &error))?;
+    let yaml = format!(
+        "listen: {}\nadmin: {{ listen: {} }}\nkeys: {{ file: {:?} }}\nupstream: {{ base_url: {}, ca_file: {:?} }}\n\
+         drain: {{ min: 0s }}\nworkers: 1\n",
+        at(options.port),
+        at(options.admin_port),
+        files.keys,
+        cloudbeds.base_url(),
+        files.root
+    );
+    let config = config::parse(&yaml, "demo", directory, []).map_err(Failure::Configuration)?;
+    let app = App::prepare(config)?;
+    let address = app.addresses().first().and_then(|address| address.parse().ok()).unwrap_or(at(options.port));
+    let admin = app.admin_address().map_err(|error| other("admin listener", &error))?;
+    let handle = app.handle();
+    let running = tokio::spawn(app.run());
+    handle.phase().reached(crate::phase::Phase::Ready).await;
+
+    let steering = tokio::spawn(signals.steer(handle.clone()));
+    let shown = one_call(address, &cloudbeds).await;
+    if shown.is_ok() && !options.once {
+        invite(address, admin, &cloudbeds);
+    } else {
+        handle.hurry();
+    }
+    let ended = running.await;
+    steering.abort();
+    cloudbeds.stop().await;
+    shown?;
+    ended.map_err(|error| other("proxy", &error))?.map_err(|error| other("proxy", &error))
+}
+
+fn other(what: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::Other(format!("{what}: {error}"))
+}
+
+/// The listener, or a sentence with the flag that picks another port.
+fn free(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+    let bound = listen::tcp(address, 1);
+    let mut bound = bound.map_err(|error| match error.is_in_use() {
+        true => Failure::Other(format!("port {} is taken; choose another with {flag} PORT", address.port())),
+        false => Failure::Other(error.to_string()),
+    })?;
+    bound.pop().ok_or_else(|| Failure::Other(format!("{address}: no listener")))
+}
+
+/// Makes the call and prints both sides of it.
+async fn one_call(address: SocketAddr, cloudbeds: &Sandbox) -> Result<(), Failure> {
+    let request = Request::get(TARGET)
+        .header(HOST, address.to_string())
+        .header("X-Property-Id", "1001")
+        .header(AUTHORIZATION, "Bearer unused")
+        .body(())
+        .map_err(|error| other("request", &error))?;
+    let sent = lines(&request);
+    let answer = call(address, request).await.map_err(Failure::Other)?;
+    let seen = cloudbeds.requests();
+    let arrived = seen.last().map(arrived).unwrap_or_default();
+    print_beside(
+        &format!("The application → {address}"),
+        &sent,
+        &format!("The proxy → {}", cloudbeds.base_url()),
+        &arrived,
+    );
+    print_answer(&answer)
+}
+
+fn lines(request: &Request<()>) -> Vec<String> {
+    let target = request.uri().to_string();
+    let mut lines = vec![format!("{} {target} HTTP/1.1", request.method())];
+    lines.extend(request.headers().iter().map(|(name, value)| line(name.as_str(), value.as_bytes())));
+    lines
+}
+
+fn arrived(seen: &Seen) -> Vec<String> {
+    let mut lines = vec![format!("{} {} {:?}", seen.method, seen.target, seen.version)];
+    // HTTP/2 carries the host beside the fields.
+    if seen.header("host").is_empty() {
+        lines.push(line("host", seen.authority.as_bytes()));
+    }
+    lines.extend(seen.headers.iter().map(|(name, value)| line(name, value)));
+    lines
+}
+
+/// A field as people write it, with the key covered.
+fn line(name: &str, value: &[u8]) -> String {
+    let mut written = String::with_capacity(name.len());
+    let mut start = true;
+    for letter in name.chars() {
+        written.push(if start { letter.to_ascii_uppercase() } else { letter });
+        start = letter == '-';
+    }
+    format!("{written}: {}", mask::text(&String::from_utf8_lossy(value)))
+}
+
+fn print_beside(left_title: &str, left: &[String], right_title: &str, right: &[String]) {
+    let width = left.iter().map(|line| line.chars().count()).max().unwrap_or(0).max(left_title.chars().count()) + 3;
+    println!("\n  {left_title:<width$}{right_title}");
+    println!("  {:<width$}{}", "─".repeat(width - 3), "─".repeat(60));
+    for at in 0..left.len().max(right.len()) {
+        let (left, right) = (left.get(at).map_or("", String::as_str), right.get(at).map_or("", String::as_str));
+        println!("  {}", format!("{left:<width$}{right}").trim_end());
+    }
+}
+
+fn print_answer(answer: &Response<Bytes>) -> Result<(), Failure> {
+    let body: serde_json::Value = serde_json::from_slice(answer.body()).map_err(|error| other("answer", &error))?;
+    println!("\n  Answer: {}", answer.status());
+    for reservation in body["data"].as_array().into_iter().flatten() {
+        let text = |field: &str| reservation[field].as_str().unwrap_or("?").to_owned();
+        println!(
+            "    reservation {}  {}  {} to {}  {}",
+            text("reservationID"),
+            text("guestName"),
+            text("startDate"),
+            text("endDate"),
+            text("status")
+        );
+    }
+    if answer.status().is_success() && body["success"] == true {
+        return Ok(());
+    }
+    Err(Failure::Other(format!("the demo's call failed: {}", mask::text(&String::from_utf8_lossy(answer.body())))))
+}
+
+fn invite(proxy: SocketAddr, admin: SocketAddr, cloudbeds: &Sandbox) {
+    println!("\n  Try it (the key never shows, not even where the stand-in repeats all it was sent):\n");
+    for (property, target) in [
+        ("1001", "/api/v1.3/getHotelDetails"),
+        ("1002", "/api/v1.3/getRooms"),
+        ("1001", "/sandbox/echo"),
+        ("1003", "/api/v1.3/getHotels"),
+    ] {
+        println!("    curl -i -H 'X-Property-Id: {property}' http://{proxy}{target}");
+    }
+    println!("    curl http://{admin}/metrics");
+    println!("\n  The stand-in Cloudbeds is {}; Ctrl-C ends everything.\n", cloudbeds.base_url());
+}

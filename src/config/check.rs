@@ -1,0 +1,282 @@
+//! From what was typed to what it means.
+//!
+//! In: a [`Raw`] of the right shape. Out: a [`Config`], or faults about values that are out of bounds, are no address,
+//! origin or word we know, or do not go together. Checking goes on after a fault, so all are told at once.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::raw::{self, Listen, Raw};
+use super::sources::{Sources, path};
+use super::units::{Size, Time};
+use super::{
+    Admin, Client, Config, Drain, Identify, Keys, Listener, Log, LogFormat, LogOutput, Policy, Pool, Route, Timeouts,
+    Upstream, Workers,
+};
+use crate::address::Address;
+use crate::origin::Origin;
+use crate::yaml::Step;
+
+/// What the option `unauthenticated_network` must say before a listener may stand on a network. A `true` would be
+/// copied without being read.
+pub const UNAUTHENTICATED_NETWORK: &str = "anyone who reaches this listener may use every key";
+
+/// What fits into Linux' `sun_path` with its closing zero, in bytes.
+const SOCKET_PATH_MAX: usize = 107;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The meaning of `raw`; nothing when a fault left a hole.
+pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> Option<Config> {
+    let mut check = Check { base_dir, sources };
+    let listen = check.listeners(raw);
+    let admin = check.admin(&raw.admin, listen.as_deref().unwrap_or_default());
+    let keys = check.keys(&raw.keys);
+    let upstream = check.upstream(&raw.upstream);
+    let policy =
+        check.word("policy.credential_paths", &raw.policy.credential_paths, &[("refuse", false), ("allow", true)]);
+    let client = check.client(&raw.client);
+    let drain = check.drain(&raw.drain);
+    let log = check.log(&raw.log);
+    let workers = check.workers(raw.workers);
+    Some(Config {
+        listen: listen?,
+        admin: admin?,
+        keys: keys?,
+        upstream: upstream?,
+        identify: Identify { query: raw.identify.query, path_prefix: raw.identify.path_prefix },
+        policy: Policy { credential_paths: policy? },
+        client,
+        drain,
+        log: log?,
+        workers,
+    })
+}
+
+struct Check<'a, 'text> {
+    base_dir: &'a Path,
+    sources: &'a mut Sources<'text>,
+}
+
+impl Check<'_, '_> {
+    fn fault(&mut self, option: &str, message: impl Into<String>, hint: impl Into<String>) {
+        self.sources.fault(&path(option), message, hint);
+    }
+
+    fn time(&mut self, option: &str, time: Time, bounds: RangeInclusive<Duration>) -> Duration {
+        if !bounds.contains(&time.0) {
+            let (least, most) = (Time(*bounds.start()), Time(*bounds.end()));
+            self.fault(option, format!("expected {least} to {most}"), "");
+        }
+        time.0
+    }
+
+    fn count(&mut self, option: &str, count: usize, bounds: RangeInclusive<usize>) -> usize {
+        if !bounds.contains(&count) {
+            self.fault(option, format!("expected {} to {}", bounds.start(), bounds.end()), "");
+        }
+        count
+    }
+
+    fn word<T: Copy>(&mut self, option: &str, word: &str, words: &[(&str, T)]) -> Option<T> {
+        let found = words.iter().find(|(known, _)| *known == word);
+        if found.is_none() {
+            let known: Vec<_> = words.iter().map(|(known, _)| format!("`{known}`")).collect();
+            self.fault(option, format!("expected {}", known.join(" or ")), "");
+        }
+        found.map(|(_, meaning)| *meaning)
+    }
+
+    fn origin(&mut self, at: &[Step], text: &str) -> Option<Origin> {
+        text.parse().map_err(|error: crate::origin::NotAnOrigin| self.sources.fault(at, error.to_string(), "")).ok()
+    }
+
+    fn file(&mut self, option: &str, text: &str) -> Option<PathBuf> {
+        if text.is_empty() || text.contains('\0') {
+            self.fault(option, "expected the path of a file", "");
+            return None;
+        }
+        Some(self.base_dir.join(text))
+    }
+
+    fn listeners(&mut self, raw: &Raw) -> Option<Vec<Listener>> {
+        let one;
+        let (typed, list) = match &raw.listen {
+            Listen::One(address) => {
+                one = [raw::Listener { address: address.clone(), default_property: None }];
+                (&one[..], false)
+            }
+            Listen::Many(many) => (&many[..], true),
+        };
+        let network = match raw.unauthenticated_network.as_deref() {
+            None => false,
+            Some(UNAUTHENTICATED_NETWORK) => true,
+            Some(_) => {
+                let words = format!("write exactly \"{UNAUTHENTICATED_NETWORK}\", or remove the option");
+                self.fault("unauthenticated_network", "does not say what it means", words);
+                true
+            }
+        };
+        if typed.is_empty() && !self.sources.blamed_below("listen[") {
+            self.fault("listen", "expected at least one address", "");
+        }
+        let mut listeners: Vec<Listener> = Vec::with_capacity(typed.len());
+        for (index, listener) in typed.iter().enumerate() {
+            let mut at = path("listen");
+            at.extend(list.then_some(Step::Item(index)));
+            let address = match listener.address.parse() {
+                Ok(Address::Unix(socket)) => Address::Unix(self.base_dir.join(socket)),
+                Ok(address) => address,
+                Err(error) => {
+                    let error: crate::address::NotAnAddress = error;
+                    self.sources.fault(&at, format!("expected {error}"), "");
+                    continue;
+                }
+            };
+            if matches!(&address, Address::Unix(socket) if socket.as_os_str().len() > SOCKET_PATH_MAX) {
+                self.sources.fault(
+                    &at,
+                    format!("the socket's path is longer than {SOCKET_PATH_MAX} bytes"),
+                    "shorten it",
+                );
+            }
+            if !network && !address.is_local() {
+                let words = format!(
+                    "listen on 127.0.0.1, [::1] or a unix socket, or accept it with \
+                     `unauthenticated_network: \"{UNAUTHENTICATED_NETWORK}\"`"
+                );
+                self.sources.fault(&at, "would offer every key to the network, since callers are not checked", words);
+            }
+            if listeners.iter().any(|other| other.address.overlaps(&address)) {
+                self.sources.fault(&at, "overlaps another listener", "give it another port or path");
+            }
+            let id = listener.default_property.as_deref().map(str::parse);
+            let default_property = id.and_then(|id: Result<_, crate::property::NotAPropertyId>| {
+                id.map_err(|error| self.sources.fault(&at, format!("default_property is {error}"), "")).ok()
+            });
+            listeners.push(Listener { address, default_property });
+        }
+        (!listeners.is_empty()).then_some(listeners)
+    }
+
+    fn admin(&mut self, typed: &raw::Admin, listeners: &[Listener]) -> Option<Admin> {
+        let Ok(Address::Tcp(listen)) = typed.listen.parse::<Address>() else {
+            self.fault("admin.listen", "expected an address such as 127.0.0.1:9090", "");
+            return None;
+        };
+        let address = Address::Tcp(listen);
+        if listeners.iter().any(|listener| listener.address.overlaps(&address)) {
+            self.fault("admin.listen", "overlaps a proxy listener", "apps must not reach it: give it another port");
+        }
+        let listen: SocketAddr = listen;
+        Some(Admin { listen })
+    }
+
+    fn keys(&mut self, typed: &raw::Keys) -> Option<Keys> {
+        let poll = self.time("keys.poll", typed.poll, Duration::from_millis(100)..=HOUR);
+        Some(Keys { file: self.file("keys.file", &typed.file)?, poll })
+    }
+
+    fn upstream(&mut self, typed: &raw::Upstream) -> Option<Upstream> {
+        let base_url = self.origin(&path("upstream.base_url"), &typed.base_url);
+        let mut routes = Vec::with_capacity(typed.routes.len());
+        for (prefix, origin) in &typed.routes {
+            let mut at = path("upstream.routes");
+            at.push(Step::Name(prefix.clone()));
+            if !is_prefix(prefix) {
+                let words = "start it with `/`, without `%`, `//`, dot segments, query or spaces";
+                self.sources.fault(&at, "expected a path prefix such as /vault/", words);
+            }
+            let origin = self.origin(&at, origin);
+            routes.extend(origin.map(|base_url| Route { prefix: prefix.clone(), base_url }));
+        }
+        routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+        let ca_file = typed.ca_file.as_deref().and_then(|file| self.file("upstream.ca_file", file));
+        let (timeouts, pool, one) = (&typed.timeouts, &typed.pool, MILLISECOND..=HOUR);
+        Some(Upstream {
+            timeouts: Timeouts {
+                connect: self.time("upstream.timeouts.connect", timeouts.connect, one.clone()),
+                tls: self.time("upstream.timeouts.tls", timeouts.tls, one.clone()),
+                first_byte: self.time("upstream.timeouts.first_byte", timeouts.first_byte, one.clone()),
+                idle: self.time("upstream.timeouts.idle", timeouts.idle, one.clone()),
+            },
+            pool: Pool {
+                idle: self.time("upstream.pool.idle", pool.idle, one),
+                max_age: self.time("upstream.pool.max_age", pool.max_age, MILLISECOND..=DAY),
+                unsafe_reuse: self.time("upstream.pool.unsafe_reuse", pool.unsafe_reuse, Duration::ZERO..=HOUR),
+            },
+            base_url: base_url?,
+            routes,
+            ca_file,
+            http2: typed.http2,
+        })
+    }
+
+    fn client(&mut self, typed: &raw::Client) -> Client {
+        let Size(max_head_size) = typed.max_head_size;
+        if !(1024..=1024 * 1024).contains(&max_head_size) {
+            self.fault("client.max_head_size", "expected 1KiB to 1MiB", "");
+        }
+        Client {
+            head_timeout: self.time("client.head_timeout", typed.head_timeout, MILLISECOND..=HOUR),
+            idle: self.time("client.idle", typed.idle, MILLISECOND..=HOUR),
+            max_head_size,
+            max_headers: self.count("client.max_headers", typed.max_headers, 10..=1000),
+            max_connections: self.count("client.max_connections", typed.max_connections, 1..=1_000_000),
+        }
+    }
+
+    fn drain(&mut self, typed: &raw::Drain) -> Drain {
+        let min = self.time("drain.min", typed.min, Duration::ZERO..=HOUR);
+        let max = self.time("drain.max", typed.max, Duration::ZERO..=HOUR);
+        if min > max && !self.sources.blamed("drain.min") && !self.sources.blamed("drain.max") {
+            self.fault("drain.min", "is longer than drain.max", "lower it, or raise drain.max");
+        }
+        Drain { min, max }
+    }
+
+    fn log(&mut self, typed: &raw::Log) -> Option<Log> {
+        let format = self.word("log.format", &typed.format, &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+        if typed.level.trim().is_empty() || EnvFilter::try_new(&typed.level).is_err() {
+            self.fault("log.level", "expected a level such as info, or directives such as info,hyper=warn", "");
+        }
+        let output = match typed.output.as_str() {
+            "stdout" => Some(LogOutput::Stdout),
+            "stderr" => Some(LogOutput::Stderr),
+            // Without the slash, a misspelt word would become a file of that name.
+            file if file.contains('/') => self.file("log.output", file).map(LogOutput::File),
+            _ => {
+                self.fault(
+                    "log.output",
+                    "expected `stdout`, `stderr` or a path",
+                    "write a path with a `/`: ./proxy.log",
+                );
+                None
+            }
+        };
+        Some(Log { format: format?, level: typed.level.clone(), output: output?, access: typed.access })
+    }
+
+    fn workers(&mut self, typed: raw::Workers) -> Workers {
+        match typed {
+            raw::Workers::Auto => Workers(std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256))),
+            raw::Workers::Exactly(number) => {
+                let number = usize::try_from(number).unwrap_or(usize::MAX);
+                Workers(self.count("workers", number, 1..=256))
+            }
+        }
+    }
+}
+
+/// Whether requests can start with it: paths with an encoded or dot segment are refused before routes are looked at.
+fn is_prefix(text: &str) -> bool {
+    let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"%?#\\".contains(&byte));
+    let dots = text.split('/').any(|segment| matches!(segment, "." | ".."));
+    text.starts_with('/') && plain && !dots && !text.contains("//")
+}

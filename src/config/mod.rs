@@ -1,0 +1,203 @@
+//! The configuration: one file, overridden by the environment, with a default for everything.
+//!
+//! In: a YAML file (or none) and the environment's pairs. Out: a [`Config`] in which every value has been checked, or
+//! every fault at once, each with its place and what to do. No secret is in here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::origin::Origin;
+use crate::property::PropertyId;
+
+mod check;
+mod env;
+mod load;
+mod raw;
+mod sources;
+mod units;
+
+pub use check::UNAUTHENTICATED_NETWORK;
+pub use env::PREFIX as ENV_PREFIX;
+pub use load::{load, parse};
+
+/// Everything the operator can choose. `config.example.yaml` describes each option.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Config {
+    /// Where apps reach the proxy; at least one.
+    pub listen: Vec<Listener>,
+    /// Where operators, kubelet and Prometheus reach it.
+    pub admin: Admin,
+    /// Where the keys are.
+    pub keys: Keys,
+    /// Cloudbeds, and how it is called.
+    pub upstream: Upstream,
+    /// Further ways to name a property.
+    pub identify: Identify,
+    /// What apps may call.
+    pub policy: Policy,
+    /// Bounds on what apps may send.
+    pub client: Client,
+    /// How the process ends.
+    pub drain: Drain,
+    /// What is written down, and where.
+    pub log: Log,
+    /// How many cores serve requests.
+    pub workers: Workers,
+}
+
+/// One place to listen at.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listener {
+    /// The address; local unless the configuration accepts otherwise in words.
+    pub address: Address,
+    /// The property of requests that name none.
+    pub default_property: Option<PropertyId>,
+}
+
+/// The admin listener.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Admin {
+    /// May stand on any network, since it never shows key material; never overlaps a proxy listener.
+    pub listen: SocketAddr,
+}
+
+/// The key file or directory.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Keys {
+    /// Resolved against the configuration file's directory.
+    pub file: PathBuf,
+    /// How often its content is compared, 100 ms to 1 h.
+    pub poll: Duration,
+}
+
+/// Where requests go.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Upstream {
+    /// For every path without a route.
+    pub base_url: Origin,
+    /// Other origins by path prefix, the longest prefix first: the first that fits is the one.
+    pub routes: Vec<Route>,
+    /// A PEM file of further roots. Verification has no off switch.
+    pub ca_file: Option<PathBuf>,
+    /// Deadlines, each 1 ms to 1 h.
+    pub timeouts: Timeouts,
+    /// Whether HTTP/2 is offered by ALPN.
+    pub http2: bool,
+    /// How long connections are kept.
+    pub pool: Pool,
+}
+
+/// An origin for the paths that start with a prefix.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Route {
+    /// Starts with `/`; no percent sign, no dot segments.
+    pub prefix: String,
+    /// Where these paths go.
+    pub base_url: Origin,
+}
+
+/// Deadlines of a call to Cloudbeds; there is none for the whole of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Timeouts {
+    /// For name resolution and TCP together.
+    pub connect: Duration,
+    /// For the TLS handshake.
+    pub tls: Duration,
+    /// From the end of the request to the answer's first byte.
+    pub first_byte: Duration,
+    /// Between two bytes, either way.
+    pub idle: Duration,
+}
+
+/// How long an upstream connection is used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pool {
+    /// Without a request, 1 ms to 1 h.
+    pub idle: Duration,
+    /// Altogether, 1 ms to 24 h.
+    pub max_age: Duration,
+    /// Since its last use, for a request that must not be sent twice; 0 to 1 h, where 0 means a fresh one each time.
+    pub unsafe_reuse: Duration,
+}
+
+/// Further ways to name a property, for apps that cannot add a header.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identify {
+    /// The query's `propertyID` or `propertyIDs`.
+    pub query: bool,
+    /// A path that starts with `/p/{id}/`.
+    pub path_prefix: bool,
+}
+
+/// What apps may call.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Policy {
+    /// Whether paths that hand out or destroy credentials are forwarded.
+    pub credential_paths: bool,
+}
+
+/// Bounds on a client's connection.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Client {
+    /// For the whole head of a request, 1 ms to 1 h.
+    pub head_timeout: Duration,
+    /// Between two requests, 1 ms to 1 h.
+    pub idle: Duration,
+    /// Bytes of a request's head, 1 KiB to 1 MiB.
+    pub max_head_size: usize,
+    /// Header lines of a request, 10 to 1000.
+    pub max_headers: usize,
+    /// Connections held open at once, 1 to 1000000.
+    pub max_connections: usize,
+}
+
+/// How the process ends after SIGTERM.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Drain {
+    /// How long new connections are still accepted, 0 to 1 h.
+    pub min: Duration,
+    /// When what is left is cut, `min` to 1 h.
+    pub max: Duration,
+}
+
+/// What is written down.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Directives of `tracing_subscriber::EnvFilter`, known to parse.
+    pub level: String,
+    /// Where lines go.
+    pub output: LogOutput,
+    /// Whether each request gets a line.
+    pub access: bool,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object per line.
+    Json,
+}
+
+/// Where log lines go.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum LogOutput {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file that is appended to.
+    File(PathBuf),
+}
+
+/// Threads that serve requests, 1 to 256.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Workers(pub usize);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::*;
+use crate::yaml;
+
+fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+}
+
+fn with(text: &str, pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    parse(text, "config.yaml", Path::new("/etc/proxy"), env(pairs))
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect())
+}
+
+fn accepted(text: &str) -> Config {
+    with(text, &[]).unwrap()
+}
+
+fn check_refused(text: &str, words: &str) {
+    let faults = with(text, &[]).expect_err(text);
+    assert!(faults.len() == 1 && faults[0].contains(words), "{text}\ngave {faults:#?}");
+}
+
+#[test]
+fn the_example_holds_every_option_and_equals_the_defaults() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let example = parse(&text, "config.example.yaml", Path::new(""), env(&[])).unwrap();
+    assert_eq!(example, load(None, env(&[])).unwrap());
+
+    let value = yaml::document("config.example.yaml", &text).unwrap();
+    for option in raw::options().iter().map(String::as_str).chain(["upstream.routes"]) {
+        let found = option.split('.').try_fold(&value, |node, name| node.get(name));
+        assert!(found.is_some(), "{option} is not in config.example.yaml");
+    }
+}
+
+#[test]
+fn every_fault_is_told_at_once_with_its_place() {
+    let text = "\
+lisen: 127.0.0.1:80
+listen: [127.0.0.1:1, { adress: x, address: 'unix:/y' }, 5, nonsense, { default_property: 1 }]
+upstream:
+  timeouts: { connect: 5, tls: 2h }
+  http2: 'yes'
+drain:
+  min: 40s
+workers: 0
+limits: null
+";
+    assert_eq!(
+        with(text, &[("CLOUDBEDS_AUTH_PROXY__KEYS__POLL", "1ms")]).unwrap_err(),
+        [
+            "config.yaml:1:1: lisen: unknown option `lisen` — did you mean `listen`?",
+            "config.yaml:2:25: listen[1].adress: unknown option `adress` — did you mean `address`?",
+            "config.yaml:2:58: listen[2]: expected an address, or `address:` and `default_property:`",
+            "config.yaml:2:61: listen[3]: expected an address such as 127.0.0.1:8080, [::1]:8080, localhost:8080 or \
+             unix:/run/proxy.sock",
+            "config.yaml:2:71: listen[4]: `address` is missing — add it",
+            "config.yaml:4:24: upstream.timeouts.connect: expected a duration such as 5s — write a number and a unit: \
+             ms, s, m or h",
+            "config.yaml:4:32: upstream.timeouts.tls: expected 1ms to 1h",
+            "config.yaml:5:10: upstream.http2: expected true or false",
+            "config.yaml:7:8: drain.min: is longer than drain.max — lower it, or raise drain.max",
+            "config.yaml:8:10: workers: expected 1 to 256",
+            "config.yaml:9:1: limits: unknown option `limits` — not in this version; remove the section",
+            "CLOUDBEDS_AUTH_PROXY__KEYS__POLL: keys.poll: expected 100ms to 1h",
+        ]
+    );
+}
+
+#[test]
+fn a_listener_is_an_address_a_list_or_has_a_default_property() {
+    let config = accepted("listen:\n  - localhost:8080\n  - { address: 'unix:run/p.sock', default_property: 1001 }\n");
+    assert_eq!(config.listen[0].address.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.listen[1].address.to_string(), "unix:/etc/proxy/run/p.sock");
+    assert_eq!(config.listen[1].default_property, "1001".parse().ok());
+    check_refused("listen: []", "config.yaml:1:9: listen: expected at least one address");
+    check_refused("listen: 8080", "listen: expected an address such as 127.0.0.1:8080");
+    check_refused(&format!("listen: unix:/{}", "x".repeat(107)), "the socket's path is longer than 107 bytes");
+    check_refused("listen: [127.0.0.1:1, 127.0.0.1:1]", "listen[1]: overlaps another listener");
+    check_refused("listen: [{ address: 'unix:/x', default_property: 007 }]", "default_property is not a property id");
+}
+
+#[test]
+fn a_network_listener_is_refused_unless_the_config_says_what_it_means() {
+    let words = "anyone who reaches this listener may use every key";
+    check_refused("listen: 0.0.0.0:8080", &format!("unauthenticated_network: \"{words}\""));
+    check_refused("listen: 0.0.0.0:8080\nunauthenticated_network: yes please", &format!("write exactly \"{words}\""));
+    accepted(&format!("listen: 0.0.0.0:8080\nunauthenticated_network: {words}"));
+    accepted("admin: { listen: '0.0.0.0:9090' }");
+}
+
+#[test]
+fn the_admin_listener_is_never_a_proxy_listener() {
+    check_refused("admin: { listen: 127.0.0.1:8080 }", "admin.listen: overlaps a proxy listener");
+    check_refused("admin: { listen: '0.0.0.0:8080' }", "admin.listen: overlaps a proxy listener");
+    check_refused("admin: { listen: unix:/x }", "admin.listen: expected an address");
+}
+
+#[test]
+fn routes_are_sorted_longest_first_and_go_to_https_only() {
+    let config = accepted("upstream: { routes: { /a/: https://a.test, /a/b/: https://b.test } }");
+    let prefixes: Vec<_> = config.upstream.routes.iter().map(|route| route.prefix.as_str()).collect();
+    assert_eq!(prefixes, ["/a/b/", "/a/"]);
+    check_refused(
+        "upstream: { routes: { /a/: http://a.test } }",
+        "config.yaml:1:28: upstream.routes./a/: must start with https://",
+    );
+    for bad in ["a/", "/%61/", "/a/../b", "/./", "//a", "/a?b", "'/a b'"] {
+        check_refused(&format!("upstream: {{ routes: {{ {bad}: https://a.test }} }}"), "expected a path prefix");
+    }
+    check_refused(
+        "upstream: { base_url: https://a.test/api }",
+        "upstream.base_url: must be scheme, host and port only",
+    );
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let config = accepted("keys: { file: k/keys.yaml }\nupstream: { ca_file: /ca.pem }\nlog: { output: ./x.log }");
+    assert_eq!(config.keys.file, Path::new("/etc/proxy/k/keys.yaml"));
+    assert_eq!(config.upstream.ca_file.as_deref(), Some(Path::new("/ca.pem")));
+    assert_eq!(config.log.output, LogOutput::File("/etc/proxy/./x.log".into()));
+    assert_eq!(load(None, env(&[])).unwrap().keys.file, Path::new("keys.yaml"));
+}
+
+#[test]
+fn words_are_the_ones_we_know() {
+    assert!(accepted("policy: { credential_paths: allow }").policy.credential_paths);
+    check_refused("policy: { credential_paths: yes }", "expected `refuse` or `allow`");
+    check_refused("log: { format: xml }", "log.format: expected `text` or `json`");
+    check_refused("log: { output: stdrr }", "log.output: expected `stdout`, `stderr` or a path");
+    check_refused("log: { level: 'info,hyper=loud' }", "log.level: expected a level");
+    check_refused("log: { level: '' }", "log.level: expected a level");
+    accepted(
+        "log:
+upstream: { routes: }",
+    ); // A section whose options are all commented out.
+    check_refused("log: text", "config.yaml:1:6: log: expected options, one per line");
+    check_refused("workers: many", "workers: expected `auto` or a number of threads");
+    check_refused("client: { max_head_size: 64KB }", "expected a size such as 64KiB");
+    check_refused("client: { max_headers: -1 }", "expected a whole number");
+    check_refused("- listen", "config.yaml: expected options, one per line");
+}
+
+#[test]
+fn the_environment_overrides_any_scalar() {
+    let text = "drain: { min: nonsense }";
+    let config = with(
+        text,
+        &[
+            ("CLOUDBEDS_AUTH_PROXY_CONFIG", "elsewhere.yaml"),
+            ("CLOUDBEDS_AUTH_PROXY__DRAIN__MIN", "1s"),
+            ("CLOUDBEDS_AUTH_PROXY__UPSTREAM__TIMEOUTS__CONNECT", "3s"),
+            ("CLOUDBEDS_AUTH_PROXY__UPSTREAM__HTTP2", "false"),
+            ("CLOUDBEDS_AUTH_PROXY__UPSTREAM__CA_FILE", ""),
+            ("CLOUDBEDS_AUTH_PROXY__LISTEN", "127.0.0.1:8081"),
+            ("CLOUDBEDS_AUTH_PROXY__WORKERS", "3"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.drain.min, Duration::from_secs(1));
+    assert_eq!(config.upstream.timeouts.connect, Duration::from_secs(3));
+    assert_eq!((config.upstream.http2, config.upstream.ca_file, config.workers), (false, None, Workers(3)));
+    assert_eq!(config.listen[0].address.to_string(), "127.0.0.1:8081");
+}
+
+#[test]
+fn a_variable_that_names_no_option_is_a_fault() {
+    let refused = |name: &str, value: &str| with("{}", &[(name, value)]).unwrap_err().join("\n");
+    assert_eq!(
+        refused("CLOUDBEDS_AUTH_PROXY__DRAIN__MINN", "1s"),
+        "CLOUDBEDS_AUTH_PROXY__DRAIN__MINN: names no option — did you mean CLOUDBEDS_AUTH_PROXY__DRAIN__MIN?"
+    );
+    assert!(refused("CLOUDBEDS_AUTH_PROXY__UPSTREAM", "x").contains("names no option"));
+    assert_eq!(
+        refused("CLOUDBEDS_AUTH_PROXY__DRAIN__MIN", "cbat_blue"),
+        "CLOUDBEDS_AUTH_PROXY__DRAIN__MIN: drain.min: expected a duration such as 5s — write a number and a unit: ms, \
+         s, m or h"
+    );
+}
+
+#[test]
+fn a_key_pasted_into_the_config_is_not_repeated() {
+    for text in [
+        "\"1001\": cbat_blue",
+        "cbat_blue: 1",
+        "keys: { poll: cbat_blue }",
+        "log: { format: cbat_blue }",
+        "listen: cbat_blue",
+        "upstream: { base_url: cbat_blue, routes: { cbat_blue: cbat_blue } }",
+    ] {
+        let faults = with(text, &[]).unwrap_err();
+        assert!(!faults.is_empty() && !format!("{faults:?}").contains("blue"), "{faults:?}");
+    }
+    check_refused("\"1001\": cbat_blue", "keys belong into a file of their own");
+}
+
+#[test]
+fn a_missing_or_huge_file_is_one_clear_sentence() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.yaml");
+    let refused = |path: &Path| load(Some(path), env(&[])).unwrap_err()[0].to_string();
+    assert!(refused(&path).contains("config.yaml: cannot be read: No such file"));
+    std::fs::write(&path, " ".repeat(1024 * 1024 + 1)).unwrap();
+    assert!(refused(&path).contains("larger than 1 MiB"));
+}

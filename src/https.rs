@@ -1,0 +1,267 @@
+//! The only place that opens connections.
+//!
+//! In: an [`Origin`]. Out: an encrypted stream to a server that proved to be that host, with the protocol it chose by
+//! ALPN; or a [`DialError`] that says which step failed. There is no switch that turns verification off: a private
+//! root is added, never trusted instead.
+
+use std::cell::Cell;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::origin::Origin;
+
+/// How connections are made; shared by all cores (rustls keeps the TLS sessions to resume in it).
+#[derive(Clone)]
+pub struct Dialer {
+    tls: TlsConnector,
+    connect: Duration,
+    handshake: Duration,
+}
+
+/// Where the trusted roots came from, for the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Roots {
+    /// The system's store (or `SSL_CERT_FILE`).
+    System(usize),
+    /// Mozilla's, compiled in, since the system has none.
+    Bundled(usize),
+}
+
+/// Why there is no connection. `Display` and `source` are for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name does not resolve.
+    #[error("cannot resolve {host}")]
+    Resolve {
+        /// The host's name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// No address accepted a TCP connection.
+    #[error("cannot connect to {origin}")]
+    Connect {
+        /// Where to.
+        origin: String,
+        /// What the last address said.
+        source: io::Error,
+    },
+    /// Name resolution and TCP took longer than `connect`.
+    #[error("no connection to {origin} within {limit:?}")]
+    ConnectTimeout {
+        /// Where to.
+        origin: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The handshake failed, most often for the certificate. Nothing secret was sent.
+    #[error("no trusted TLS connection to {origin}")]
+    Tls {
+        /// Where to.
+        origin: String,
+        /// rustls' reason.
+        source: io::Error,
+    },
+    /// The handshake took longer than `tls`.
+    #[error("TLS handshake with {origin} not finished within {limit:?}")]
+    TlsTimeout {
+        /// Where to.
+        origin: String,
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+/// Why the set of trusted roots could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum RootsError {
+    /// `ca_file` cannot be read or is no PEM file.
+    #[error("upstream.ca_file {path}: {reason}; it must be a readable PEM file with at least one CERTIFICATE")]
+    File {
+        /// The file.
+        path: String,
+        /// Why, without the file's content.
+        reason: String,
+    },
+    /// rustls refuses the settings.
+    #[error("TLS settings: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A connection, ready for HTTP.
+pub struct Connection {
+    /// The encrypted stream.
+    pub stream: Counted<TlsStream<TcpStream>>,
+    /// Whether the server chose HTTP/2.
+    pub http2: bool,
+}
+
+impl Dialer {
+    /// A dialer that trusts the system's roots and those of `ca_file`.
+    ///
+    /// # Errors
+    /// When `ca_file` holds no certificate that can be used.
+    pub fn new(
+        ca_file: Option<&Path>,
+        http2: bool,
+        connect: Duration,
+        handshake: Duration,
+    ) -> Result<(Self, Roots), RootsError> {
+        let mut roots = RootCertStore::empty();
+        let native = rustls_native_certs::load_native_certs();
+        let (added, _unusable) = roots.add_parsable_certificates(native.certs);
+        let source = if added > 0 {
+            Roots::System(added)
+        } else {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            Roots::Bundled(roots.len())
+        };
+        if let Some(path) = ca_file {
+            add_file(&mut roots, path)?;
+        }
+        // The provider by name: with two providers in a build every bare builder would panic.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols =
+            if http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
+        Ok((Self { tls: TlsConnector::from(Arc::new(config)), connect, handshake }, source))
+    }
+
+    /// A new connection to `origin`.
+    ///
+    /// # Errors
+    /// A [`DialError`] for the first step that failed or took too long.
+    pub async fn dial(&self, origin: &Origin) -> Result<Connection, DialError> {
+        let deadline = Instant::now() + self.connect;
+        let stream = timeout_at(deadline, connect(origin, deadline))
+            .await
+            .map_err(|_| DialError::ConnectTimeout { origin: origin.to_string(), limit: self.connect })??;
+        let handshake = self.tls.connect(origin.server_name().clone(), stream);
+        let stream = tokio::time::timeout(self.handshake, handshake)
+            .await
+            .map_err(|_| DialError::TlsTimeout { origin: origin.to_string(), limit: self.handshake })?
+            .map_err(|source| DialError::Tls { origin: origin.to_string(), source })?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Connection { stream: Counted { inner: stream, received: Rc::default() }, http2 })
+    }
+}
+
+fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), RootsError> {
+    let fault = |reason: &str| RootsError::File { path: path.display().to_string(), reason: reason.to_owned() };
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| match error {
+        rustls::pki_types::pem::Error::Io(error) => fault(&error.to_string()),
+        _ => fault("not a PEM file"),
+    })?;
+    let mut added = 0;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|_| fault("not a PEM file"))?;
+        roots.add(certificate).map_err(|_| fault("a certificate in it cannot be used as a root"))?;
+        added += 1;
+    }
+    if added == 0 { Err(fault("no certificate in it")) } else { Ok(()) }
+}
+
+/// Tries the host's addresses one after the other, each for its share of the time that is left.
+async fn connect(origin: &Origin, deadline: Instant) -> Result<TcpStream, DialError> {
+    let resolved = lookup_host((origin.host(), origin.port())).await;
+    let addresses: Vec<_> =
+        resolved.map_err(|source| DialError::Resolve { host: origin.host().to_owned(), source })?.collect();
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = (addresses.len() - tried) as u32;
+        let share = deadline.saturating_duration_since(Instant::now()) / left;
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                // Heads are small and must not wait for an acknowledgement (Nagle).
+                stream.set_nodelay(true).map_err(|source| connect_error(origin, source))?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) if left == 1 => {
+                // The caller's own deadline ends now; let it say so.
+                std::future::pending::<()>().await;
+            }
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(connect_error(origin, last))
+}
+
+fn connect_error(origin: &Origin, source: io::Error) -> DialError {
+    DialError::Connect { origin: origin.to_string(), source }
+}
+
+/// A plain connection to a listener of this host, for `healthcheck`, `wait` and the call of `demo`. No key travels on
+/// it.
+///
+/// # Errors
+/// What the system says.
+pub async fn dial_local(address: std::net::SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect(address).await
+}
+
+/// A stream that counts what it receives, so that "died before the first byte of an answer" is known, not guessed.
+pub struct Counted<S> {
+    inner: S,
+    received: Rc<Cell<u64>>,
+}
+
+impl<S> Counted<S> {
+    /// The counter: decrypted bytes received so far.
+    pub fn received(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.received)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let received = (buf.filled().len() - before) as u64;
+        self.received.set(self.received.get().wrapping_add(received));
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

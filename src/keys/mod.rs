@@ -1,0 +1,103 @@
+//! Which key belongs to which property, looked up on every request and replaced as a whole when the file changes.
+//!
+//! In: a key file or a directory of them. Out: a [`KeySet`] that never changes, and a [`KeyStore`] that holds the one in
+//! force. A set is parsed completely before it is swapped in; a bad file leaves the last good set where it is. Nothing
+//! here displays a key, and no fault quotes a file.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use dashmap::ReadOnlyView;
+
+use crate::fault::Fault;
+use crate::origin::Origin;
+use crate::property::PropertyId;
+use crate::secret::ApiKey;
+
+mod build;
+mod file;
+mod read;
+mod rows;
+mod store;
+mod watch;
+
+pub use store::{KeyReader, KeyStore, Reload};
+pub use watch::watch;
+
+/// A key and what belongs to it. Rows of a file that say the same share one `Arc`, so `Arc::ptr_eq` tells whether two
+/// properties have the same key.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Key {
+    secret: ApiKey,
+    /// The organisation of the hotels it opens, as the file says.
+    pub organization: Option<Box<str>>,
+    /// The name of the partner app it was made for; nothing means the first one.
+    pub app: Option<Box<str>>,
+    /// Where requests with this key go instead of the configured origin.
+    pub base_url: Option<Arc<Origin>>,
+}
+
+impl Key {
+    /// The secret itself, for `proxy::rewrite`.
+    pub(crate) fn secret(&self) -> &ApiKey {
+        &self.secret
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The rest differs too rarely to be worth hashing; equality looks at all of it.
+        self.secret.hash(state);
+    }
+}
+
+/// All keys of one moment. Looking one up takes no lock.
+pub struct KeySet {
+    by_property: ReadOnlyView<PropertyId, Arc<Key>>,
+    properties: usize,
+    keys: usize,
+}
+
+impl KeySet {
+    /// The set from the text of a key file, which faults call `name`.
+    ///
+    /// # Errors
+    /// Every bad row, at most [`crate::fault::FAULTS_MAX`] of them, with line and column and without any value.
+    pub fn parse(name: &str, text: &str) -> Result<Self, Vec<Fault>> {
+        file::parse(name, text)
+    }
+
+    /// The key of a property. Clone the `Arc` before any `.await`: a request finishes on the key it started with.
+    #[must_use]
+    pub fn get(&self, property: PropertyId) -> Option<&Arc<Key>> {
+        self.by_property.get(&property)
+    }
+
+    /// Whether a property is ours.
+    #[must_use]
+    pub fn contains(&self, property: PropertyId) -> bool {
+        self.by_property.contains_key(&property)
+    }
+
+    /// How many properties there are.
+    #[must_use]
+    pub fn properties(&self) -> usize {
+        self.properties
+    }
+
+    /// How many different keys they have.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.keys
+    }
+}
+
+impl fmt::Debug for KeySet {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "KeySet({} properties, {} keys)", self.properties, self.keys)
+    }
+}
+
+#[cfg(test)]
+mod tests;

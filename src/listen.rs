@@ -1,0 +1,237 @@
+//! The only place that binds sockets.
+//!
+//! In: an address and how many cores want to accept on it. Out: one listener per core, so that the kernel spreads
+//! connections over the cores and no accept lock is shared; or one sentence that says why not and what to do.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// Connections the kernel may hold for a core that is busy; Linux caps it at net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// Why an address cannot be listened on, in a sentence for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {reason}")]
+pub struct BindError {
+    address: String,
+    reason: String,
+    source: io::Error,
+}
+
+impl BindError {
+    fn new(address: impl ToString, source: io::Error) -> Self {
+        let reason = match source.kind() {
+            io::ErrorKind::AddrInUse => "another process is listening there; stop it or choose another port".into(),
+            io::ErrorKind::PermissionDenied => "permission denied; ports below 1024 need CAP_NET_BIND_SERVICE".into(),
+            io::ErrorKind::AddrNotAvailable => "this host has no such address".into(),
+            _ => source.to_string(),
+        };
+        Self { address: address.to_string(), reason, source }
+    }
+
+    /// Whether somebody else listens there already.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
+/// One bound TCP listener per core, all on the same address.
+///
+/// # Errors
+/// When the address is taken, forbidden or not this host's.
+pub fn tcp(address: SocketAddr, cores: usize) -> Result<Vec<std::net::TcpListener>, BindError> {
+    // SO_REUSEPORT would let a second instance of ours share the port without a word, so the first socket asks
+    // whether the port is free at all.
+    let fail = |error| BindError::new(address, error);
+    let alone = bind(address, false).map_err(fail)?;
+    if cores == 1 {
+        alone.listen(BACKLOG).map_err(fail)?;
+        return Ok(vec![alone.into()]);
+    }
+    // For port 0 the others need the port that the first one was given.
+    let bound = alone.local_addr().map_err(fail)?.as_socket().unwrap_or(address);
+    drop(alone);
+    let mut listeners = Vec::with_capacity(cores);
+    for _ in 0..cores {
+        let socket = bind(bound, true).map_err(fail)?;
+        socket.listen(BACKLOG).map_err(fail)?;
+        listeners.push(socket.into());
+    }
+    Ok(listeners)
+}
+
+fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for connections of the last run to leave TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// One bound unix listener, handed to every core.
+///
+/// A socket file that nobody listens on any more is replaced; anything else at that path is left alone.
+///
+/// # Errors
+/// When the path is taken or cannot be created.
+pub fn unix(path: &Path, cores: usize) -> Result<Vec<std::os::unix::net::UnixListener>, BindError> {
+    let fail = |error| BindError::new(path.display(), error);
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() || std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(fail(io::ErrorKind::AddrInUse.into()));
+        }
+        std::fs::remove_file(path).map_err(fail)?;
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(fail)?;
+    listener.set_nonblocking(true).map_err(fail)?;
+    let mut listeners = Vec::with_capacity(cores);
+    for _ in 1..cores {
+        listeners.push(listener.try_clone().map_err(fail)?);
+    }
+    listeners.push(listener);
+    Ok(listeners)
+}
+
+/// A bound listener of either kind, not yet tied to a runtime.
+pub enum Bound {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// A unix socket.
+    Unix(std::os::unix::net::UnixListener, PathBuf),
+}
+
+/// A listener that accepts on the runtime it was made in.
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A unix socket.
+    Unix(UnixListener),
+}
+
+impl Bound {
+    /// The TCP address, when it is one; for port 0 the port the system chose.
+    #[must_use]
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+
+    /// Registers with the current runtime.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn into_listener(self) -> io::Result<Listener> {
+        match self {
+            Self::Tcp(listener) => TcpListener::from_std(listener).map(Listener::Tcp),
+            Self::Unix(listener, _) => UnixListener::from_std(listener).map(Listener::Unix),
+        }
+    }
+}
+
+impl Listener {
+    /// The next connection.
+    ///
+    /// # Errors
+    /// What the system says; most often the process is out of file descriptors.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
+/// An accepted connection of either kind.
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// The address the caller reached us at; `None` for a unix socket.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Makes the end of this connection a reset instead of an orderly close, so that a cut answer cannot be mistaken
+    /// for a complete one where the end of the connection is the end of the message (HTTP/1.0).
+    pub fn end_with_reset(&self) {
+        if let Self::Tcp(stream) = self {
+            // Linger 0; when the option cannot be set, the orderly close is all there is.
+            let _ = stream.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Sockets have no buffer of their own to flush.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

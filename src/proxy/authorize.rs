@@ -1,0 +1,263 @@
+//! What may be asked for through this port at all.
+//!
+//! In: [`Identified`]. Out: [`Authorized`], or a refusal. The decision is taken on the very bytes that are sent on:
+//! nothing is decoded, merged or cleaned up, and a target that two servers could read differently is refused.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use http::header::{CONNECTION, EXPECT, UPGRADE};
+use http::{HeaderMap, Method, Uri};
+use percent_encoding::percent_decode;
+
+use super::error::ProxyError;
+use super::identify::Identified;
+
+/// What the port allows beyond the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Policy {
+    /// Lets the paths through that hand out or destroy credentials.
+    pub credential_paths: bool,
+}
+
+/// A request that may go to Cloudbeds.
+#[derive(Debug)]
+pub struct Authorized {
+    pub(super) identified: Identified,
+}
+
+impl Policy {
+    /// Judges method, target and expectations. `local` is the address the caller reached us at.
+    ///
+    /// # Errors
+    /// The first thing that is never forwarded.
+    pub fn authorize(self, identified: Identified, local: Option<SocketAddr>) -> Result<Authorized, ProxyError> {
+        let request = &identified.request;
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            return Err(ProxyError::Method);
+        }
+        let headers = request.headers();
+        if wants_upgrade(headers) {
+            return Err(ProxyError::Upgrade);
+        }
+        if headers.get_all(EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+            return Err(ProxyError::Expectation);
+        }
+        let uri = request.uri();
+        if uri.authority().is_some() && !is_ours(uri, local) {
+            return Err(ProxyError::ForeignHost);
+        }
+        let path = uri.path();
+        let decoded = unambiguous(path)?;
+        if !self.credential_paths && is_credential_path(&decoded) {
+            return Err(ProxyError::CredentialPath);
+        }
+        Ok(Authorized { identified })
+    }
+}
+
+fn wants_upgrade(headers: &HeaderMap) -> bool {
+    let nominated = |value: &http::HeaderValue| {
+        value.as_bytes().split(|byte| *byte == b',').any(|name| name.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    };
+    headers.contains_key(UPGRADE) || headers.get_all(CONNECTION).iter().any(nominated)
+}
+
+/// RFC 9112 3.2.2: absolute-form must be accepted; it must name this listener, as http.
+fn is_ours(uri: &Uri, local: Option<SocketAddr>) -> bool {
+    if uri.scheme_str() != Some("http") {
+        return false;
+    }
+    let (Some(host), Some(local)) = (uri.host(), local) else { return false };
+    let port = uri.port_u16().unwrap_or(80);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let named = host.eq_ignore_ascii_case("localhost") && local.ip().is_loopback();
+    port == local.port() && (named || host.parse() == Ok(local.ip()))
+}
+
+/// The path, decoded once where anything is encoded; refused when a second reading of it could differ.
+fn unambiguous(path: &str) -> Result<Cow<'_, [u8]>, ProxyError> {
+    let raw = path.as_bytes();
+    if raw.first() != Some(&b'/') || !raw.iter().all(u8::is_ascii_graphic) {
+        return Err(ProxyError::Path);
+    }
+    plain(raw)?;
+    if !raw.contains(&b'%') {
+        return Ok(Cow::Borrowed(raw));
+    }
+    if !well_encoded(raw) {
+        return Err(ProxyError::Path);
+    }
+    // An encoded separator is a separator to some servers and a letter to others.
+    let mut decoded: Vec<u8> = percent_decode(raw).collect();
+    if count(&decoded, b'/') != count(raw, b'/') {
+        return Err(ProxyError::Path);
+    }
+    plain(&decoded)?;
+    let once = decoded.clone();
+    // What decodes once more may be decoded once more behind us: `%252e` is a dot to whoever does it.
+    while decoded.contains(&b'%') {
+        let again: Vec<u8> = percent_decode(&decoded).collect();
+        if again == decoded {
+            break;
+        }
+        if count(&again, b'/') != count(&decoded, b'/') {
+            return Err(ProxyError::Path);
+        }
+        plain(&again)?;
+        decoded = again;
+    }
+    Ok(Cow::Owned(once))
+}
+
+fn count(bytes: &[u8], wanted: u8) -> usize {
+    memchr::memchr_iter(wanted, bytes).count()
+}
+
+/// Every `%` is followed by two hex digits (RFC 3986 2.1).
+fn well_encoded(raw: &[u8]) -> bool {
+    memchr::memchr_iter(b'%', raw)
+        .all(|at| raw.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)))
+}
+
+/// No empty or dot segment, no backslash, no control byte, no `#`.
+fn plain(path: &[u8]) -> Result<(), ProxyError> {
+    if path.iter().any(|byte| *byte < b' ' || matches!(*byte, b'\\' | b'#' | 0x7f)) {
+        return Err(ProxyError::Path);
+    }
+    let mut segments = path.split(|byte| *byte == b'/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        // Servers that know path parameters read `..;x` as `..` (RFC 3986 3.3).
+        let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+        let last = segments.peek().is_none();
+        if (segment.is_empty() && !last) || matches!(name, b"." | b"..") {
+            return Err(ProxyError::Path);
+        }
+    }
+    Ok(())
+}
+
+/// Paths that hand out credentials or destroy them (API Keys guide; postAppState ends all sessions of an app).
+fn is_credential_path(decoded: &[u8]) -> bool {
+    // Segments as a lenient server would compare them: any case, without parameters.
+    let segments: Vec<Vec<u8>> = decoded
+        .split(|byte| *byte == b'/')
+        .filter(|segment| !segment.is_empty())
+        .map(|segment| {
+            let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+            name.trim_ascii().to_ascii_lowercase()
+        })
+        .collect();
+    let handed_out = segments.iter().enumerate().any(|(at, name)| match &name[..] {
+        b"access_token" | b"postappstate" => true,
+        b"oauth" => !(segments.len() == at + 2 && segments[at + 1] == b"metadata"),
+        _ => false,
+    });
+    handed_out || segments.windows(4).any(|four| four.concat() == b"paymentssdk-apiv1keys")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_paths_pass_as_they_are() {
+        for path in [
+            "/",
+            "/api/v1.3/getHotels",
+            "/a/",
+            "/a..b/.c/d.",
+            "/rooms%5B0%5D",
+            "/a%20b",
+            "/100%25",
+            "/%C3%BC",
+            "/a;b=c",
+        ] {
+            assert!(unambiguous(path).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_with_a_second_reading_are_refused() {
+        for path in [
+            "",
+            "*",
+            "a",
+            "//",
+            "/a//b",
+            "/.",
+            "/..",
+            "/a/./b",
+            "/a/../b",
+            "/a/..",
+            "/%2e",
+            "/%2E%2e/a",
+            "/.%2e/a",
+            "/a/%2e./b",
+            "/%252e%252e/a",
+            "/%25252e/a",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%252fb",
+            "/a%5cb",
+            "/a\\b",
+            "/a%255cb",
+            "/a%00",
+            "/a%2500",
+            "/a%0d%0ab",
+            "/a%7f",
+            "/a%23b",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/ü",
+            "/..;/a",
+            "/a/..;x/b",
+            "/%2e%2e;x/a",
+        ] {
+            assert!(matches!(unambiguous(path), Err(ProxyError::Path)), "{path}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_neither_handed_out_nor_destroyed() {
+        let refused = |path: &str| is_credential_path(&unambiguous(path).unwrap());
+        for path in [
+            "/api/v1.1/access_token",
+            "/api/v1.3/ACCESS_TOKEN",
+            "/api/v1.3/access%5Ftoken",
+            "/api/v1.3/access_token/",
+            "/api/v1.3/access_token/x",
+            "/api/v1.3/access_token;x",
+            "/api/v1.2/oauth",
+            "/api/v1.2/oauth/",
+            "/oauth/metadata/x",
+            "/oauth/x",
+            "/api/v1.3/postAppState",
+            "/payments/sdk-api/v1/keys",
+            "/Payments/SDK-API/v1/keys/1",
+            "/x/payments/sdk-api/v1/keys",
+        ] {
+            assert!(refused(path), "{path}");
+        }
+        for path in
+            ["/api/v1.3/oauth/metadata", "/api/v1.3/getHotels", "/payments/sdk-api/v1/key", "/api/v1.3/getAppState"]
+        {
+            assert!(!refused(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn absolute_form_must_name_this_listener() {
+        let local = Some("127.0.0.1:8080".parse().unwrap());
+        for uri in ["http://127.0.0.1:8080/a", "http://localhost:8080/a", "http://LOCALHOST:8080/a"] {
+            assert!(is_ours(&uri.parse().unwrap(), local), "{uri}");
+        }
+        for uri in
+            ["http://127.0.0.1/a", "https://127.0.0.1:8080/a", "http://api.cloudbeds.com/a", "http://[::1]:8080/a"]
+        {
+            assert!(!is_ours(&uri.parse().unwrap(), local), "{uri}");
+        }
+        assert!(!is_ours(&"http://localhost:8080/a".parse().unwrap(), None));
+    }
+}

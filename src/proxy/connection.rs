@@ -1,0 +1,202 @@
+//! One caller's connection, from accept to its last byte.
+//!
+//! In: an accepted stream. Out: its requests, one after the other, to [`Proxy::serve`]; the refusal of a head that did
+//! not pass the gate, after every answer before it; and an end that lets the caller read what was written.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Duration;
+
+use http::{Method, Request};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::respond::X_PROXY_REQUEST_ID;
+use super::trace::Trace;
+use super::{Arrival, Proxy};
+use crate::listen::Stream;
+use crate::telemetry::metrics::Recorder;
+use crate::wire::gate::{Gate, Limits};
+use crate::wire::problem::{Code, Problem};
+
+/// How long, and how much, is still read from a caller that was told to go: closing at once would reset the
+/// connection and could take the answer away from the caller before it is read (RFC 9112 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// The connections of one core, so that a drain can reach each of them.
+#[derive(Default)]
+pub struct Open {
+    next: Cell<u64>,
+    closing: Cell<bool>,
+    wakers: RefCell<HashMap<u64, Option<Waker>>>,
+    left: Notify,
+}
+
+impl Open {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.wakers.borrow().len()
+    }
+
+    /// Lets every connection end with the request it is in; idle ones end at once.
+    pub fn close(&self) {
+        self.closing.set(true);
+        for waker in self.wakers.borrow().values().flatten() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Waits until there is none.
+    pub async fn emptied(&self) {
+        while self.count() > 0 {
+            self.left.notified().await;
+        }
+    }
+
+    fn enter(self: &Rc<Self>, recorder: &Rc<Recorder>) -> Entry {
+        let id = self.next.get();
+        self.next.set(id + 1);
+        self.wakers.borrow_mut().insert(id, None);
+        recorder.connection_opened();
+        Entry { open: Rc::clone(self), recorder: Rc::clone(recorder), id }
+    }
+}
+
+/// One connection's place among the open ones.
+struct Entry {
+    open: Rc<Open>,
+    recorder: Rc<Recorder>,
+    id: u64,
+}
+
+impl Entry {
+    fn listen(&self, waker: &Waker) {
+        if let Some(slot) = self.open.wakers.borrow_mut().get_mut(&self.id) {
+            *slot = Some(waker.clone());
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.open.wakers.borrow_mut().remove(&self.id);
+        self.open.left.notify_one();
+        self.recorder.connection_closed();
+    }
+}
+
+/// Serves a connection to its end.
+pub async fn serve(stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, open: Rc<Open>) {
+    let entry = open.enter(&proxy.recorder);
+    let cut_must_reset = Rc::new(Cell::new(false));
+    let service = service_fn(|request: Request<hyper::body::Incoming>| {
+        let proxy = Rc::clone(&proxy);
+        let cut_must_reset = Rc::clone(&cut_must_reset);
+        async move {
+            let old = request.version() == http::Version::HTTP_10;
+            let response = proxy.serve(request, arrival).await;
+            // Without a length, the end of an HTTP/1.0 connection is the end of the message.
+            cut_must_reset.set(old && !response.headers().contains_key(http::header::CONTENT_LENGTH));
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let gate = Gate::new(stream, limits);
+    let mut builder = http1::Builder::new();
+    // The gate has checked sizes and counts; these only keep hyper from being stricter than the configuration.
+    builder.half_close(true).header_read_timeout(None).max_buf_size(limits.max_head_size.max(64 * 1024));
+    if limits.max_headers > 100 {
+        builder.max_headers(limits.max_headers);
+    }
+    let mut connection = builder.serve_connection(TokioIo::new(gate), service);
+    let (mut listening, mut told) = (false, false);
+    let result = std::future::poll_fn(|cx| {
+        if !listening {
+            entry.listen(cx.waker());
+            listening = true;
+        }
+        if open.closing.get() && !told {
+            Pin::new(&mut connection).graceful_shutdown();
+            told = true;
+        }
+        Pin::new(&mut connection).poll(cx)
+    })
+    .await;
+    let (stream, refusal) = connection.into_parts().io.into_inner().into_parts();
+    match (result, refusal) {
+        (Ok(()), refusal) => finish(stream, refusal, &proxy).await,
+        (Err(_), _) if cut_must_reset.get() => stream.end_with_reset(),
+        (Err(error), _) => tracing::debug!(%error, "connection ended early"),
+    }
+}
+
+/// Answers a connection that is one too many, and ends it.
+pub async fn refuse(stream: Stream, proxy: Rc<Proxy>) {
+    let problem = Problem::new(
+        Code::Overloaded,
+        "connection_limit_reached",
+        "As many connections are open as client.max_connections allows; try again shortly, and reuse connections.",
+    )
+    .closing();
+    finish(stream, Some(problem), &proxy).await;
+}
+
+/// Writes the refusal, if there is one, and ends the connection so that the caller can read it.
+async fn finish(mut stream: Stream, refusal: Option<Problem>, proxy: &Proxy) {
+    if let Some(problem) = refusal {
+        let bytes = refusal_bytes(&problem, proxy);
+        if timeout(LINGER, stream.write_all(&bytes)).await.is_err() {
+            return;
+        }
+    }
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let drain = async {
+        let (mut left, mut sink) = (LINGER_BYTES, [0; 4096]);
+        while let Ok(read @ 1..) = stream.read(&mut sink).await {
+            left = left.saturating_sub(read);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Whoever still sends after that gets the reset.
+    let _ = timeout(LINGER, drain).await;
+}
+
+/// The refusal on the wire; hyper never saw the request, so hyper cannot answer it.
+fn refusal_bytes(problem: &Problem, proxy: &Proxy) -> Vec<u8> {
+    // The request could not be read, so the record has neither method nor path.
+    let mut unread = Request::new(());
+    *unread.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
+    *unread.uri_mut() = http::Uri::default();
+    let mut trace = Trace::start(Rc::clone(&proxy.recorder), proxy.ids.next(), &unread);
+    let mut response = problem.response();
+    response.headers_mut().insert(X_PROXY_REQUEST_ID, trace.id().header_value());
+    trace.answered(response.status(), Some(problem.code), response.headers());
+    trace.sent(response.body().len());
+    trace.complete();
+    let status = response.status();
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut out = format!("HTTP/1.1 {} {reason}\r\ndate: {date}\r\n", status.as_str()).into_bytes();
+    for (name, value) in response.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(response.body());
+    out
+}

@@ -1,0 +1,237 @@
+//! Every way a request can fail here, said twice.
+//!
+//! `Display` and `source()` are for the operator's log. [`problem`](ProxyError::problem) is for the caller: fixed words
+//! that say what to do, in which nothing the caller or Cloudbeds sent can turn up; property ids are numbers by type.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use crate::https::DialError;
+use crate::property::PropertyId;
+use crate::wire::problem::{Code, Problem};
+
+/// Why a request did not get an answer from Cloudbeds.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's message is its documentation")]
+pub enum ProxyError {
+    #[error("no property named")]
+    PropertyMissing,
+    #[error("more than one X-Property-Id line")]
+    PropertyTwice,
+    #[error("an underscore twin of X-Property-Id")]
+    PropertyTwin,
+    #[error("X-Property-Id is not a property id")]
+    PropertyInvalid,
+    #[error("the query's property is not a property id")]
+    QueryPropertyInvalid,
+    #[error("several properties that no one key serves")]
+    PropertiesApart,
+    #[error("the request names property {named} and property {other}")]
+    PropertyConflict { named: PropertyId, other: PropertyId },
+    #[error("no key for property {0}")]
+    PropertyUnknown(PropertyId),
+    #[error("method refused")]
+    Method,
+    #[error("the client wants to upgrade the connection")]
+    Upgrade,
+    #[error("absolute-form target for another host")]
+    ForeignHost,
+    #[error("ambiguous request target")]
+    Path,
+    #[error("a path that hands out or destroys credentials")]
+    CredentialPath,
+    #[error("an expectation other than 100-continue")]
+    Expectation,
+    #[error("the request body ended early, is malformed or stalled")]
+    RequestBody(#[source] hyper::Error),
+    #[error("the request body stalled")]
+    RequestBodyStalled,
+    #[error("draining")]
+    Draining,
+    #[error(transparent)]
+    Dial(#[from] DialErrorShared),
+    #[error("the upstream connection ended before the answer")]
+    UpstreamReset(#[source] hyper::Error),
+    #[error("every upstream connection closed before the request could be sent")]
+    UpstreamGone,
+    #[error("the upstream's answer is not HTTP")]
+    UpstreamInvalid(#[source] hyper::Error),
+    #[error("the upstream's answer has a content coding that cannot be inspected")]
+    UpstreamCoding,
+    #[error("the upstream switched protocols unasked")]
+    UpstreamSwitched,
+    #[error("no answer within {0:?}")]
+    FirstByteTimeout(Duration),
+    #[error("the upstream took nothing of the request body for {0:?}")]
+    UploadTimeout(Duration),
+}
+
+/// A failed dial may have been waited for by several requests; each gets the same error.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct DialErrorShared(pub std::rc::Rc<DialError>);
+
+impl ProxyError {
+    /// What the caller is told. No `_` arm: a new variant compiles once someone has chosen its code and its words.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        const REQUEST: &str = "http_request_error";
+        const DENIED: &str = "http_request_denied";
+        match self {
+            Self::PropertyMissing => Problem::new(
+                Code::PropertyMissing,
+                REQUEST,
+                "Name the hotel: send the header X-Property-Id: <property id>.",
+            ),
+            Self::PropertyTwice => Problem::new(
+                Code::PropertyInvalid,
+                REQUEST,
+                "X-Property-Id was sent more than once; send exactly one such header.",
+            ),
+            Self::PropertyTwin => Problem::new(
+                Code::PropertyInvalid,
+                REQUEST,
+                "A header spells X-Property-Id with underscores; spell it with hyphens, and send it once.",
+            ),
+            Self::PropertyInvalid => Problem::new(
+                Code::PropertyInvalid,
+                REQUEST,
+                "X-Property-Id must be digits without a leading zero, such as 1001, or a comma list of such ids.",
+            ),
+            Self::QueryPropertyInvalid => Problem::new(
+                Code::PropertyInvalid,
+                REQUEST,
+                "propertyID in the query must be digits without a leading zero, such as 1001.",
+            ),
+            Self::PropertiesApart => Problem::new(
+                Code::PropertyInvalid,
+                REQUEST,
+                "The listed properties have different keys; send one request for each of them.",
+            ),
+            Self::PropertyConflict { named, other } => {
+                let detail = format!(
+                    "The request is for property {named}, but its query or path names property {other}; make them agree."
+                );
+                Problem { detail: Cow::Owned(detail), ..Problem::new(Code::PropertyConflict, REQUEST, "") }
+            }
+            Self::PropertyUnknown(_) => Problem::new(
+                Code::PropertyUnknown,
+                DENIED,
+                "There is no key for this property; connect the hotel, or check the id and the key file.",
+            ),
+            Self::Method => {
+                Problem::new(Code::MethodRefused, DENIED, "CONNECT and TRACE are never forwarded; use another method.")
+            }
+            Self::Upgrade => Problem::new(
+                Code::UpgradeUnsupported,
+                REQUEST,
+                "Protocol upgrades are not forwarded; send plain HTTP/1.1 without an Upgrade header.",
+            ),
+            Self::ForeignHost => Problem::new(
+                Code::PathInvalid,
+                REQUEST,
+                "The request target names another host; send only the path, such as /api/v1.3/getHotels.",
+            ),
+            Self::Path => Problem::new(
+                Code::PathInvalid,
+                REQUEST,
+                "The path is ambiguous: no dot segments, encoded or double slashes, backslashes or control characters.",
+            ),
+            Self::CredentialPath => Problem::new(
+                Code::PathRefused,
+                DENIED,
+                "This path hands out or destroys credentials and is not available through the proxy.",
+            ),
+            Self::Expectation => Problem::new(
+                Code::RequestInvalid,
+                REQUEST,
+                "The only expectation this proxy can meet is 100-continue; leave Expect out.",
+            ),
+            Self::RequestBody(_) => Problem::new(
+                Code::RequestInvalid,
+                REQUEST,
+                "The request body ended early, stalled or is not valid chunked coding; send it as announced.",
+            )
+            .closing(),
+            Self::RequestBodyStalled => Problem::new(
+                Code::RequestInvalid,
+                REQUEST,
+                "The request body stalled; send it without long pauses, or raise upstream.timeouts.idle.",
+            )
+            .closing(),
+            Self::Draining => Problem::new(
+                Code::Draining,
+                "proxy_internal_response",
+                "This instance is shutting down; send the request again, to another instance or after the restart.",
+            )
+            .closing(),
+            Self::Dial(DialErrorShared(error)) => dial_problem(error),
+            Self::UpstreamReset(_) => Problem::new(
+                Code::UpstreamReset,
+                "connection_terminated",
+                "Cloudbeds closed the connection before it answered; whether it acted on the request is unknown.",
+            ),
+            Self::UpstreamGone => Problem::new(
+                Code::UpstreamReset,
+                "connection_terminated",
+                "Cloudbeds closes every connection at once; nothing was sent. Try again later.",
+            ),
+            Self::UpstreamInvalid(_) => Problem::new(
+                Code::UpstreamInvalid,
+                "http_protocol_error",
+                "Cloudbeds sent an answer that is not valid HTTP; whether it acted on the request is unknown.",
+            ),
+            Self::UpstreamCoding => Problem::new(
+                Code::UpstreamInvalid,
+                "http_response_content_coding",
+                "Cloudbeds sent an answer in a coding that cannot be checked for keys; ask for gzip or none at all.",
+            ),
+            Self::UpstreamSwitched => Problem::new(
+                Code::UpstreamInvalid,
+                "http_upgrade_failed",
+                "Cloudbeds switched protocols without being asked to.",
+            ),
+            Self::FirstByteTimeout(_) => Problem::new(
+                Code::UpstreamTimeout,
+                "http_response_timeout",
+                "Cloudbeds did not answer in time; whether it acted on the request is unknown.",
+            ),
+            Self::UploadTimeout(_) => Problem::new(
+                Code::UpstreamTimeout,
+                "connection_write_timeout",
+                "Cloudbeds stopped taking the request body; whether it acted on the request is unknown.",
+            )
+            .closing(),
+        }
+    }
+}
+
+fn dial_problem(error: &DialError) -> Problem {
+    match error {
+        DialError::Resolve { .. } => Problem::new(
+            Code::UpstreamUnreachable,
+            "dns_error",
+            "Cloudbeds' host name could not be resolved; nothing was sent. Try again, and check this host's DNS.",
+        ),
+        DialError::Connect { .. } => Problem::new(
+            Code::UpstreamUnreachable,
+            "connection_refused",
+            "No connection to Cloudbeds could be made; nothing was sent. Try again, and check this host's network.",
+        ),
+        DialError::ConnectTimeout { .. } => Problem::new(
+            Code::UpstreamUnreachable,
+            "connection_timeout",
+            "No connection to Cloudbeds could be made in time; nothing was sent. Try again.",
+        ),
+        DialError::Tls { .. } => Problem::new(
+            Code::UpstreamTls,
+            "tls_certificate_error",
+            "Cloudbeds' server could not prove its identity; nothing was sent. Ask the operator to read the log.",
+        ),
+        DialError::TlsTimeout { .. } => Problem::new(
+            Code::UpstreamTls,
+            "connection_timeout",
+            "The TLS handshake with Cloudbeds took too long; nothing was sent. Try again.",
+        ),
+    }
+}

@@ -1,0 +1,242 @@
+//! Which hotel property a request is about.
+//!
+//! In: a request fresh off the listener. Out: [`Identified`], or a refusal. The header decides; a query or a path that
+//! names another property is a refusal, since no call for hotel A may carry hotel B. Two headers are a refusal too:
+//! picking one would let a caller be two hotels at once. This file knows nothing of keys; whether the property is
+//! *ours* is `credential`'s question.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderName, Request, Uri};
+use hyper::body::Incoming;
+use percent_encoding::percent_decode;
+
+use super::error::ProxyError;
+use crate::property::PropertyId;
+
+/// The header's name, as HTTP/2 spells it.
+pub const X_PROPERTY_ID: HeaderName = HeaderName::from_static("x-property-id");
+
+/// Where else a property may be named, for applications that cannot send a header. All off by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// The query's `propertyID` or `propertyIDs`.
+    pub query: bool,
+    /// A path that starts with `/p/{id}/`, which is taken off.
+    pub path_prefix: bool,
+    /// The property of a listener.
+    pub default: Option<PropertyId>,
+}
+
+/// The properties of one request: one, or several that must share a key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Properties {
+    first: PropertyId,
+    /// The rest of a comma list; empty, and then without memory, for nearly every request.
+    more: Vec<PropertyId>,
+}
+
+impl Properties {
+    const fn one(first: PropertyId) -> Self {
+        Self { first, more: Vec::new() }
+    }
+
+    /// The first one, which stands for the request in logs and metrics.
+    #[must_use]
+    pub fn first(&self) -> PropertyId {
+        self.first
+    }
+
+    /// The others.
+    #[must_use]
+    pub fn more(&self) -> &[PropertyId] {
+        &self.more
+    }
+
+    fn contains(&self, id: PropertyId) -> bool {
+        self.first == id || self.more.contains(&id)
+    }
+
+    /// A comma list of ids, or one id.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let mut ids = text.split(|byte| *byte == b',').map(|id| PropertyId::from_bytes(id.trim_ascii()));
+        let first = ids.next()?.ok()?;
+        let more = ids.collect::<Result<_, _>>().ok()?;
+        Some(Self { first, more })
+    }
+}
+
+/// A request whose property is known.
+#[derive(Debug)]
+pub struct Identified {
+    pub(super) request: Request<Incoming>,
+    pub(super) properties: Properties,
+    /// The path prefix that was taken off, so that a redirect can put it back.
+    pub(super) prefix: Option<PropertyId>,
+}
+
+/// Finds the property.
+///
+/// # Errors
+/// When none is named, more than one, something that is no id, or two that disagree.
+pub fn property(mut request: Request<Incoming>, settings: Settings) -> Result<Identified, ProxyError> {
+    let mut named = header(&request)?;
+    let prefix = if settings.path_prefix { take_prefix(&mut request)? } else { None };
+    if let Some(id) = prefix {
+        agree(&mut named, Properties::one(id))?;
+    }
+    let from_query = request.uri().query().map(in_query).transpose()?.flatten();
+    if named.is_none() && !(settings.query && from_query.is_some()) {
+        named = settings.default.map(Properties::one);
+    }
+    if let Some(from_query) = from_query.filter(|_| settings.query || named.is_some()) {
+        agree(&mut named, from_query)?;
+    }
+    let properties = named.ok_or(ProxyError::PropertyMissing)?;
+    Ok(Identified { request, properties, prefix })
+}
+
+fn header(request: &Request<Incoming>) -> Result<Option<Properties>, ProxyError> {
+    let headers = request.headers();
+    if headers.keys().any(|name| name.as_str().contains('_') && is_twin(name.as_str(), X_PROPERTY_ID.as_str())) {
+        return Err(ProxyError::PropertyTwin);
+    }
+    let mut lines = headers.get_all(X_PROPERTY_ID).iter();
+    let Some(line) = lines.next() else { return Ok(None) };
+    if lines.next().is_some() {
+        return Err(ProxyError::PropertyTwice);
+    }
+    Properties::parse(line.as_bytes()).map(Some).ok_or(ProxyError::PropertyInvalid)
+}
+
+/// Whether a name becomes `plain` once underscores are folded to hyphens, as CGI-style servers do.
+pub(super) fn is_twin(name: &str, plain: &str) -> bool {
+    name.len() == plain.len()
+        && name.bytes().zip(plain.bytes()).all(|(byte, plain)| byte == plain || (byte == b'_' && plain == b'-'))
+}
+
+/// Takes `named` from a second place, or checks that it names nothing else.
+fn agree(named: &mut Option<Properties>, other: Properties) -> Result<(), ProxyError> {
+    let Some(known) = named else {
+        *named = Some(other);
+        return Ok(());
+    };
+    let stranger = std::iter::once(&other.first).chain(&other.more).find(|id| !known.contains(**id));
+    match stranger {
+        Some(stranger) => Err(ProxyError::PropertyConflict { named: known.first, other: *stranger }),
+        None => Ok(()),
+    }
+}
+
+/// Takes `/p/{id}` off the path.
+fn take_prefix(request: &mut Request<Incoming>) -> Result<Option<PropertyId>, ProxyError> {
+    let Some(target) = request.uri().path_and_query().map(PathAndQuery::as_str) else { return Ok(None) };
+    let Some(rest) = target.strip_prefix("/p/") else { return Ok(None) };
+    let Some(end) = rest.find('/') else { return Err(ProxyError::PropertyInvalid) };
+    let id = rest[..end].parse().map_err(|_| ProxyError::PropertyInvalid)?;
+    let rest = PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(&rest.as_bytes()[end..]));
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.path_and_query = Some(rest.map_err(|_| ProxyError::Path)?);
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| ProxyError::Path)?;
+    Ok(Some(id))
+}
+
+/// The properties a query names, read the way Cloudbeds' PHP reads it: names are decoded, `[…]` makes a list.
+fn in_query(query: &str) -> Result<Option<Properties>, ProxyError> {
+    let mut named: Option<Properties> = None;
+    for pair in query.as_bytes().split(|byte| *byte == b'&') {
+        let (name, value) = match memchr::memchr(b'=', pair) {
+            Some(at) => (&pair[..at], &pair[at + 1..]),
+            None => (pair, &pair[pair.len()..]),
+        };
+        if !is_property_name(name) {
+            continue;
+        }
+        let value: Cow<'_, [u8]> = percent_decode(value).into();
+        // An empty value names nothing; Cloudbeds ignores it too.
+        if value.trim_ascii().is_empty() {
+            continue;
+        }
+        let found = Properties::parse(&value).ok_or(ProxyError::QueryPropertyInvalid)?;
+        match &mut named {
+            None => named = Some(found),
+            Some(all) => all.more.extend(std::iter::once(found.first).chain(found.more)),
+        }
+    }
+    Ok(named)
+}
+
+/// `propertyID`, `propertyIDs`, `property_id`, `property_ids`, with or without `[…]`, in any case and encoding.
+fn is_property_name(name: &[u8]) -> bool {
+    // The shortest spelling has ten letters; this spares nearly every parameter the decoding.
+    if name.len() < "propertyID".len() {
+        return false;
+    }
+    let decoded: Cow<'_, [u8]> = percent_decode(name).into();
+    let start = decoded.trim_ascii_start();
+    let end = memchr::memchr(b'[', start).unwrap_or(start.len());
+    // PHP turns dots and spaces in names into underscores.
+    let mut letters = start[..end].iter().map(|byte| match byte {
+        b'.' | b' ' | b'+' => b'_',
+        other => other.to_ascii_lowercase(),
+    });
+    let mut matches = |text: &str| text.bytes().all(|expected| letters.next() == Some(expected));
+    if !matches("property") {
+        return false;
+    }
+    let rest: Vec<u8> = letters.collect();
+    matches!(&rest[..], b"id" | b"ids" | b"_id" | b"_ids")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(properties: &Properties) -> Vec<u64> {
+        std::iter::once(&properties.first).chain(&properties.more).map(|id| id.get()).collect()
+    }
+
+    #[test]
+    fn a_list_is_ids_and_commas_and_nothing_else() {
+        assert_eq!(Properties::parse(b"1001").as_ref().map(ids), Some(vec![1001]));
+        assert_eq!(Properties::parse(b"1, 2 ,3").as_ref().map(ids), Some(vec![1, 2, 3]));
+        for bad in ["", ",", "1,", "1;2", "1 2", "01", "+1", "a"] {
+            assert_eq!(Properties::parse(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_query_names_a_property_in_every_spelling_that_cloudbeds_reads() {
+        for query in [
+            "propertyID=7",
+            "a=b&propertyid=7",
+            "property%49D=7",
+            "propertyIDs=7",
+            "propertyIDs[]=7",
+            "propertyID%5B0%5D=7",
+            "property_ids=%37",
+            "property.id=7",
+            "+propertyID=7&x",
+            "propertyID=&propertyID=7",
+        ] {
+            // A leading plus is a space to PHP, which trims it.
+            let query = query.strip_prefix('+').map_or(query.to_owned(), |rest| format!("%20{rest}"));
+            assert_eq!(in_query(&query).unwrap().as_ref().map(ids), Some(vec![7]), "{query}");
+        }
+        for query in ["", "property=7", "propertyName=7", "xpropertyID=7", "propertyID", "propertyID="] {
+            assert_eq!(in_query(query).unwrap(), None, "{query}");
+        }
+        assert_eq!(in_query("propertyID=7&propertyIDs=8,9").unwrap().as_ref().map(ids), Some(vec![7, 8, 9]));
+        assert!(matches!(in_query("propertyID=7x"), Err(ProxyError::QueryPropertyInvalid)));
+    }
+
+    #[test]
+    fn two_places_must_name_the_same_property() {
+        let mut named = Properties::parse(b"1,2");
+        assert!(agree(&mut named, Properties::parse(b"2").unwrap()).is_ok());
+        let error = agree(&mut named, Properties::parse(b"2,3").unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "the request names property 1 and property 3");
+    }
+}

@@ -1,0 +1,100 @@
+//! One request, from the application to Cloudbeds and back.
+//!
+//! `Request → Identified → Authorized → Admitted → Credentialed → Outbound → Answer → Sanitized → Response`: every
+//! stage consumes the value before it, and only its own file can make the next one, so none can be left out or faked.
+
+pub mod authorize;
+pub mod connection;
+pub mod credential;
+pub mod error;
+pub mod identify;
+pub mod limit;
+pub mod pool;
+pub mod respond;
+pub mod rewrite;
+pub mod sanitize;
+pub mod trace;
+pub mod upstream;
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use self::authorize::Policy;
+use self::error::ProxyError;
+use self::respond::{Afterwards, Download};
+use self::rewrite::Routes;
+use self::sanitize::Sanitized;
+use self::trace::Trace;
+use self::upstream::{Timeouts, Upstream};
+use crate::keys::KeyReader;
+use crate::phase::{Phase, PhaseCell};
+use crate::telemetry::RequestIds;
+use crate::telemetry::metrics::Recorder;
+
+/// Everything a core needs to serve requests. Nothing in it is shared with another core but the key set, which is
+/// swapped whole, and the process's phase.
+pub struct Proxy {
+    /// Which paths are let through.
+    pub policy: Policy,
+    /// Which origin serves which path.
+    pub routes: Rc<Routes>,
+    /// The keys.
+    pub keys: RefCell<KeyReader>,
+    /// The way to Cloudbeds.
+    pub upstream: Upstream,
+    /// Limits of an exchange.
+    pub timeouts: Timeouts,
+    /// This core's counters.
+    pub recorder: Rc<Recorder>,
+    /// This core's request ids.
+    pub ids: RequestIds,
+    /// How far the process is.
+    pub phase: Arc<PhaseCell>,
+}
+
+/// What a request inherits from the connection it came on.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Where else a property may be named on this listener.
+    pub identify: identify::Settings,
+    /// The address the caller reached us at.
+    pub local: Option<SocketAddr>,
+}
+
+impl Proxy {
+    /// Answers one request; there is always an answer.
+    pub async fn serve(&self, request: Request<Incoming>, arrival: Arrival) -> Response<Download> {
+        let mut trace = Trace::start(Rc::clone(&self.recorder), self.ids.next(), &request);
+        let result = self.forward(request, arrival, &mut trace).await;
+        let afterwards = if self.phase.get() >= Phase::Draining { Afterwards::Close } else { Afterwards::KeepAlive };
+        match result {
+            Ok(sanitized) => respond::answer(sanitized, trace, self.timeouts.idle, afterwards),
+            Err(error) => respond::failure(&error, trace, afterwards),
+        }
+    }
+
+    async fn forward(
+        &self,
+        request: Request<Incoming>,
+        arrival: Arrival,
+        trace: &mut Trace,
+    ) -> Result<Sanitized, ProxyError> {
+        if self.phase.get() >= Phase::Closing {
+            return Err(ProxyError::Draining);
+        }
+        let identified = identify::property(request, arrival.identify)?;
+        let authorized = self.policy.authorize(identified, arrival.local)?;
+        let admitted = limit::admit(authorized);
+        let credentialed = credential::attach(admitted, self.keys.borrow_mut().load())?;
+        trace.property(credentialed.property());
+        let outbound = rewrite::for_cloudbeds(credentialed, &self.routes);
+        let origin = Arc::clone(&outbound.origin);
+        let answer = self.upstream.send(outbound, trace.exchange()).await?;
+        sanitize::answer(answer, &origin)
+    }
+}

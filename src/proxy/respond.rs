@@ -1,0 +1,238 @@
+//! The answer as the caller gets it.
+//!
+//! In: [`Sanitized`], or an error. Out: a response with Cloudbeds' status and body, or an unmistakable failure of our
+//! own; either with our request id on it. A body that has to end early ends visibly: the connection breaks off before
+//! the announced length or the last chunk.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderName, HeaderValue, Response};
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::error::ProxyError;
+use super::pool::Lease;
+use super::sanitize::{Clean, Cut, Sanitized};
+use super::trace::Trace;
+use crate::telemetry::metrics::Leak;
+use crate::wire::deadline::Deadline;
+use crate::wire::inspect::Refusal;
+use crate::wire::problem::{Code, Problem};
+
+/// Our name for the request; Cloudbeds' own `X-Request-Id` passes beside it.
+pub const X_PROXY_REQUEST_ID: HeaderName = HeaderName::from_static("x-proxy-request-id");
+
+/// Whether the connection stays open behind this answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Afterwards {
+    /// As HTTP says.
+    KeepAlive,
+    /// The process is ending: the caller is told to connect anew.
+    Close,
+}
+
+/// Cloudbeds' answer.
+#[must_use]
+pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards: Afterwards) -> Response<Download> {
+    let Sanitized { status, headers, body, lease, leaks } = sanitized;
+    trace.leaks(Leak::Header, leaks);
+    trace.answered(status, None, &headers);
+    let id = trace.id();
+    let download =
+        Download { source: Source::Upstream { body, lease: Some(lease), masked: 0 }, trace, idle: Idle::new(idle) };
+    let mut response = Response::new(download);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    finish(&mut response, id.header_value(), afterwards);
+    response
+}
+
+/// A failure of our own.
+#[must_use]
+pub fn failure(error: &ProxyError, trace: Trace, afterwards: Afterwards) -> Response<Download> {
+    log(error, &trace);
+    problem(&error.problem(), trace, afterwards)
+}
+
+/// The same for a failure that has no error behind it.
+#[must_use]
+pub fn problem(problem: &Problem, mut trace: Trace, afterwards: Afterwards) -> Response<Download> {
+    let own = problem.response();
+    trace.answered(own.status(), Some(problem.code), own.headers());
+    let id = trace.id();
+    let mut response = own.map(|body| Download { source: Source::Own(body), trace, idle: Idle::new(Duration::MAX) });
+    finish(&mut response, id.header_value(), afterwards);
+    response
+}
+
+fn finish(response: &mut Response<Download>, id: HeaderValue, afterwards: Afterwards) {
+    let headers = response.headers_mut();
+    headers.insert(X_PROXY_REQUEST_ID, id);
+    if afterwards == Afterwards::Close {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// The cause goes to the operator; the caller gets fixed words. What a caller did wrong is in the access line already.
+fn log(error: &ProxyError, trace: &Trace) {
+    let code = error.problem().code;
+    if code.status().is_server_error() && code != Code::Draining {
+        let source = std::error::Error::source(error).map(Sources);
+        tracing::warn!(
+            request_id = trace.id().as_str(),
+            code = code.as_str(),
+            cause = source.map(tracing::field::display),
+            "{error}"
+        );
+    }
+}
+
+/// An error's chain of causes on one line.
+struct Sources<'a>(&'a (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for Sources<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut cause = Some(self.0);
+        while let Some(error) = cause {
+            write!(out, "{error}")?;
+            cause = error.source();
+            if cause.is_some() {
+                out.write_str(": ")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The body of an answer; the record of the request ends with it.
+pub struct Download {
+    source: Source,
+    trace: Trace,
+    idle: Idle,
+}
+
+enum Source {
+    Own(Bytes),
+    Upstream { body: Clean, lease: Option<Lease>, masked: u32 },
+}
+
+/// The limit between two bytes.
+struct Idle {
+    limit: Duration,
+    since: Option<Instant>,
+    deadline: Deadline,
+}
+
+impl Idle {
+    fn new(limit: Duration) -> Self {
+        Self { limit, since: None, deadline: Deadline::default() }
+    }
+
+    fn passed(&mut self, cx: &mut Context<'_>) -> bool {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.deadline.passed(since + self.limit, cx)
+    }
+}
+
+impl Download {
+    fn end(&mut self) {
+        if let Source::Upstream { lease, .. } = &mut self.source {
+            if let Some(lease) = lease.take() {
+                lease.give_back();
+            }
+        }
+        self.trace.complete();
+    }
+
+    fn cut(&mut self, cut: &Cut) {
+        let code = match cut {
+            Cut::Broken(_) => Code::UpstreamReset,
+            Cut::Stalled => Code::UpstreamTimeout,
+            Cut::Refused(_) => Code::UpstreamInvalid,
+        };
+        if let Cut::Refused(Refusal::Leak) = cut {
+            self.trace.leaks(Leak::Coded, 1);
+        }
+        tracing::warn!(
+            request_id = self.trace.id().as_str(),
+            code = code.as_str(),
+            cause = std::error::Error::source(cut).map(|source| Sources(source).to_string()),
+            "{cut}"
+        );
+        self.trace.cut(code);
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let this = self.get_mut();
+        let polled = match &mut this.source {
+            Source::Own(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)))
+            }
+            Source::Upstream { body, masked, .. } => {
+                let polled = body.poll_chunk(cx);
+                let found = body.masked();
+                this.trace.leaks(Leak::Body, found - *masked);
+                *masked = found;
+                polled
+            }
+        };
+        match polled {
+            Poll::Ready(Some(Ok(bytes))) => {
+                this.idle.since = None;
+                this.trace.sent(bytes.len());
+                // hyper does not poll for an end that is already visible.
+                if this.is_end_stream() {
+                    this.end();
+                }
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Poll::Ready(Some(Err(cut))) => {
+                this.cut(&cut);
+                Poll::Ready(Some(Err(cut)))
+            }
+            Poll::Ready(None) => {
+                this.end();
+                Poll::Ready(None)
+            }
+            Poll::Pending if this.idle.passed(cx) => {
+                this.cut(&Cut::Stalled);
+                Poll::Ready(Some(Err(Cut::Stalled)))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_empty(),
+            Source::Upstream { body, .. } => body.is_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Upstream { body, .. } if body.is_empty() => SizeHint::with_exact(0),
+            Source::Upstream { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // An answer without a body is never polled.
+        if self.is_end_stream() {
+            self.end();
+        }
+    }
+}

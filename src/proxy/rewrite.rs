@@ -1,0 +1,249 @@
+//! The request as Cloudbeds will see it.
+//!
+//! In: [`Credentialed`]. Out: [`Outbound`], with the key on it. First everything goes that `Connection` nominates or
+//! that belongs to one hop, then every credential the caller sent in any spelling; what we set is set last, so nothing
+//! the caller sends can remove or replace it. Path, query, body and all other fields pass byte for byte.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHORIZATION,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use hyper::body::Incoming;
+
+use super::credential::Credentialed;
+use super::identify::{Properties, X_PROPERTY_ID, is_twin};
+use crate::origin::Origin;
+use crate::wire::inspect::Coding;
+
+/// Which origin serves a path.
+#[derive(Debug)]
+pub struct Routes {
+    base: Arc<Origin>,
+    /// Path prefixes with an origin of their own, longest first.
+    prefixes: Vec<(Box<str>, Arc<Origin>)>,
+}
+
+impl Routes {
+    /// `prefixes` in any order; the longest that fits a path wins.
+    #[must_use]
+    pub fn new(base: Origin, prefixes: impl IntoIterator<Item = (String, Origin)>) -> Self {
+        let mut prefixes: Vec<_> =
+            prefixes.into_iter().map(|(prefix, origin)| (prefix.into_boxed_str(), Arc::new(origin))).collect();
+        prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        Self { base: Arc::new(base), prefixes }
+    }
+
+    fn origin(&self, path: &str) -> Arc<Origin> {
+        let special = self.prefixes.iter().find(|(prefix, _)| path.starts_with(&**prefix));
+        Arc::clone(special.map_or(&self.base, |(_, origin)| origin))
+    }
+}
+
+/// A request ready to be sent: where to, and with which credential.
+#[derive(Debug)]
+pub struct Outbound {
+    pub(super) method: Method,
+    pub(super) target: PathAndQuery,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Incoming,
+    pub(super) origin: Arc<Origin>,
+    pub(super) prefix: Option<crate::property::PropertyId>,
+}
+
+/// Rewrites the request.
+#[must_use]
+pub fn for_cloudbeds(credentialed: Credentialed, routes: &Routes) -> Outbound {
+    let Credentialed { identified, key } = credentialed;
+    let (parts, body) = identified.request.into_parts();
+    // Authorized requests have a path; a bare `/` stands in for the impossible.
+    let target = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let origin = key.base_url.clone().unwrap_or_else(|| routes.origin(target.path()));
+    let mut headers = forwarded_headers(parts.headers);
+    headers.insert(HOST, origin.host_header().clone());
+    headers.insert(X_PROPERTY_ID, property_header(&identified.properties));
+    headers.insert(AUTHORIZATION, key.secret().bearer());
+    Outbound { method: parts.method, target, headers, body, origin, prefix: identified.prefix }
+}
+
+fn property_header(properties: &Properties) -> HeaderValue {
+    if properties.more().is_empty() {
+        return HeaderValue::from(properties.first().get());
+    }
+    let list: Vec<String> =
+        std::iter::once(&properties.first()).chain(properties.more()).map(ToString::to_string).collect();
+    // Digits and commas are always a valid value.
+    HeaderValue::try_from(list.join(",")).unwrap_or_else(|_| HeaderValue::from(properties.first().get()))
+}
+
+/// The caller's fields without those that must not travel, in one pass that moves what stays.
+fn forwarded_headers(headers: HeaderMap) -> HeaderMap {
+    let nominated = nominated(&headers);
+    let mut kept = HeaderMap::with_capacity(headers.len() + 3);
+    let mut name: Option<HeaderName> = None;
+    // An entry without a name is one more line of the field before it.
+    for (next, value) in headers {
+        name = next.or(name);
+        let Some(name) = &name else { continue };
+        if stays(name) && !nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes())) {
+            if *name == ACCEPT_ENCODING {
+                if let Some(value) = inspectable(value) {
+                    kept.append(ACCEPT_ENCODING, value);
+                }
+            } else {
+                kept.append(name.clone(), value);
+            }
+        }
+    }
+    kept
+}
+
+/// What the caller's `Connection` lines nominate (RFC 9110 7.6.1). What frames the body cannot be nominated away.
+pub(super) fn nominated(headers: &HeaderMap) -> Vec<Bytes> {
+    let mut names = Vec::new();
+    for line in headers.get_all(CONNECTION) {
+        for name in line.as_bytes().split(|byte| *byte == b',') {
+            let name = name.trim_ascii();
+            let keep_alive = name.eq_ignore_ascii_case(b"keep-alive") || name.eq_ignore_ascii_case(b"close");
+            if !keep_alive && !name.is_empty() && !name.eq_ignore_ascii_case(b"content-length") {
+                names.push(Bytes::copy_from_slice(name));
+            }
+        }
+    }
+    names
+}
+
+/// Whether a request field travels on.
+fn stays(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    if is_hop_by_hop(name) || *name == EXPECT || *name == X_PROPERTY_ID || *name == HOST {
+        return false;
+    }
+    if is_credential(text) || text.starts_with("x-forwarded") || text == FORWARDED || text == "x-real-ip" {
+        return false;
+    }
+    if text.contains('_') {
+        // Whoever folds underscores would read these as the fields above, or frame the body by them.
+        let folded = text.replace('_', "-");
+        let own = [HOST, X_PROPERTY_ID, CONTENT_LENGTH, TRANSFER_ENCODING, FORWARDED];
+        return !(is_credential(&folded)
+            || folded.starts_with("x-forwarded")
+            || folded.starts_with("x-proxy-")
+            || folded == "x-real-ip"
+            || own.iter().any(|plain| is_twin(text, plain.as_str())));
+    }
+    // Ours, whichever are to come.
+    !text.starts_with("x-proxy-")
+}
+
+/// Fields in which a caller may have sent a credential. Dummies in them are normal, so they go without a word.
+fn is_credential(name: &str) -> bool {
+    [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].iter().any(|known| known == name)
+        || matches!(name, "x-api-key" | "proxy-authenticate" | "x-access-token" | "x-auth-token")
+}
+
+/// RFC 9110 7.6.1: fields that end at each hop, whether or not they are nominated.
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+}
+
+/// `Accept-Encoding` byte for byte when every coding in it can be inspected on the way back; otherwise only those
+/// members that can. zstd goes too: its decoder shows its output too late to inspect a stream as it passes.
+fn inspectable(value: HeaderValue) -> Option<HeaderValue> {
+    let can = |member: &&[u8]| {
+        let name = member.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        name.eq_ignore_ascii_case(b"identity") || Coding::parse(name).is_some_and(|coding| coding != Coding::Zstd)
+    };
+    let members: Vec<&[u8]> = value.as_bytes().split(|byte| *byte == b',').collect();
+    let kept: Vec<&[u8]> = members.iter().filter(|member| can(member)).copied().collect();
+    if kept.len() == members.len() {
+        return Some(value);
+    }
+    HeaderValue::from_bytes(kept.join(&b","[..]).trim_ascii()).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(lines: &[(&str, &str)]) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
+        }
+        let kept = forwarded_headers(headers);
+        kept.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+    }
+
+    #[test]
+    fn credentials_hop_by_hop_fields_and_their_twins_do_not_travel() {
+        let gone = [
+            "Authorization",
+            "x-api-key",
+            "Cookie",
+            "Proxy-Authorization",
+            "X_Api_Key",
+            "x_api-key",
+            "authorization_",
+            "Connection",
+            "Keep-Alive",
+            "Proxy-Connection",
+            "TE",
+            "Trailer",
+            "Transfer-Encoding",
+            "Upgrade",
+            "HTTP2-Settings",
+            "Host",
+            "Expect",
+            "Forwarded",
+            "X-Forwarded-For",
+            "X-Forwarded-Host",
+            "x_forwarded_for",
+            "X-Real-IP",
+            "x_real_ip",
+            "X-Proxy-Request-Id",
+            "x_proxy_request_id",
+            "content_length",
+            "transfer_encoding",
+            "proxy_authorization",
+        ];
+        for name in gone.into_iter().filter(|name| *name != "authorization_") {
+            assert!(rewritten(&[(name, "x")]).is_empty(), "{name}");
+        }
+        let stays =
+            ["Accept", "User-Agent", "Content-Type", "Idempotency-Key", "X-Organization-Id", "X_Custom", "Range"];
+        for name in stays {
+            assert_eq!(rewritten(&[(name, "x")]).len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_connection_nominates_goes_and_repeated_fields_stay_together() {
+        let kept = rewritten(&[
+            ("connection", "close, X-Secret ,content-length"),
+            ("connection", "x-other"),
+            ("x-secret", "1"),
+            ("x-other", "2"),
+            ("content-length", "3"),
+            ("x-many", "a"),
+            ("x-many", "b"),
+        ]);
+        assert_eq!(kept, ["content-length: 3", "x-many: a", "x-many: b"]);
+    }
+
+    #[test]
+    fn only_codings_that_can_be_inspected_are_asked_for() {
+        let asked = |value: &str| {
+            inspectable(HeaderValue::try_from(value).unwrap()).map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(asked("gzip,deflate;q=0.5,  br").as_deref(), Some("gzip,deflate;q=0.5,  br"));
+        assert_eq!(asked("gzip, zstd, br, dcb").as_deref(), Some("gzip, br"));
+        assert_eq!(asked("*"), None);
+        assert_eq!(asked("zstd"), None);
+    }
+}

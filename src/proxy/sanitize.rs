@@ -1,0 +1,323 @@
+//! The answer without anything that must not be seen.
+//!
+//! In: [`Answer`]. Out: [`Sanitized`], whose head and body can be shown to the caller; or the refusal of an answer that
+//! nobody can inspect. Fields that carry credentials or belong to one hop go; keys in any other field and in the body
+//! are covered by asterisks of the same length; a coded body is inspected in a decoded copy before it is let go. No
+//! length changes.
+
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{ALT_SVC, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, SET_COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::error::ProxyError;
+use super::pool::Lease;
+use super::rewrite::{is_hop_by_hop, nominated};
+use super::upstream::Answer;
+use crate::origin::Origin;
+use crate::property::PropertyId;
+use crate::wire::inspect::{Coding, Inspector, Refusal, Step};
+use crate::wire::mask::{self, Mask};
+
+/// An answer that may be shown.
+pub struct Sanitized {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Clean,
+    pub(super) lease: Lease,
+    /// Keys covered in header fields.
+    pub(super) leaks: u32,
+}
+
+/// Cleans the head and prepares the body. `origin` is where the answer comes from.
+///
+/// # Errors
+/// When the body has a coding that cannot be inspected.
+pub fn answer(answer: Answer, origin: &Origin) -> Result<Sanitized, ProxyError> {
+    let Answer { response, lease, prefix, method } = answer;
+    // The extensions stay behind: hyper would write a reason phrase from them, and that is text too.
+    let (parts, incoming) = response.into_parts();
+    let (headers, leaks) = shown_headers(parts.headers, origin, prefix);
+    let empty = method == Method::HEAD
+        || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || incoming.is_end_stream();
+    let filter = if empty { Filter::Plain(Mask::default()) } else { filter(parts.status, &headers)? };
+    Ok(Sanitized { status: parts.status, headers, body: Clean { incoming, filter, empty }, lease, leaks })
+}
+
+fn filter(status: StatusCode, headers: &HeaderMap) -> Result<Filter, ProxyError> {
+    let mut codings = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity"));
+    let Some(first) = codings.next() else { return Ok(Filter::Plain(Mask::default())) };
+    let coding = Coding::parse(first).ok_or(ProxyError::UpstreamCoding)?;
+    // A second coding hides the first one's content, and a part of a coded body does not decode on its own.
+    if codings.next().is_some() || status == StatusCode::PARTIAL_CONTENT {
+        return Err(ProxyError::UpstreamCoding);
+    }
+    Ok(Filter::Coded(Box::new(Inspector::new(coding)), Mode::Feeding))
+}
+
+/// The fields that may be seen, keys in them covered; and how many were.
+fn shown_headers(headers: HeaderMap, origin: &Origin, prefix: Option<PropertyId>) -> (HeaderMap, u32) {
+    let nominated = nominated(&headers);
+    let mut shown = HeaderMap::with_capacity(headers.len() + 2);
+    let mut leaks = 0;
+    let mut name: Option<HeaderName> = None;
+    for (next, mut value) in headers {
+        name = next.or(name);
+        let Some(name) = &name else { continue };
+        let by_connection = nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()));
+        if !is_shown(name) || by_connection {
+            continue;
+        }
+        if *name == LOCATION {
+            if let Some(ours) = our_location(&value, origin, prefix) {
+                value = ours;
+            }
+        }
+        if let Some(covered) = mask::value(value.as_bytes()) {
+            leaks += 1;
+            let Ok(covered) = HeaderValue::from_bytes(&covered) else { continue };
+            value = covered;
+        }
+        if *name == CONTENT_LENGTH && shown.contains_key(CONTENT_LENGTH) {
+            continue;
+        }
+        shown.append(name.clone(), value);
+    }
+    (shown, leaks)
+}
+
+/// Whether a field of an answer may be seen at all.
+fn is_shown(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    let folded: Cow<'_, str> = if text.contains('_') { text.replace('_', "-").into() } else { text.into() };
+    let credential = [SET_COOKIE, AUTHORIZATION].iter().any(|known| known == &*folded)
+        || matches!(&*folded, "set-cookie2" | "cookie" | "x-api-key" | "authentication-info")
+        || folded.starts_with("proxy-auth");
+    // A key for a name could not be covered without changing what field it is.
+    let key_in_name = mask::value(text.as_bytes()).is_some();
+    let ours = folded.starts_with("x-proxy-") || *folded == *"proxy-status";
+    !(credential
+        || key_in_name
+        || ours
+        || is_hop_by_hop(name)
+        || *name == ALT_SVC
+        || folded.starts_with("x-forwarded")
+        || matches!(&*folded, "forwarded" | "x-real-ip"))
+}
+
+/// A redirect within Cloudbeds, as a path on this listener (RFC 9110 10.2.2 allows a relative reference).
+fn our_location(value: &HeaderValue, origin: &Origin, prefix: Option<PropertyId>) -> Option<HeaderValue> {
+    let text = value.to_str().ok()?;
+    let path = match text.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => {
+            let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, "/"), |at| rest.split_at(at));
+            let plain = authority.strip_suffix(":443").unwrap_or(authority);
+            if !plain.eq_ignore_ascii_case(origin.authority().as_str()) {
+                return None;
+            }
+            if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+        }
+        Some(_) => return None,
+        None if text.starts_with('/') && !text.starts_with("//") => text.to_owned(),
+        None => return None,
+    };
+    let ours = prefix.map_or(path.clone(), |property| format!("/p/{property}{path}"));
+    HeaderValue::try_from(ours).ok()
+}
+
+/// The body on its way down, cleaned.
+pub struct Clean {
+    incoming: Incoming,
+    filter: Filter,
+    empty: bool,
+}
+
+enum Filter {
+    Plain(Mask),
+    Coded(Box<Inspector>, Mode),
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Mode {
+    /// Waits for the next chunk.
+    Feeding,
+    /// A chunk is under inspection.
+    Inspecting,
+    /// The end was seen and what was held is let go.
+    Finished,
+}
+
+/// Why a body ends before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    /// The upstream connection broke, or the body breaks HTTP.
+    #[error("the answer's body ended early")]
+    Broken(#[source] hyper::Error),
+    /// A coded body holds a key, or does not decode.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nothing arrived for too long.
+    #[error("the answer's body stalled")]
+    Stalled,
+}
+
+impl Clean {
+    /// Whether there is no body at all, whatever its length field says.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.empty
+    }
+
+    /// The length that is left, where it is known.
+    #[must_use]
+    pub fn size_hint(&self) -> http_body::SizeHint {
+        self.incoming.size_hint()
+    }
+
+    /// Whether the last byte has been handed out.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        self.empty || (self.incoming.is_end_stream() && matches!(self.filter, Filter::Plain(_)))
+    }
+
+    /// Keys covered in the body so far.
+    #[must_use]
+    pub fn masked(&self) -> u32 {
+        match &self.filter {
+            Filter::Plain(mask) => mask.found(),
+            Filter::Coded(..) => 0,
+        }
+    }
+
+    /// The next clean bytes; never an empty chunk.
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        loop {
+            if let Filter::Coded(inspector, mode) = &mut self.filter {
+                match mode {
+                    Mode::Inspecting => match inspector.step() {
+                        Err(refusal) => return Poll::Ready(Some(Err(refusal.into()))),
+                        Ok(Step::Pause) => {
+                            // Other connections of this core first.
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        Ok(Step::Release(chunk)) => {
+                            *mode = Mode::Feeding;
+                            if !chunk.is_empty() {
+                                return Poll::Ready(Some(Ok(chunk)));
+                            }
+                        }
+                    },
+                    Mode::Finished => return Poll::Ready(None),
+                    Mode::Feeding => {}
+                }
+            }
+            let chunk = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(chunk) if !chunk.is_empty() => chunk,
+                    // Trailers are dropped: no field of theirs was inspected, and merged into a head they smuggle.
+                    _ => continue,
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(Cut::Broken(error)))),
+                None => match &mut self.filter {
+                    Filter::Plain(_) => return Poll::Ready(None),
+                    Filter::Coded(inspector, mode) => {
+                        *mode = Mode::Finished;
+                        return Poll::Ready(match inspector.finish() {
+                            Ok(held) if held.is_empty() => None,
+                            Ok(held) => Some(Ok(held)),
+                            Err(refusal) => Some(Err(refusal.into())),
+                        });
+                    }
+                },
+            };
+            match &mut self.filter {
+                Filter::Plain(mask) => return Poll::Ready(Some(Ok(mask.chunk(chunk)))),
+                Filter::Coded(inspector, mode) => {
+                    inspector.push(chunk);
+                    *mode = Mode::Inspecting;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(lines: &[(&str, &str)]) -> (Vec<String>, u32) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
+        }
+        let (shown, leaks) = shown_headers(headers, &"https://api.cloudbeds.com".parse().unwrap(), None);
+        (shown.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect(), leaks)
+    }
+
+    #[test]
+    fn fields_that_carry_credentials_or_belong_to_one_hop_are_not_shown() {
+        for name in [
+            "Set-Cookie",
+            "Set_Cookie",
+            "Authorization",
+            "X-Api-Key",
+            "x_api_key",
+            "Proxy-Authenticate",
+            "Proxy-Authorization",
+            "Proxy-Authentication-Info",
+            "Authentication-Info",
+            "Connection",
+            "Keep-Alive",
+            "Transfer-Encoding",
+            "Upgrade",
+            "Trailer",
+            "Alt-Svc",
+            "X-Proxy-Request-Id",
+            "Proxy-Status",
+            "X-cbat_abc",
+            "X-Forwarded-For",
+        ] {
+            assert!(shown(&[(name, "x")]).0.is_empty(), "{name}");
+        }
+        for name in ["X-Request-Id", "WWW-Authenticate", "Retry-After", "Content-Type", "ETag", "Date"] {
+            assert_eq!(shown(&[(name, "x")]).0.len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_key_in_any_field_is_covered_and_counted() {
+        let (lines, leaks) = shown(&[("x-echo", "Bearer cbat_abc, cbat_d"), ("etag", "plain")]);
+        assert_eq!(lines, ["x-echo: Bearer cbat_***, cbat_*", "etag: plain"]);
+        assert_eq!(leaks, 1);
+    }
+
+    #[test]
+    fn a_redirect_within_cloudbeds_comes_back_to_us() {
+        let origin: Origin = "https://api.cloudbeds.com".parse().unwrap();
+        let ours = |location: &str, prefix: Option<u64>| {
+            let prefix = prefix.and_then(|id| id.to_string().parse().ok());
+            our_location(&HeaderValue::try_from(location).unwrap(), &origin, prefix)
+                .map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(ours("https://api.cloudbeds.com/a?b#c", None).as_deref(), Some("/a?b#c"));
+        assert_eq!(ours("HTTPS://API.cloudbeds.com:443", None).as_deref(), Some("/"));
+        assert_eq!(ours("https://api.cloudbeds.com?x", None).as_deref(), Some("/?x"));
+        assert_eq!(ours("/a", Some(7)).as_deref(), Some("/p/7/a"));
+        assert_eq!(ours("/a", None).as_deref(), Some("/a"));
+        for foreign in ["https://evil.example/a", "http://api.cloudbeds.com/a", "//evil.example/a", "a"] {
+            assert_eq!(ours(foreign, None), None, "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The exchange with Cloudbeds.
+//!
+//! In: [`Outbound`]. Out: [`Answer`], whose body is still on its way; or the reason there is none. Redirects are passed
+//! on, never followed. What may have reached Cloudbeds is never sent twice, with one exception: a GET or HEAD without
+//! a body, once, when a connection that had been used before died without a byte of an answer.
+
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::header::{HOST, TRANSFER_ENCODING};
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::time::Instant;
+
+use super::error::ProxyError;
+use super::pool::{Lease, Need, Pool, Protocol};
+use super::rewrite::Outbound;
+use crate::wire::body::{Progress, Stage, Upload};
+use crate::wire::deadline::Deadline;
+
+/// How often a request that provably was not sent is given another connection before the caller hears of it.
+const UNSENT_TRIES: u32 = 3;
+
+/// Limits of one exchange; connect and TLS have theirs in the dialer.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// From the last byte of the request to the first of the answer.
+    pub first_byte: Duration,
+    /// Between two bytes of a body, in either direction.
+    pub idle: Duration,
+}
+
+/// The way to Cloudbeds.
+pub struct Upstream {
+    pool: Rc<Pool>,
+    timeouts: Timeouts,
+}
+
+/// What Cloudbeds answered; the lease ends with the body.
+pub struct Answer {
+    pub(super) response: Response<Incoming>,
+    pub(super) lease: Lease,
+    pub(super) prefix: Option<crate::property::PropertyId>,
+    pub(super) method: Method,
+}
+
+/// What the log wants to know of an exchange, also of one that failed.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    /// How far the request body got.
+    pub progress: Option<Rc<Progress>>,
+    /// From the first attempt to the head of the answer.
+    pub waited: Option<Duration>,
+    /// Whether the connection had been used before, and its version.
+    pub connection: Option<(bool, Protocol)>,
+}
+
+/// The request without its body: what can be kept to send it once more.
+#[derive(Clone)]
+struct Head {
+    method: Method,
+    target: http::uri::PathAndQuery,
+    headers: HeaderMap,
+}
+
+enum Failed {
+    /// Nothing of it was sent.
+    Unsent(Box<Request<Upload>>),
+    /// It may have been; `silent` when not one byte of an answer came.
+    Sent { error: ProxyError, silent: bool },
+}
+
+impl Upstream {
+    /// The way through `pool`.
+    #[must_use]
+    pub fn new(pool: Rc<Pool>, timeouts: Timeouts) -> Self {
+        Self { pool, timeouts }
+    }
+
+    /// Sends the request and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// Each deadline, each kind of broken connection and each unusable answer has its own [`ProxyError`].
+    pub async fn send(&self, outbound: Outbound, exchange: &mut Exchange) -> Result<Answer, ProxyError> {
+        let Outbound { method, target, headers, body, origin, prefix } = outbound;
+        let started = Instant::now();
+        let mut upload = Upload::new(body, started);
+        let progress = upload.progress();
+        exchange.progress = Some(Rc::clone(&progress));
+        let repeatable = upload.is_absent() && matches!(method, Method::GET | Method::HEAD);
+        let mut need = if repeatable { Need::Any } else { Need::JustUsed };
+        let mut head = Head { method: method.clone(), target, headers };
+        let (mut replayed, mut unsent) = (false, 0);
+        loop {
+            let mut lease = self.pool.lease(&origin, need).await?;
+            exchange.connection = Some((lease.reused, lease.protocol()));
+            let spare = (repeatable && lease.reused && !replayed).then(|| head.clone());
+            let request = head.request(upload, &lease, &origin);
+            match self.attempt(&mut lease, request, &progress).await {
+                Ok(response) => {
+                    exchange.waited = Some(started.elapsed());
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        return Err(ProxyError::UpstreamSwitched);
+                    }
+                    return Ok(Answer { response, lease, prefix, method });
+                }
+                Err(Failed::Unsent(request)) if unsent < UNSENT_TRIES => {
+                    unsent += 1;
+                    (head, upload) = Head::from_request(*request);
+                }
+                Err(Failed::Unsent(_)) => return Err(ProxyError::UpstreamGone),
+                Err(Failed::Sent { error, silent }) => match spare {
+                    Some(spare) if silent => {
+                        replayed = true;
+                        head = spare;
+                        upload = Upload::again(&progress, Instant::now());
+                    }
+                    _ => return Err(error),
+                },
+            }
+            need = Need::Fresh;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        lease: &mut Lease,
+        request: Request<Upload>,
+        progress: &Progress,
+    ) -> Result<Response<Incoming>, Failed> {
+        let before = lease.received();
+        let outcome = self.until_first_byte(lease.send(request), progress).await;
+        match outcome {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(mut error)) => match error.take_message() {
+                Some(request) => Err(Failed::Unsent(Box::new(request))),
+                None => {
+                    // A stream of a shared connection gets its head in one piece or not at all.
+                    let silent = lease.received() == before;
+                    Err(Failed::Sent { error: classify(error, progress), silent })
+                }
+            },
+            Err(timeout) => Err(Failed::Sent { error: timeout, silent: false }),
+        }
+    }
+
+    /// The answer's head, or the deadline that passed: `first_byte` once the request is out, `idle` while its body
+    /// moves. While the caller is what is waited for, its own connection keeps the time.
+    async fn until_first_byte<T>(
+        &self,
+        mut sent: std::pin::Pin<Box<dyn Future<Output = T> + '_>>,
+        progress: &Progress,
+    ) -> Result<T, ProxyError> {
+        let Timeouts { first_byte, idle } = self.timeouts;
+        let mut deadline = Deadline::default();
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(done) = sent.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            loop {
+                let now = Instant::now();
+                let due = match progress.stage() {
+                    Stage::Done => progress.moved() + first_byte,
+                    Stage::Upstream => progress.moved() + idle,
+                    Stage::Caller | Stage::Failed => now + idle,
+                };
+                // Nobody wakes this task when the stage changes, so it looks again within the shorter limit.
+                let look = due.min(now + first_byte.min(idle));
+                if !deadline.passed(look, cx) {
+                    return Poll::Pending;
+                }
+                if Instant::now() >= due && progress.stage() == Stage::Done {
+                    return Poll::Ready(Err(ProxyError::FirstByteTimeout(first_byte)));
+                }
+                if Instant::now() >= due && progress.stage() == Stage::Upstream {
+                    return Poll::Ready(Err(ProxyError::UploadTimeout(idle)));
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Head {
+    /// The request for this connection's version.
+    fn request(self, upload: Upload, lease: &Lease, origin: &crate::origin::Origin) -> Request<Upload> {
+        let Self { method, target, mut headers } = self;
+        let mut parts = http::uri::Parts::default();
+        parts.path_and_query = Some(target);
+        let version = match lease.protocol() {
+            Protocol::Http1 => {
+                // hyper leaves the body of a GET out unless it is told how it is framed.
+                if !upload.is_absent() && upload.size_hint().exact().is_none() {
+                    headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
+                Version::HTTP_11
+            }
+            Protocol::Http2 => {
+                // RFC 9113 8.3.1: `:authority` stands in for Host.
+                headers.remove(HOST);
+                parts.scheme = Some(Scheme::HTTPS);
+                parts.authority = Some(origin.authority().clone());
+                Version::HTTP_2
+            }
+        };
+        let mut request = Request::new(upload);
+        *request.method_mut() = method;
+        // A path alone, or all three parts, always make a URI.
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        *request.version_mut() = version;
+        *request.headers_mut() = headers;
+        request
+    }
+
+    /// Takes an unsent request apart again, for a connection that may speak another version.
+    fn from_request(request: Request<Upload>) -> (Self, Upload) {
+        let (parts, upload) = request.into_parts();
+        let uri = parts.uri.into_parts();
+        let mut headers = parts.headers;
+        headers.remove(TRANSFER_ENCODING);
+        if let (None, Some(authority)) = (headers.get(HOST), uri.authority) {
+            if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+                headers.insert(HOST, host);
+            }
+        }
+        let target = uri.path_and_query.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+        (Self { method: parts.method, target, headers }, upload)
+    }
+}
+
+/// Whose fault it is.
+fn classify(error: TrySendError<Request<Upload>>, progress: &Progress) -> ProxyError {
+    let error = error.into_error();
+    if progress.stage() == Stage::Failed {
+        ProxyError::RequestBody(error)
+    } else if error.is_parse() || broke_http2(&error) {
+        ProxyError::UpstreamInvalid(error)
+    } else {
+        ProxyError::UpstreamReset(error)
+    }
+}
+
+/// Whether our side of HTTP/2 found a violation, as opposed to the server ending the stream.
+fn broke_http2(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(h2) = inner.downcast_ref::<h2::Error>() {
+            return h2.is_library() && h2.reason() == Some(h2::Reason::PROTOCOL_ERROR);
+        }
+        source = inner.source();
+    }
+    false
+}

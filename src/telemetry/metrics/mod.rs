@@ -1,0 +1,115 @@
+//! What Prometheus reads: counted by each worker on its own, added up when somebody asks.
+//!
+//! In: [`Recorder`]s, one per worker, and [`Control`] for everything that is not a request. Out: one page of
+//! Prometheus text. Counting takes no lock and shares no cache line between cores; the scrape pays for the sums. No
+//! name or label holds anything a caller or Cloudbeds sent, but for property ids, and those only while keys name them.
+
+mod control;
+mod encode;
+mod histogram;
+mod outcome;
+mod recorder;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use self::control::Control;
+use self::encode::Scrape;
+pub use self::encode::{CONTENT_TYPE, PREFIX};
+use self::outcome::{Counts, PropertyOutcomes};
+use self::recorder::Cells;
+pub use self::recorder::{Leak, Recorder};
+use crate::property::PropertyId;
+
+/// All the process's metrics. Clones share them.
+#[derive(Clone)]
+pub struct Metrics(Arc<Shared>);
+
+/// What the keys' owner knows and the counters do not, at the time of a scrape.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Gauges {
+    /// Keys in the set being served.
+    pub keys_loaded: usize,
+    /// Properties those keys serve.
+    pub properties_loaded: usize,
+}
+
+struct Shared {
+    workers: usize,
+    control: Control,
+    // Touched by a worker's start, by its first request for a property, and by scrapes.
+    registry: Mutex<Registry>,
+}
+
+/// Who counts, so that a scrape can find all of them.
+#[derive(Default)]
+struct Registry {
+    cells: Vec<Arc<Cells>>,
+    properties: Vec<Counted>,
+    /// Requests whose property has since lost its key.
+    retired: Counts,
+}
+
+/// One worker's counts for one property. They stay until the process ends: 100 bytes or so per property once used.
+struct Counted {
+    outcomes: Arc<PropertyOutcomes>,
+    /// How much of them has been handed over to [`Registry::retired`]. Were it subtracted from the counts instead, the
+    /// scrape would write to what only the worker may write to.
+    retired: Counts,
+}
+
+impl Metrics {
+    /// Metrics of a process with this many workers; the number itself is one of them.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self(Arc::new(Shared { workers, control: Control::new(), registry: Mutex::default() }))
+    }
+
+    /// A recorder for one worker, with counters of its own. What it counted remains when it is gone.
+    #[must_use]
+    pub fn recorder(&self) -> Recorder {
+        let cells = Arc::new(Cells::default());
+        self.0.registry().cells.push(Arc::clone(&cells));
+        Recorder::new(self.clone(), cells)
+    }
+
+    /// The counters that are not a worker's.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.0.control
+    }
+
+    /// The page in Prometheus' text format 0.0.4 ([`CONTENT_TYPE`]).
+    ///
+    /// `known` says whether a property has a key now. Requests of one that has none are counted under the empty
+    /// property from this scrape on, and its own series ends: labels never outlive the keys that justify them.
+    #[must_use]
+    pub fn encode(&self, gauges: &Gauges, known: &dyn Fn(PropertyId) -> bool) -> String {
+        // The text is written without the lock: a worker may be at a property's first request.
+        let scrape = Scrape::take(&self.0, gauges, known);
+        scrape.text()
+    }
+
+    /// Counters for a property, which the next scrape will find.
+    fn register(&self, property: PropertyId) -> Arc<PropertyOutcomes> {
+        let outcomes = Arc::new(PropertyOutcomes::new(property));
+        self.0.registry().properties.push(Counted { outcomes: Arc::clone(&outcomes), retired: Counts::default() });
+        outcomes
+    }
+}
+
+impl Shared {
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        // Nothing in here can be half done: a panic elsewhere must not cost the metrics that would show it.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Metrics").field("workers", &self.0.workers).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

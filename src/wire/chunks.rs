@@ -1,0 +1,179 @@
+//! The chunked coding, followed byte by byte so that the end of a message is known before hyper decodes it.
+//!
+//! In: body bytes as they arrive, cut anywhere. Out: how many of them belong to this message, and whether it is
+//! complete. Strict where decoders differ: CRLF only, no more than 16 hex digits, no control bytes in extensions.
+//! It never holds or changes a byte.
+
+/// Bytes of chunk extensions accepted in one message: they are allowed and ignored (RFC 9112 7.1.1), but a flood of
+/// them is an attack.
+const EXTENSION_MAX: u32 = 1024;
+
+/// The longest trailer section accepted, in bytes. Trailers are dropped, not forwarded.
+const TRAILER_MAX: u32 = 8 * 1024;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum At {
+    Size {
+        digits: u8,
+    },
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    /// At the start of a trailer line.
+    TrailerStart,
+    Trailer,
+    TrailerLf,
+    EndLf,
+    Done,
+}
+
+/// Where in a chunked body the stream is.
+#[derive(Debug)]
+pub struct Chunks {
+    at: At,
+    /// Bytes left of the current chunk, or its size while the digits are read.
+    left: u64,
+    /// Bytes of extension or trailer seen.
+    extra: u32,
+}
+
+/// The bytes are not a chunked body.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("malformed chunked body")]
+pub struct Malformed;
+
+impl Chunks {
+    /// At the start of a body.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { at: At::Size { digits: 0 }, left: 0, extra: 0 }
+    }
+
+    /// Whether the last byte of the message has been seen.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.at == At::Done
+    }
+
+    /// Follows `bytes`; returns how many of them belong to the message.
+    ///
+    /// # Errors
+    /// [`Malformed`] at the first byte that a strict decoder would not expect.
+    pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+        let mut index = 0;
+        while index < bytes.len() && self.at != At::Done {
+            if self.at == At::Data {
+                let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+                let step = left.min(bytes.len() - index);
+                index += step;
+                self.left -= step as u64;
+                if self.left == 0 {
+                    self.at = At::DataCr;
+                }
+                continue;
+            }
+            self.at = self.step(bytes[index])?;
+            index += 1;
+        }
+        Ok(index)
+    }
+
+    fn step(&mut self, byte: u8) -> Result<At, Malformed> {
+        Ok(match (self.at, byte) {
+            (At::Size { digits }, byte) if byte.is_ascii_hexdigit() && digits < 16 => {
+                let digit = (byte as char).to_digit(16).ok_or(Malformed)?;
+                self.left = (self.left << 4) | u64::from(digit);
+                At::Size { digits: digits + 1 }
+            }
+            (At::Size { digits: 1.. }, b'\r') => At::SizeLf,
+            (At::Size { digits: 1.. }, b';') => At::Extension,
+            (At::Extension, b'\r') => At::SizeLf,
+            (At::Extension, byte) if byte == b'\t' || (byte >= b' ' && byte != 0x7f) => {
+                self.extra = self.count(EXTENSION_MAX)?;
+                At::Extension
+            }
+            (At::SizeLf, b'\n') if self.left == 0 => {
+                self.extra = 0;
+                At::TrailerStart
+            }
+            (At::SizeLf, b'\n') => At::Data,
+            (At::DataCr, b'\r') => At::DataLf,
+            (At::DataLf, b'\n') => At::Size { digits: 0 },
+            (At::TrailerStart, b'\r') => At::EndLf,
+            (At::EndLf, b'\n') => At::Done,
+            // A folded or empty-named trailer is refused like a header.
+            (At::TrailerStart, b' ' | b'\t' | b':') => return Err(Malformed),
+            (At::Trailer, b'\r') => At::TrailerLf,
+            (At::TrailerLf, b'\n') => {
+                self.extra = self.count(TRAILER_MAX)?;
+                At::TrailerStart
+            }
+            (At::TrailerStart | At::Trailer, byte) if byte == b'\t' || (byte >= b' ' && byte != 0x7f) => {
+                self.extra = self.count(TRAILER_MAX)?;
+                At::Trailer
+            }
+            _ => return Err(Malformed),
+        })
+    }
+
+    fn count(&self, max: u32) -> Result<u32, Malformed> {
+        if self.extra < max { Ok(self.extra + 1) } else { Err(Malformed) }
+    }
+}
+
+impl Default for Chunks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(body: &str) -> Result<(usize, bool), Malformed> {
+        let mut chunks = Chunks::new();
+        let used = chunks.advance(body.as_bytes())?;
+        // The same answer must come when every byte arrives alone.
+        let (mut single, mut alone) = (Chunks::new(), 0);
+        for byte in body.as_bytes() {
+            alone += single.advance(&[*byte])?;
+        }
+        assert_eq!((alone, single.is_done()), (used, chunks.is_done()));
+        Ok((used, chunks.is_done()))
+    }
+
+    #[test]
+    fn the_end_of_a_message_is_found_and_not_passed() {
+        assert_eq!(whole("0\r\n\r\nGET /"), Ok((5, true)));
+        assert_eq!(whole("5\r\nhello\r\n00\r\n\r\n"), Ok((16, true)));
+        assert_eq!(whole("A;name=\"v\"\r\n0123456789\r\n0\r\nX-T: y\r\n\r\n?"), Ok((37, true)));
+        assert_eq!(whole("5\r\nhel"), Ok((6, false)));
+    }
+
+    #[test]
+    fn what_decoders_read_differently_is_malformed() {
+        for body in [
+            "\r\n",
+            "5\nhello",
+            "5 \r\nhello",
+            "0x5\r\n",
+            "-1\r\n",
+            "g\r\n",
+            "5\r\nhello0\r\n",
+            "5\r\nhello\n0\r\n",
+            "00000000000000005\r\n",
+            "5;\0\r\n",
+            "0\r\n folded\r\n\r\n",
+            "0\r\nX: y\n\r\n",
+            "0\r\n\n",
+            ";a\r\n",
+        ] {
+            assert_eq!(whole(body), Err(Malformed), "{body:?}");
+        }
+        assert_eq!(whole(&format!("1;{}\r\n", "a".repeat(2000))), Err(Malformed));
+        assert_eq!(whole(&format!("0\r\n{}\r\n", "X: yes\r\n".repeat(2000))), Err(Malformed));
+    }
+}

@@ -1,0 +1,297 @@
+//! A request head, checked byte by byte before hyper sees it.
+//!
+//! In: the bytes of one head, line ends included. Out: how the body behind it is framed, or the refusal. hyper's
+//! parser forgives what RFC 9112 lets a recipient forgive (a bare LF, a `#` in the target, two equal
+//! `Content-Length` lines, codings before `chunked`); a process that holds keys refuses every head that two parsers
+//! could read differently. This file decides syntax and framing only; what the request *asks for* is judged in
+//! `proxy`, on hyper's view of the same bytes.
+
+use memchr::{memchr, memchr2};
+
+use super::problem::{Code, Problem};
+
+/// The longest method accepted, in bytes. The longest registered one, UPDATEREDIRECTREF, has 17.
+const METHOD_MAX: usize = 24;
+
+/// How the bytes behind a head belong to it (RFC 9112 6.3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Framing {
+    /// No body.
+    None,
+    /// Exactly so many bytes, at least one.
+    Length(u64),
+    /// The chunked coding.
+    Chunked,
+}
+
+const REQUEST_ERROR: &str = "http_request_error";
+
+const fn malformed(detail: &'static str) -> Problem {
+    Problem::new(Code::RequestInvalid, REQUEST_ERROR, detail).closing()
+}
+
+/// Checks a complete head: the request line, the header lines and the empty line behind them.
+///
+/// # Errors
+/// A closing [`Problem`] in fixed words: after a head that cannot be trusted, neither can what follows it.
+pub fn check(head: &[u8], max_headers: usize) -> Result<Framing, Problem> {
+    let (line, mut rest) = next_line(head)?;
+    let minor = request_line(line)?;
+    let mut seen = Seen::default();
+    let mut headers = 0;
+    loop {
+        let (line, behind) = next_line(rest)?;
+        rest = behind;
+        if line.is_empty() {
+            break;
+        }
+        headers += 1;
+        if headers > max_headers {
+            return Err(Problem::new(
+                Code::HeadersTooLarge,
+                REQUEST_ERROR,
+                "The request has too many header lines; send fewer, or raise client.max_headers.",
+            )
+            .closing());
+        }
+        header_line(line, &mut seen)?;
+    }
+    seen.framing(minor)
+}
+
+/// One line without its CRLF, and what follows.
+fn next_line(bytes: &[u8]) -> Result<(&[u8], &[u8]), Problem> {
+    match memchr2(b'\r', b'\n', bytes) {
+        Some(at) if bytes[at..].starts_with(b"\r\n") => Ok((&bytes[..at], &bytes[at + 2..])),
+        // RFC 9112 2.2: a bare CR is invalid, a bare LF may be accepted; parsers differ on both.
+        _ => Err(malformed("A line of the request head does not end in CRLF; end every line with CR LF.")),
+    }
+}
+
+/// RFC 9112 3: method SP request-target SP HTTP-version. Returns the minor version.
+fn request_line(line: &[u8]) -> Result<u8, Problem> {
+    let bad = malformed("The request line is malformed; send `METHOD /path HTTP/1.1` with single spaces.");
+    let Some(first) = memchr(b' ', line) else { return Err(bad) };
+    let (method, rest) = (&line[..first], &line[first + 1..]);
+    let Some(second) = memchr(b' ', rest) else { return Err(bad) };
+    let (target, version) = (&rest[..second], &rest[second + 1..]);
+    if method.is_empty() || method.len() > METHOD_MAX || !method.iter().all(|byte| is_token(*byte)) {
+        return Err(malformed("The method is not a valid HTTP method; use GET, POST, PUT, PATCH, DELETE or HEAD."));
+    }
+    let minor = match version {
+        b"HTTP/1.1" => 1,
+        b"HTTP/1.0" => 0,
+        _ => return Err(malformed("This listener speaks HTTP/1.1 and HTTP/1.0; switch the client to HTTP/1.1.")),
+    };
+    if target.is_empty() {
+        return Err(bad);
+    }
+    for byte in target {
+        // RFC 9112 3.2: no fragment in a request target. hyper would cut it off without a word.
+        if *byte == b'#' {
+            return Err(Problem::new(
+                Code::PathInvalid,
+                REQUEST_ERROR,
+                "The request target contains `#`; a fragment is never sent, and a literal one is written %23.",
+            )
+            .closing());
+        }
+        if *byte <= b' ' || *byte == 0x7f {
+            return Err(Problem::new(
+                Code::PathInvalid,
+                REQUEST_ERROR,
+                "The request target contains a control character; percent-encode it.",
+            )
+            .closing());
+        }
+    }
+    Ok(minor)
+}
+
+/// What the header lines said about framing and host.
+#[derive(Default)]
+struct Seen {
+    hosts: u8,
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl Seen {
+    fn framing(self, minor: u8) -> Result<Framing, Problem> {
+        if minor == 1 && self.hosts == 0 {
+            return Err(malformed("An HTTP/1.1 request needs exactly one Host header (RFC 9112 3.2); send one."));
+        }
+        if minor == 0 && (self.chunked || self.length.is_some_and(|length| length > 0)) {
+            // Request smuggling by way of HTTP/1.0 bodies: RUSTSEC-2026-0034 and its kin.
+            return Err(malformed("An HTTP/1.0 request cannot carry a body here; switch the client to HTTP/1.1."));
+        }
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(malformed(
+                "The request has both Content-Length and Transfer-Encoding (RFC 9112 6.1); send one of them.",
+            )),
+            (true, None) => Ok(Framing::Chunked),
+            (false, Some(length)) if length > 0 => Ok(Framing::Length(length)),
+            (false, _) => Ok(Framing::None),
+        }
+    }
+}
+
+fn header_line(line: &[u8], seen: &mut Seen) -> Result<(), Problem> {
+    if matches!(line.first(), Some(b' ' | b'\t')) {
+        // RFC 9112 5.2: a server must refuse folded lines or replace them; we do not guess.
+        return Err(malformed("A header line starts with white space; folded headers are not accepted."));
+    }
+    let Some(colon) = memchr(b':', line) else {
+        return Err(malformed("A header line has no colon; write `Name: value`."));
+    };
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
+        return Err(malformed("A header name contains white space or another character that names cannot have."));
+    }
+    if !value.iter().all(|byte| *byte >= b' ' && *byte != 0x7f || *byte == b'\t') {
+        return Err(malformed("A header value contains a control character; remove it."));
+    }
+    let value = value.trim_ascii();
+    match name.len() {
+        4 if name.eq_ignore_ascii_case(b"host") => host(value, seen),
+        14 if name.eq_ignore_ascii_case(b"content-length") => length(value, seen),
+        17 if name.eq_ignore_ascii_case(b"transfer-encoding") => coding(value, seen),
+        // Proxies that fold `_` to `-` would frame the message by these (RFC 3875 4.1.18 and its fruits).
+        14 | 17 if is_framing_twin(name) => {
+            Err(malformed("A header name is an underscore twin of a framing header; spell it with hyphens."))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_framing_twin(name: &[u8]) -> bool {
+    let folded = |twin: &[u8]| {
+        name.len() == twin.len()
+            && name
+                .iter()
+                .zip(twin)
+                .all(|(byte, plain)| byte.eq_ignore_ascii_case(plain) || (*plain == b'-' && *byte == b'_'))
+    };
+    folded(b"content-length") || folded(b"transfer-encoding")
+}
+
+/// RFC 9112 3.2: exactly one, and it must be a host with an optional port.
+fn host(value: &[u8], seen: &mut Seen) -> Result<(), Problem> {
+    seen.hosts += 1;
+    if seen.hosts > 1 {
+        return Err(malformed("The request has more than one Host header; send exactly one."));
+    }
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+=:[]".contains(byte);
+    if !value.iter().all(plain) {
+        return Err(malformed("The Host header is not a host name with an optional port."));
+    }
+    Ok(())
+}
+
+fn length(value: &[u8], seen: &mut Seen) -> Result<(), Problem> {
+    if seen.length.is_some() {
+        return Err(malformed("The request has more than one Content-Length; send exactly one."));
+    }
+    let bad = || malformed("Content-Length is not a plain decimal number; send the body's size in bytes.");
+    // 19 digits always fit; no body is as large as what needs more.
+    if value.is_empty() || value.len() > 19 {
+        return Err(bad());
+    }
+    let mut length: u64 = 0;
+    for byte in value {
+        if !byte.is_ascii_digit() {
+            return Err(bad());
+        }
+        length = length * 10 + u64::from(byte - b'0');
+    }
+    // hyper reserves the last values of u64 for its own marks; 2^62 bytes are out of anybody's reach.
+    if length > 1 << 62 {
+        return Err(bad());
+    }
+    seen.length = Some(length);
+    Ok(())
+}
+
+fn coding(value: &[u8], seen: &mut Seen) -> Result<(), Problem> {
+    if seen.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+        // RFC 9112 6.1 wants `chunked` last; any other coding would reach Cloudbeds undecoded or not at all.
+        return Err(malformed("Transfer-Encoding must be `chunked` and nothing else, in one line."));
+    }
+    seen.chunked = true;
+    Ok(())
+}
+
+/// RFC 9110 5.6.2's tchar.
+pub(crate) const fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framing(head: &str) -> Result<Framing, Code> {
+        check(head.as_bytes(), 100).map_err(|problem| problem.code)
+    }
+
+    #[test]
+    fn framing_follows_rfc_9112() {
+        assert_eq!(framing("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Framing::None));
+        assert_eq!(framing("GET / HTTP/1.0\r\n\r\n"), Ok(Framing::None));
+        assert_eq!(framing("POST / HTTP/1.1\r\nHost: a:80\r\ncontent-LENGTH:\t 12 \r\n\r\n"), Ok(Framing::Length(12)));
+        assert_eq!(framing("POST / HTTP/1.1\r\nHost:\r\nContent-Length: 0\r\n\r\n"), Ok(Framing::None));
+        assert_eq!(framing("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n"), Ok(Framing::Chunked));
+    }
+
+    #[test]
+    fn heads_two_parsers_could_read_differently_are_refused() {
+        for head in [
+            "GET / HTTP/1.1\nHost: a\n\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
+            "GET / http/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+            "GET /\r\nHost: a\r\n\r\n",
+            "G@T / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent_Length: 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer_Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.0\r\nContent-Length: 1\r\n\r\n",
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            assert_eq!(framing(head), Err(Code::RequestInvalid), "{head:?}");
+        }
+        for head in ["GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", "GET /a\u{7f} HTTP/1.1\r\nHost: a\r\n\r\n"] {
+            assert_eq!(framing(head), Err(Code::PathInvalid), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn too_many_header_lines_are_refused() {
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(100));
+        assert_eq!(framing(&head), Err(Code::HeadersTooLarge));
+    }
+}

@@ -1,0 +1,382 @@
+//! A coded answer, looked at in a decoded copy before it is let go.
+//!
+//! In: the chunks of a body with a content coding. Out: the same chunks, byte for byte, each only after its decoded
+//! form was searched for keys; or the refusal that ends the stream. The decoded copy passes through small buffers and
+//! is never kept, so a body that decodes to gigabytes costs time, not memory, and the time is cut into slices so that
+//! other connections of the core are not kept waiting.
+
+use std::io::{self, Write};
+
+use brotli_decompressor::DecompressorWriter;
+use bytes::{Bytes, BytesMut};
+use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use ruzstd::decoding::FrameDecoder;
+
+use super::mask::Mask;
+
+/// Encoded bytes decoded at a time. Deflate expands at most 1032-fold, so one slice yields 1 MiB at the most.
+const SLICE: usize = 1024;
+
+/// Decoded bytes after which the inspector asks for a pause.
+const BUDGET: u64 = 256 * 1024;
+
+/// The largest window accepted for zstd, in bytes (RFC 9659: 8 MiB for content coding).
+const ZSTD_WINDOW: u64 = 8 * 1024 * 1024;
+
+/// The largest zstd body accepted, in encoded bytes: its decoder shows nothing of the last window until the frame is
+/// complete, so the body is held whole. `Accept-Encoding` never offers zstd; this is for an upstream that sends it
+/// all the same.
+const ZSTD_HELD: usize = 8 * 1024 * 1024;
+
+/// The codings whose content can be inspected.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Coding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 1950, or RFC 1951 as some servers send it.
+    Deflate,
+    /// RFC 7932.
+    Brotli,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Coding {
+    /// From a `Content-Encoding` member; `None` for what cannot be inspected.
+    #[must_use]
+    pub fn parse(name: &[u8]) -> Option<Self> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        if is("gzip") || is("x-gzip") {
+            Some(Self::Gzip)
+        } else if is("deflate") {
+            Some(Self::Deflate)
+        } else if is("br") {
+            Some(Self::Brotli)
+        } else if is("zstd") {
+            Some(Self::Zstd)
+        } else {
+            None
+        }
+    }
+}
+
+/// Why the stream must end here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// The decoded copy holds a key.
+    #[error("a key was found in the decoded copy of a coded answer")]
+    Leak,
+    /// The bytes do not decode, so nobody knows what is in them.
+    #[error("the coded answer does not decode")]
+    Undecodable,
+}
+
+/// What to do next with a chunk.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Inspected in full: pass it on. Empty when the bytes are held until the end.
+    Release(Bytes),
+    /// Let other work of this core run, then call again.
+    Pause,
+}
+
+/// The inspection of one body.
+pub struct Inspector {
+    decoder: Decoder,
+    /// Follows the coded bytes themselves: a gzip header has room for a name and a comment, and a body may not be
+    /// coded at all although its head says so.
+    coded: Mask,
+    /// The chunk under inspection, and how much of it is done.
+    chunk: Bytes,
+    done: usize,
+}
+
+enum Decoder {
+    Gzip(MultiGzDecoder<Scanner>),
+    /// Waits for the first byte, which tells zlib from bare deflate.
+    DeflateStart,
+    Zlib(ZlibDecoder<Scanner>),
+    Deflate(DeflateDecoder<Scanner>),
+    Brotli(Box<DecompressorWriter<Scanner>>),
+    Zstd(BytesMut),
+}
+
+/// Where decoded bytes go: searched, counted, dropped.
+#[derive(Default)]
+struct Scanner {
+    mask: Mask,
+    decoded: u64,
+}
+
+impl Write for Scanner {
+    fn write(&mut self, decoded: &[u8]) -> io::Result<usize> {
+        self.mask.inspect(decoded);
+        self.decoded += decoded.len() as u64;
+        Ok(decoded.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Inspector {
+    /// At the start of a body.
+    #[must_use]
+    pub fn new(coding: Coding) -> Self {
+        let scanner = Scanner::default();
+        let decoder = match coding {
+            Coding::Gzip => Decoder::Gzip(MultiGzDecoder::new(scanner)),
+            Coding::Deflate => Decoder::DeflateStart,
+            Coding::Brotli => Decoder::Brotli(Box::new(DecompressorWriter::new(scanner, 16 * 1024))),
+            Coding::Zstd => Decoder::Zstd(BytesMut::new()),
+        };
+        Self { decoder, coded: Mask::default(), chunk: Bytes::new(), done: 0 }
+    }
+
+    /// Takes the next chunk; [`step`](Self::step) until it is released before handing in another one.
+    pub fn push(&mut self, chunk: Bytes) {
+        self.chunk = chunk;
+        self.done = 0;
+    }
+
+    /// Inspects for a while.
+    ///
+    /// # Errors
+    /// A [`Refusal`]: nothing of the chunk may be passed on.
+    pub fn step(&mut self) -> Result<Step, Refusal> {
+        if self.done == 0 && self.coded.inspect(&self.chunk) {
+            return Err(Refusal::Leak);
+        }
+        if let Decoder::Zstd(held) = &mut self.decoder {
+            if held.len() + self.chunk.len() > ZSTD_HELD {
+                return Err(Refusal::Undecodable);
+            }
+            held.extend_from_slice(&self.chunk);
+            return Ok(Step::Release(Bytes::new()));
+        }
+        let start = self.decoder.scanner().map_or(0, |scanner| scanner.decoded);
+        while self.done < self.chunk.len() {
+            let end = self.chunk.len().min(self.done + SLICE);
+            self.decoder.decode(&self.chunk[self.done..end])?;
+            self.done = end;
+            if let Some(scanner) = self.decoder.scanner() {
+                if scanner.mask.found() > 0 {
+                    return Err(Refusal::Leak);
+                }
+                if scanner.decoded - start > BUDGET && self.done < self.chunk.len() {
+                    return Ok(Step::Pause);
+                }
+            }
+        }
+        Ok(Step::Release(std::mem::take(&mut self.chunk)))
+    }
+
+    /// The end of the body; returns what was held back.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when what was held holds a key or does not decode.
+    pub fn finish(&mut self) -> Result<Bytes, Refusal> {
+        let Decoder::Zstd(held) = &mut self.decoder else { return Ok(Bytes::new()) };
+        let held = std::mem::take(held).freeze();
+        let mut scanner = Scanner::default();
+        let mut rest = &held[..];
+        while !rest.is_empty() {
+            rest = zstd_frame(rest, &mut scanner)?;
+            if scanner.mask.found() > 0 {
+                return Err(Refusal::Leak);
+            }
+        }
+        Ok(held)
+    }
+}
+
+/// Decodes one zstd frame into the scanner; returns what follows it.
+fn zstd_frame<'a>(frame: &'a [u8], scanner: &mut Scanner) -> Result<&'a [u8], Refusal> {
+    let mut decoder = FrameDecoder::new();
+    decoder.set_max_window_size(ZSTD_WINDOW);
+    let mut rest = frame;
+    decoder.init(&mut rest).map_err(|_| Refusal::Undecodable)?;
+    while !decoder.is_finished() {
+        let strategy = ruzstd::decoding::BlockDecodingStrategy::UptoBlocks(1);
+        decoder.decode_blocks(&mut rest, strategy).map_err(|_| Refusal::Undecodable)?;
+        decoder.collect_to_writer(&mut *scanner).map_err(|_| Refusal::Undecodable)?;
+    }
+    decoder.collect_to_writer(scanner).map_err(|_| Refusal::Undecodable)?;
+    Ok(rest)
+}
+
+impl Decoder {
+    fn decode(&mut self, mut slice: &[u8]) -> Result<(), Refusal> {
+        if let (Self::DeflateStart, Some(first)) = (&*self, slice.first()) {
+            // RFC 1950 2.2: the low half of a zlib stream's first byte is 8; a bare deflate stream that starts so
+            // would have to begin with a stored block and padding that no encoder writes.
+            *self = if first & 0x0f == 8 {
+                Self::Zlib(ZlibDecoder::new(Scanner::default()))
+            } else {
+                Self::Deflate(DeflateDecoder::new(Scanner::default()))
+            };
+        }
+        while !slice.is_empty() {
+            let used = match self {
+                Self::Gzip(decoder) => decoder.write(slice),
+                Self::Zlib(decoder) => decoder.write(slice),
+                Self::Deflate(decoder) => decoder.write(slice),
+                Self::Brotli(decoder) => decoder.write(slice),
+                Self::DeflateStart | Self::Zstd(_) => Ok(slice.len()),
+            };
+            match used {
+                // Bytes behind the end of the coded stream are bytes nobody decoded.
+                Ok(0) | Err(_) => return Err(Refusal::Undecodable),
+                Ok(used) => slice = &slice[used..],
+            }
+        }
+        // The decoders keep a last piece of output back until they are asked for it.
+        let flushed = match self {
+            Self::Gzip(decoder) => decoder.flush(),
+            Self::Zlib(decoder) => decoder.flush(),
+            Self::Deflate(decoder) => decoder.flush(),
+            Self::Brotli(decoder) => decoder.flush(),
+            Self::DeflateStart | Self::Zstd(_) => Ok(()),
+        };
+        flushed.map_err(|_| Refusal::Undecodable)
+    }
+
+    fn scanner(&self) -> Option<&Scanner> {
+        match self {
+            Self::Gzip(decoder) => Some(decoder.get_ref()),
+            Self::Zlib(decoder) => Some(decoder.get_ref()),
+            Self::Deflate(decoder) => Some(decoder.get_ref()),
+            Self::Brotli(decoder) => Some(decoder.get_ref()),
+            Self::DeflateStart | Self::Zstd(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+
+    use super::*;
+
+    fn encode(coding: Coding, bare: bool, body: &[u8]) -> Vec<u8> {
+        match coding {
+            Coding::Gzip => {
+                let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+                encoder.write_all(body).unwrap();
+                encoder.finish().unwrap()
+            }
+            Coding::Deflate if bare => {
+                let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+                encoder.write_all(body).unwrap();
+                encoder.finish().unwrap()
+            }
+            Coding::Deflate => {
+                let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+                encoder.write_all(body).unwrap();
+                encoder.finish().unwrap()
+            }
+            Coding::Zstd => ruzstd::encoding::compress_to_vec(body, ruzstd::encoding::CompressionLevel::Fastest),
+            Coding::Brotli => brotli_stored(body),
+        }
+    }
+
+    /// RFC 7932 9.2: a stream of uncompressed meta-blocks, since no encoder is among our crates.
+    fn brotli_stored(body: &[u8]) -> Vec<u8> {
+        let (mut out, mut bits, mut fill) = (Vec::new(), 0u64, 0u32);
+        let mut put = |out: &mut Vec<u8>, value: u64, count: u32, align: bool| {
+            bits |= value << fill;
+            fill += count;
+            while fill >= 8 || (align && fill > 0) {
+                out.push(bits as u8);
+                bits >>= 8;
+                fill = fill.saturating_sub(8);
+            }
+        };
+        put(&mut out, 0, 1, false); // WBITS = 16
+        for block in body.chunks(1 << 16) {
+            put(&mut out, 0, 1, false); // ISLAST
+            put(&mut out, 0, 2, false); // MNIBBLES = 4
+            put(&mut out, block.len() as u64 - 1, 16, false);
+            put(&mut out, 1, 1, true); // ISUNCOMPRESSED, then to the byte boundary
+            out.extend_from_slice(block);
+        }
+        put(&mut out, 0b11, 2, true); // ISLAST, ISLASTEMPTY
+        out
+    }
+
+    fn inspect(coding: Coding, encoded: &[u8], chunk: usize) -> Result<Vec<u8>, Refusal> {
+        let (mut inspector, mut out) = (Inspector::new(coding), Vec::new());
+        for piece in encoded.chunks(chunk) {
+            inspector.push(Bytes::copy_from_slice(piece));
+            loop {
+                match inspector.step()? {
+                    Step::Release(bytes) => break out.extend_from_slice(&bytes),
+                    Step::Pause => {}
+                }
+            }
+        }
+        out.extend_from_slice(&inspector.finish()?);
+        Ok(out)
+    }
+
+    const CODINGS: [(Coding, bool); 5] = [
+        (Coding::Gzip, false),
+        (Coding::Deflate, false),
+        (Coding::Deflate, true),
+        (Coding::Brotli, false),
+        (Coding::Zstd, false),
+    ];
+
+    #[test]
+    fn a_clean_body_passes_byte_for_byte_however_it_is_cut() {
+        let body: Vec<u8> = (0..200_000u32).flat_map(|n| n.to_string().into_bytes()).collect();
+        for (coding, bare) in CODINGS {
+            let encoded = encode(coding, bare, &body);
+            for chunk in [1, 7, 1000, encoded.len()] {
+                assert_eq!(inspect(coding, &encoded, chunk).as_deref(), Ok(&encoded[..]), "{coding:?} {chunk}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_in_the_decoded_copy_ends_the_stream_before_its_bytes_leave() {
+        for (coding, bare) in CODINGS {
+            for before in [0, 10, 70_000] {
+                let body = [&b"x".repeat(before)[..], b" cbat_9T01SlwIQGq8HC56LYL8kXcBBp "].concat();
+                let encoded = encode(coding, bare, &body);
+                for chunk in [1, 13, encoded.len()] {
+                    assert_eq!(inspect(coding, &encoded, chunk), Err(Refusal::Leak), "{coding:?} {before} {chunk}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_decode_does_not_pass() {
+        for (coding, bare) in CODINGS {
+            let mut encoded = encode(coding, bare, b"hello hello hello");
+            assert_eq!(inspect(coding, &[0xfe; 20], 20), Err(Refusal::Undecodable), "{coding:?}");
+            assert_eq!(
+                inspect(coding, b"cbat_plain although the head says coded", 3),
+                Err(Refusal::Leak),
+                "{coding:?}"
+            );
+            encoded.extend_from_slice(b"and more of the same");
+            assert_eq!(inspect(coding, &encoded, 1000), Err(Refusal::Undecodable), "{coding:?} with a tail");
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_taken_in_slices() {
+        let encoded = encode(Coding::Gzip, false, &vec![0; 64 << 20]);
+        let mut inspector = Inspector::new(Coding::Gzip);
+        inspector.push(Bytes::from(encoded));
+        let mut pauses = 0;
+        while inspector.step() == Ok(Step::Pause) {
+            pauses += 1;
+        }
+        assert!(pauses >= 16, "{pauses}");
+    }
+}

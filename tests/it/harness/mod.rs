@@ -1,0 +1,30 @@
+//! A scene: an upstream, a proxy before it, a client, and an eye on every byte that must not hold a key.
+
+pub mod client;
+pub mod proxy;
+
+pub use client::{Answer, Call};
+pub use proxy::{Proxy, key};
+
+use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Sandbox, Settings};
+
+/// The longest any single step of a test may take.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// A sandbox with the two demo hotels, 1001 and 1002, speaking the given HTTP versions.
+pub async fn cloudbeds(protocols: Protocols) -> (Sandbox, Vec<Hotel>) {
+    let settings = Settings { protocols, ..Settings::demo() };
+    let hotels = settings.hotels.clone();
+    (sandbox::start(settings).await.unwrap(), hotels)
+}
+
+/// Looks for secrets in what was emitted: plain, and with the prefix cut off, as a log line broken in two would show it.
+pub fn assert_clean(what: &str, emitted: &[u8], secrets: &[String]) {
+    for secret in secrets {
+        let tail = secret.strip_prefix("cbat_").unwrap_or(secret);
+        if let Some(at) = memchr::memmem::find(emitted, tail.as_bytes()) {
+            let around = &emitted[at.saturating_sub(60)..(at + tail.len() + 20).min(emitted.len())];
+            panic!("a key shows in {what}: …{}…", String::from_utf8_lossy(around).replace(tail, "<KEY>"));
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The real binary as a child process, at log level trace, with its log kept.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use cloudbeds_auth_proxy::sandbox::{Hotel, Sandbox, random_key};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::client::{Call, raw};
+use super::{Answer, PATIENCE, assert_clean};
+
+/// A fresh key of the observed form.
+pub fn key() -> String {
+    random_key()
+}
+
+/// What a proxy is started with.
+pub struct Builder {
+    base_url: String,
+    root_pem: String,
+    keys: Vec<(String, String)>,
+    config: String,
+    environment: Vec<(String, String)>,
+    filter: String,
+}
+
+/// A running proxy. Dropped, it is killed, and its log is searched for every key it was given.
+pub struct Proxy {
+    child: Child,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    pub directory: tempfile::TempDir,
+    pub secrets: Vec<String>,
+}
+
+impl Builder {
+    /// Adds a key of a property.
+    pub fn key(mut self, property: &str, key: &str) -> Self {
+        self.keys.push((property.to_owned(), key.to_owned()));
+        self
+    }
+
+    /// Adds top-level sections to the configuration, as YAML. `listen`, `admin`, `keys`, `log`, `workers` and
+    /// `upstream.base_url` and `ca_file` are set already; use [`env`](Self::env) to change or add to `upstream`.
+    pub fn config(mut self, yaml: &str) -> Self {
+        self.config.push_str(yaml);
+        self.config.push('\n');
+        self
+    }
+
+    /// Sets an option by its environment variable: `env("UPSTREAM__TIMEOUTS__IDLE", "1s")`.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((format!("CLOUDBEDS_AUTH_PROXY__{name}"), value.to_owned()));
+        self
+    }
+
+    /// The log filter, trace by default: a gigabyte through hyper at trace would fill the disk.
+    pub fn log(mut self, filter: &str) -> Self {
+        self.filter = filter.to_owned();
+        self
+    }
+
+    /// Starts the binary and waits until it says that it is ready.
+    pub async fn start(self) -> Proxy {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let mut keys = String::new();
+        for (property, key) in &self.keys {
+            writeln!(keys, "\"{property}\": {key}").unwrap();
+        }
+        write_private(&at("keys.yaml"), &keys);
+        std::fs::write(at("root.pem"), &self.root_pem).unwrap();
+        let yaml = format!(
+            "listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0 }}\nkeys: {{ file: keys.yaml, poll: 200ms }}\n\
+             upstream: {{ base_url: {}, ca_file: root.pem }}\nlog: {{ format: json, output: log }}\n\
+             drain: {{ min: 0s, max: 5s }}\nworkers: 2\n",
+            self.base_url
+        );
+        // A section given by the test replaces the one above: YAML allows each key once.
+        let given: Vec<&str> =
+            self.config.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name).collect();
+        let kept: Vec<&str> =
+            yaml.lines().filter(|line| line.split_once(':').is_none_or(|(name, _)| !given.contains(&name))).collect();
+        std::fs::write(at("config.yaml"), format!("{}\n{}", kept.join("\n"), self.config)).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_cloudbeds-auth-proxy"))
+            .arg("serve")
+            .arg("--config")
+            .arg(at("config.yaml"))
+            .env("RUST_LOG", &self.filter)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(std::fs::File::create(at("stdout")).unwrap()))
+            .stderr(Stdio::from(std::fs::File::create(at("stderr")).unwrap()))
+            .spawn()
+            .unwrap();
+        let secrets = self.keys.into_iter().map(|(_, key)| key).collect();
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut proxy = Proxy { child, address: unknown, admin: unknown, directory, secrets };
+        let ready = proxy.wait_for_event("ready").await;
+        let listen = ready["listen"].as_str().unwrap();
+        proxy.address = listen.split(", ").next().unwrap().parse().unwrap_or(unknown);
+        proxy.admin = ready["admin"].as_str().unwrap().parse().unwrap();
+        proxy
+    }
+}
+
+impl Proxy {
+    /// A proxy before a sandbox, with its hotels' keys.
+    pub fn to(cloudbeds: &Sandbox, hotels: &[Hotel]) -> Builder {
+        let mut builder = Self::to_origin(&cloudbeds.base_url(), cloudbeds.root_pem());
+        for hotel in hotels {
+            builder = builder.key(&hotel.property.to_string(), &hotel.key);
+        }
+        builder
+    }
+
+    /// A proxy before any origin.
+    pub fn to_origin(base_url: &str, root_pem: &str) -> Builder {
+        Builder {
+            base_url: base_url.to_owned(),
+            root_pem: root_pem.to_owned(),
+            keys: Vec::new(),
+            config: String::new(),
+            environment: Vec::new(),
+            // tokio's own trace events would be most of the log and say nothing of requests.
+            filter: "trace,mio=info,polling=info".to_owned(),
+        }
+    }
+
+    /// A GET for a property.
+    pub fn get(&self, target: &str) -> Call<'_> {
+        Call::new(self, "GET", target)
+    }
+
+    /// Any call.
+    pub fn call(&self, method: &str, target: &str) -> Call<'_> {
+        Call::new(self, method, target)
+    }
+
+    /// Sends bytes as they are on a fresh connection, and reads until the proxy closes it or says nothing for a while.
+    pub async fn raw(&self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+        let answer = raw(self.address, bytes.as_ref()).await;
+        assert_clean("a raw answer", &answer, &self.secrets);
+        answer
+    }
+
+    /// The same, as text.
+    pub async fn raw_text(&self, bytes: impl AsRef<[u8]>) -> String {
+        String::from_utf8_lossy(&self.raw(bytes).await).into_owned()
+    }
+
+    /// A path of the admin listener.
+    pub async fn admin(&self, path: &str) -> Answer {
+        let answer = super::client::plain(self.admin, path).await;
+        assert_clean("an admin answer", &answer.body, &self.secrets);
+        answer
+    }
+
+    /// The value of one metric series, such as `requests_total{…}`, without the common prefix; 0 when it is not there.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let page = self.admin("/metrics").await.text();
+        let wanted = format!("cloudbeds_auth_proxy_{series} ");
+        page.lines().find_map(|line| line.strip_prefix(&wanted)?.parse().ok()).unwrap_or(0.0)
+    }
+
+    /// The file of that name beside the configuration.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Everything logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// The log's events, parsed.
+    pub fn events(&self) -> Vec<serde_json::Value> {
+        self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The access lines so far.
+    pub fn access(&self) -> Vec<serde_json::Value> {
+        self.events()
+            .into_iter()
+            .filter(|event| event.get("request_id").is_some() && event.get("path").is_some())
+            .collect()
+    }
+
+    /// Waits for an access line that the predicate accepts.
+    pub async fn wait_for_access(&self, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        self.wait_for("an access line", || self.access().into_iter().find(|line| wanted(line))).await
+    }
+
+    /// Waits for an event with this message.
+    pub async fn wait_for_event(&self, message: &str) -> serde_json::Value {
+        let find = || self.events().into_iter().find(|event| event["message"] == message);
+        self.wait_for(message, find).await
+    }
+
+    /// Waits until `look` finds something.
+    pub async fn wait_for<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> T {
+        let started = Instant::now();
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            if started.elapsed() > PATIENCE {
+                let stderr = std::fs::read_to_string(self.path("stderr")).unwrap_or_default();
+                let log = self.log();
+                let tail = &log[log.floor_char_boundary(log.len().saturating_sub(2000))..];
+                panic!("{what} did not come; stderr: {stderr}; log: …{tail}");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Replaces the key file at once, as `mv` does.
+    pub fn write_keys(&self, text: &str) {
+        let new = self.path("keys.new");
+        write_private(&new, text);
+        std::fs::rename(new, self.path("keys.yaml")).unwrap();
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the process to end by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the process does not end");
+    }
+
+    /// Resident memory, in bytes: now, and at its highest so far.
+    pub fn memory(&self) -> (u64, u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        };
+        (field("VmRSS:"), field("VmHWM:"))
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            return;
+        }
+        for file in ["log", "stdout", "stderr"] {
+            let emitted = std::fs::read(self.path(file)).unwrap_or_default();
+            assert_clean(&format!("the {file}"), &emitted, &self.secrets);
+            assert!(!String::from_utf8_lossy(&emitted).contains("panicked"), "something panicked");
+        }
+    }
+}
+
+/// Writes a file that only its owner may read.
+pub fn write_private(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
