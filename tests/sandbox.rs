@@ -1,4 +1,5 @@
 //! The sandbox behaves as its callers are told: Cloudbeds' words for what goes wrong, and trouble exactly as ordered.
+#![allow(clippy::unwrap_used)] // Clippy knows a test by its attribute, not its helpers.
 
 use std::time::{Duration, Instant};
 
@@ -181,6 +182,10 @@ async fn a_download_is_the_pattern_and_an_upload_is_counted_and_summed() {
         assert_eq!(down.header("content-length"), bytes.to_string());
         let chunked = client.get("/sandbox/download?bytes=70000&chunked=1", "").await;
         assert_eq!((chunked.body.len(), chunked.header("content-length")), (70_000, ""));
+        let coded = client.get("/sandbox/download?bytes=70000&coding=gzip", "").await;
+        let mut plain = Vec::new();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*coded.body), &mut plain).unwrap();
+        assert!(coded.header("content-encoding") == "gzip" && plain == expected[..70_000]);
         let mut crc = flate2::Crc::new();
         crc.update(&expected);
         let up = client.post("/sandbox/upload", "", "application/octet-stream", expected).await.json();
@@ -280,6 +285,23 @@ async fn the_certificate_is_good_for_all_four_names_and_bad_on_request() {
         let sandbox = sandbox::start(with(bad)).await.unwrap();
         assert!(handshake(&sandbox, "localhost", &["http/1.1"]).await.is_err(), "{bad:?}");
     }
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_hotels_start_at_once_and_each_answers_for_itself() {
+    let mut settings = Settings::demo();
+    let many = 2000_u64..102_000;
+    settings.hotels.extend(many.map(|id| Hotel {
+        property: id.to_string().parse().unwrap(),
+        name: format!("Hotel {id}"),
+        key: format!("cbat_{id}"),
+    }));
+    let begun = Instant::now();
+    let sandbox = sandbox::start(settings).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let mut client = Client::connect(&sandbox, Http::One).await;
+    let answer = client.get("/api/v1.3/getHotels", "cbat_101999").await.json();
+    assert_eq!((&answer["total"], &answer["data"][0]["propertyName"]), (&json!(1), &json!("Hotel 101999")));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //!
 //! In: a running sandbox. Out: whole answers, trailers included, or the error exactly where it happened. The proxy's own
 //! dialer is left out on purpose, so that the stand-in is tested without the thing it stands in for.
+#![allow(clippy::unwrap_used)] // Clippy knows a test by its attribute, not its helpers.
 #![allow(dead_code)] // Each test binary uses its own part.
 
 use std::io;
