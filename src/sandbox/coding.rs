@@ -50,13 +50,13 @@ fn brotli(plain: &[u8]) -> Vec<u8> {
         bits |= header << used;
         used += 20;
         // The content starts at a byte boundary, so the bits before it are padded.
-        coded.extend_from_slice(&bits.to_le_bytes()[..used.div_ceil(8)]);
+        coded.extend_from_slice(&bits.to_le_bytes()[..usize::div_ceil(used, 8)]);
         coded.extend_from_slice(block);
         (bits, used) = (0, 0);
     }
     // ISLAST 1, ISLASTEMPTY 1.
     bits |= 0b11 << used;
-    coded.extend_from_slice(&bits.to_le_bytes()[..(used + 2).div_ceil(8)]);
+    coded.extend_from_slice(&bits.to_le_bytes()[..usize::div_ceil(used + 2, 8)]);
     coded
 }
 
