@@ -54,6 +54,9 @@ pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards
 /// A failure of our own.
 #[must_use]
 pub fn failure(error: &ProxyError, trace: Trace, afterwards: Afterwards) -> Response<Download> {
+    if let ProxyError::UpstreamRefused(Refusal::Leak) = error {
+        trace.leaks(Leak::Coded, 1);
+    }
     log(error, &trace);
     problem(&error.problem(), trace, afterwards)
 }
