@@ -43,7 +43,7 @@ pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards
     trace.answered(status, None, &headers);
     let id = trace.id();
     let download =
-        Download { source: Source::Upstream { body, lease: Some(lease), masked: 0 }, trace, idle: Idle::new(idle) };
+        Download { source: Source::Upstream { body, lease: Some(lease), masked: 0, idle: Idle::new(idle) }, trace };
     let mut response = Response::new(download);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -67,7 +67,7 @@ pub fn problem(problem: &Problem, mut trace: Trace, afterwards: Afterwards) -> R
     let own = problem.response();
     trace.answered(own.status(), Some(problem.code), own.headers());
     let id = trace.id();
-    let mut response = own.map(|body| Download { source: Source::Own(body), trace, idle: Idle::new(Duration::MAX) });
+    let mut response = own.map(|body| Download { source: Source::Own(body), trace });
     finish(&mut response, id.header_value(), afterwards);
     response
 }
@@ -115,12 +115,11 @@ impl std::fmt::Display for Sources<'_> {
 pub struct Download {
     source: Source,
     trace: Trace,
-    idle: Idle,
 }
 
 enum Source {
     Own(Bytes),
-    Upstream { body: Clean, lease: Option<Lease>, masked: u32 },
+    Upstream { body: Clean, lease: Option<Lease>, masked: u32, idle: Idle },
 }
 
 /// The limit between two bytes.
@@ -181,17 +180,23 @@ impl Body for Download {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)))
             }
-            Source::Upstream { body, masked, .. } => {
+            Source::Upstream { body, masked, idle, .. } => {
                 let polled = body.poll_chunk(cx);
                 let found = body.masked();
                 this.trace.leaks(Leak::Body, found - *masked);
                 *masked = found;
-                polled
+                match polled {
+                    Poll::Pending if idle.passed(cx) => Poll::Ready(Some(Err(Cut::Stalled))),
+                    Poll::Pending => Poll::Pending,
+                    ready => {
+                        idle.since = None;
+                        ready
+                    }
+                }
             }
         };
         match polled {
             Poll::Ready(Some(Ok(bytes))) => {
-                this.idle.since = None;
                 this.trace.sent(bytes.len());
                 // hyper does not poll for an end that is already visible.
                 if this.is_end_stream() {
@@ -206,10 +211,6 @@ impl Body for Download {
             Poll::Ready(None) => {
                 this.end();
                 Poll::Ready(None)
-            }
-            Poll::Pending if this.idle.passed(cx) => {
-                this.cut(&Cut::Stalled);
-                Poll::Ready(Some(Err(Cut::Stalled)))
             }
             Poll::Pending => Poll::Pending,
         }
