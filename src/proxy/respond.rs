@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONNECTION;
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ use super::trace::Trace;
 use crate::telemetry::metrics::Leak;
 use crate::wire::deadline::Deadline;
 use crate::wire::inspect::Refusal;
-use crate::wire::problem::{Code, Problem};
+use crate::wire::problem::Code;
 
 /// Our name for the request; Cloudbeds' own `X-Request-Id` passes beside it.
 pub const X_PROXY_REQUEST_ID: HeaderName = HeaderName::from_static("x-proxy-request-id");
@@ -53,17 +53,21 @@ pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards
 
 /// A failure of our own.
 #[must_use]
-pub fn failure(error: &ProxyError, trace: Trace, afterwards: Afterwards) -> Response<Download> {
+pub fn failure(error: &ProxyError, mut trace: Trace, afterwards: Afterwards) -> Response<Download> {
     if let ProxyError::UpstreamRefused(Refusal::Leak) = error {
         trace.leaks(Leak::Coded, 1);
     }
-    log(error, &trace);
-    problem(&error.problem(), trace, afterwards)
-}
-
-/// The same for a failure that has no error behind it.
-#[must_use]
-pub fn problem(problem: &Problem, mut trace: Trace, afterwards: Afterwards) -> Response<Download> {
+    let problem = error.problem();
+    // The cause goes to the operator; the caller gets fixed words. What a caller did wrong is in the access line.
+    if matches!(problem.code.status(), StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) {
+        let source = std::error::Error::source(error).map(Sources);
+        tracing::warn!(
+            request_id = trace.id().as_str(),
+            code = problem.code.as_str(),
+            cause = source.map(tracing::field::display),
+            "{error}"
+        );
+    }
     let own = problem.response();
     trace.answered(own.status(), Some(problem.code), own.headers());
     let id = trace.id();
@@ -77,20 +81,6 @@ fn finish(response: &mut Response<Download>, id: HeaderValue, afterwards: Afterw
     headers.insert(X_PROXY_REQUEST_ID, id);
     if afterwards == Afterwards::Close {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-}
-
-/// The cause goes to the operator; the caller gets fixed words. What a caller did wrong is in the access line already.
-fn log(error: &ProxyError, trace: &Trace) {
-    let code = error.problem().code;
-    if code.status().is_server_error() && code != Code::Draining {
-        let source = std::error::Error::source(error).map(Sources);
-        tracing::warn!(
-            request_id = trace.id().as_str(),
-            code = code.as_str(),
-            cause = source.map(tracing::field::display),
-            "{error}"
-        );
     }
 }
 
