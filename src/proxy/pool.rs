@@ -398,10 +398,10 @@ impl Lease {
 
     /// Makes the connection available again; to be called once the answer's body has been read to its end.
     pub fn give_back(self) {
-        if let Carrier::Http1(connection, host) = self.carrier {
-            if !connection.sender.is_closed() {
-                host.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
-            }
+        if let Carrier::Http1(connection, host) = self.carrier
+            && !connection.sender.is_closed()
+        {
+            host.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
         }
     }
 }

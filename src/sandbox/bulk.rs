@@ -2,7 +2,7 @@
 //!
 //! | path | switches |
 //! |---|---|
-//! | `/sandbox/download` | `bytes=N` up to 1 TiB; `chunked=1` does not announce the length |
+//! | `/sandbox/download` | `bytes=N` up to 1 TiB; `chunked=1` does not announce the length; `coding=` as the echo has them, then up to 64 MiB |
 //! | `/sandbox/upload` | any method; answers `{"success":true,"bytes":N,"crc32":"…"}` once all has arrived. `gap_ms=` pauses after every frame read; `answer_after=N` answers without reading further; `hang_after=N` stops reading and never answers |
 //!
 //! A download's content is a fixed pattern of printable text without a key in it: [`pattern`].
@@ -11,12 +11,13 @@ use std::iter;
 
 use bytes::Bytes;
 use flate2::Crc;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::json;
 
 use super::body::{Body, Step, json};
+use super::coding;
 use super::query::Pairs;
 
 /// One frame's worth: large enough that the work per frame does not count, small enough for many at once.
@@ -24,6 +25,9 @@ const FRAME: usize = 64 * 1024;
 
 /// The longest download.
 const MOST: u64 = 1 << 40;
+
+/// The longest coded one, which is made before it is sent.
+const CODED_MOST: u64 = 64 << 20;
 
 /// The first `bytes` bytes of every download, in frames; `bytes` is cut to 1 TiB.
 pub fn pattern(bytes: u64) -> impl Iterator<Item = Bytes> + Send {
@@ -40,8 +44,21 @@ pub fn pattern(bytes: u64) -> impl Iterator<Item = Bytes> + Send {
 
 pub(super) fn download(query: &Pairs) -> Response<Body> {
     let bytes = query.number("bytes").unwrap_or(0_u64).min(MOST);
-    let body = Body::script(pattern(bytes).map(Step::Data));
+    let coding = query.get("coding").and_then(|coding| {
+        let plain: Vec<u8> = pattern(bytes.min(CODED_MOST)).flatten().collect();
+        coding::encode(coding, &plain)
+    });
+    let (bytes, body) = match &coding {
+        Some((_, coded)) => {
+            let frames: Vec<Bytes> = coded.chunks(FRAME).map(Bytes::copy_from_slice).collect();
+            (coded.len() as u64, Body::script(frames.into_iter().map(Step::Data)))
+        }
+        None => (bytes, Body::script(pattern(bytes).map(Step::Data))),
+    };
     let mut answer = Response::new(if query.flag("chunked") { body } else { body.length(bytes) });
+    if let Some((name, _)) = coding {
+        answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(name));
+    }
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     answer
 }

@@ -23,6 +23,9 @@ use super::problem::{Code, Problem};
 /// First read of a connection, in bytes: most heads fit.
 const READ: usize = 4 * 1024;
 
+/// How long a connection waits for its next request with all its buffers; then it is parked without them.
+pub const PARK_AFTER: Duration = Duration::from_secs(1);
+
 /// What a caller is held to.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -56,6 +59,17 @@ enum At {
     End,
 }
 
+/// Why hyper sees the end of the stream, or will when it comes.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The caller closed, was idle for too long, or broke off.
+    Ended,
+    /// Nothing was in flight for [`PARK_AFTER`]: the caller is still there, and so is its connection.
+    Parked,
+    /// A head did not pass; the caller is to be told.
+    Refused(Problem),
+}
+
 const NEXT_HEAD: At = At::Head { searched: 0, line_start: 0, since: None };
 
 /// The stream hyper serves.
@@ -64,7 +78,7 @@ pub struct Gate<S> {
     limits: Limits,
     buffer: BytesMut,
     at: At,
-    refusal: Option<Problem>,
+    outcome: Outcome,
     read_deadline: Deadline,
     waiting_since: Option<Instant>,
     write_deadline: Deadline,
@@ -80,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             limits,
             buffer: BytesMut::new(),
             at: NEXT_HEAD,
-            refusal: None,
+            outcome: Outcome::Ended,
             read_deadline: Deadline::default(),
             waiting_since: None,
             write_deadline: Deadline::default(),
@@ -89,13 +103,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
     }
 
-    /// The socket, once hyper is done with it, and the refusal that is still to be answered.
-    pub fn into_parts(self) -> (S, Option<Problem>) {
-        (self.inner.into_inner(), self.refusal)
+    /// The socket, once hyper is done with it, and what is to be done with it now.
+    pub fn into_parts(self) -> (S, Outcome) {
+        (self.inner.into_inner(), self.outcome)
     }
 
     fn refuse(&mut self, problem: Problem) {
-        self.refusal = Some(problem);
+        self.outcome = Outcome::Refused(problem);
         self.at = At::End;
         self.buffer = BytesMut::new();
     }
@@ -137,7 +151,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         let now = Instant::now();
         if self.buffer.is_empty() {
             let waiting = *self.waiting_since.get_or_insert(now);
-            if self.read_deadline.passed(waiting + self.limits.idle, cx) {
+            let limit = self.limits.idle.min(PARK_AFTER);
+            if self.read_deadline.passed(waiting + limit, cx) {
+                if limit < self.limits.idle {
+                    self.outcome = Outcome::Parked;
+                }
                 self.at = At::End;
                 return Poll::Ready(());
             }

@@ -3,8 +3,8 @@
 pub mod client;
 pub mod proxy;
 
-pub use client::{Answer, Call};
-pub use proxy::{Proxy, key};
+pub use client::Answer;
+pub use proxy::Proxy;
 
 use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Sandbox, Settings};
 
