@@ -5,5 +5,11 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 
+mod authorize;
 mod harness;
+mod identify;
 mod main_job;
+mod rewrite;
+mod sanitize;
+mod stream;
+mod wire;
