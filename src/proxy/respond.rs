@@ -42,8 +42,8 @@ pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards
     trace.leaks(Leak::Header, leaks);
     trace.answered(status, None, &headers);
     let id = trace.id();
-    let download =
-        Download { source: Source::Upstream { body, lease: Some(lease), masked: 0 }, trace, idle: Idle::new(idle) };
+    let source = Source::Upstream { body, lease: Some(lease), masked: 0 };
+    let download = Download { source, trace, idle: Idle::new(idle), ending: None };
     let mut response = Response::new(download);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -64,7 +64,8 @@ pub fn problem(problem: &Problem, mut trace: Trace, afterwards: Afterwards) -> R
     let own = problem.response();
     trace.answered(own.status(), Some(problem.code), own.headers());
     let id = trace.id();
-    let mut response = own.map(|body| Download { source: Source::Own(body), trace, idle: Idle::new(Duration::MAX) });
+    let idle = Idle::new(Duration::MAX);
+    let mut response = own.map(|body| Download { source: Source::Own(body), trace, idle, ending: None });
     finish(&mut response, id.header_value(), afterwards);
     response
 }
@@ -113,6 +114,9 @@ pub struct Download {
     source: Source,
     trace: Trace,
     idle: Idle,
+    /// Why the body ends early, once that is known. It is said one poll later: hyper drops what it has not written
+    /// yet, head included, when a body fails, and writes it out when a body has nothing to give.
+    ending: Option<Cut>,
 }
 
 enum Source {
@@ -148,22 +152,24 @@ impl Download {
         self.trace.complete();
     }
 
-    fn cut(&mut self, cut: &Cut) {
-        let code = match cut {
+    fn cut(&mut self, cut: Cut, cx: &mut Context<'_>) {
+        let code = match &cut {
             Cut::Broken(_) => Code::UpstreamReset,
             Cut::Stalled => Code::UpstreamTimeout,
             Cut::Refused(_) => Code::UpstreamInvalid,
         };
-        if let Cut::Refused(Refusal::Leak) = cut {
+        if let Cut::Refused(Refusal::Leak) = &cut {
             self.trace.leaks(Leak::Coded, 1);
         }
         tracing::warn!(
             request_id = self.trace.id().as_str(),
             code = code.as_str(),
-            cause = std::error::Error::source(cut).map(|source| Sources(source).to_string()),
+            cause = std::error::Error::source(&cut).map(|source| Sources(source).to_string()),
             "{cut}"
         );
         self.trace.cut(code);
+        self.ending = Some(cut);
+        cx.waker().wake_by_ref();
     }
 }
 
@@ -173,6 +179,9 @@ impl Body for Download {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = self.get_mut();
+        if let Some(cut) = this.ending.take() {
+            return Poll::Ready(Some(Err(cut)));
+        }
         let polled = match &mut this.source {
             Source::Own(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -197,16 +206,16 @@ impl Body for Download {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Poll::Ready(Some(Err(cut))) => {
-                this.cut(&cut);
-                Poll::Ready(Some(Err(cut)))
+                this.cut(cut, cx);
+                Poll::Pending
             }
             Poll::Ready(None) => {
                 this.end();
                 Poll::Ready(None)
             }
             Poll::Pending if this.idle.passed(cx) => {
-                this.cut(&Cut::Stalled);
-                Poll::Ready(Some(Err(Cut::Stalled)))
+                this.cut(Cut::Stalled, cx);
+                Poll::Pending
             }
             Poll::Pending => Poll::Pending,
         }
