@@ -166,6 +166,7 @@ async fn a_path_that_two_servers_could_read_differently_is_refused() {
         "/ü",
         "/a?<",
         "/a?>",
+        "/a?\"",
     ]
     .iter()
     .map(|target| target.as_bytes().to_vec())
@@ -228,7 +229,7 @@ async fn credential_paths_are_refused_unless_the_configuration_lets_them_through
 async fn path_and_query_arrive_byte_for_byte() {
     // Every byte that may stand in a query, raw, in one go; and every other one percent-encoded.
     let mut all = String::from("/sandbox/echo?raw=");
-    all.extend((0x21..0x7f_u8).filter(|byte| !b"#<>".contains(byte)).map(char::from));
+    all.extend((0x21..0x7f_u8).filter(|byte| !b"\"#<>".contains(byte)).map(char::from));
     all.push_str("&encoded=");
     for byte in 0..=255_u8 {
         write!(all, "%{byte:02X}%{byte:02x}").unwrap();
@@ -242,7 +243,7 @@ async fn path_and_query_arrive_byte_for_byte() {
         "/api/v1.3/getReservations?a=b&a=b&&=&=c&d",
         "/api/v1.3/getReservations?resultsFrom=2024-01-01+00:00:00&x=%20+%2B",
         "/a?url=https://example.com//x/../y?z=%2F..%2f",
-        "/a?b=/../%2e%2e/./%5c\\|^{}`\"'",
+        "/a?b=/../%2e%2e/./%5c\\|^{}`'",
         "/a?name=M\u{fc}ller&emoji=\u{1f3e8}&e=%E2%82%AC",
         "/a;v=1/b,c/d:e@f!$&'()*+=~_-.",
         "/rooms%5B0%5D/a%20b/%C3%BC/100%25/a%3Ab%2Cc%3bd",

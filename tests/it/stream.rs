@@ -40,7 +40,7 @@ async fn pipelined_requests_are_answered_in_order() {
             } else {
                 line.write(&bytes).await;
             }
-            assert_eq!(line.answer().await.text().len(), 48);
+            assert_eq!(line.answer().await.text(), ".".repeat(48));
             assert_eq!(target(&line.answer().await), "/sandbox/echo?two");
             assert_eq!(line.answer().await.json()["body"], "abc");
             assert_eq!(line.answer().await.json()["body"], "xy");
@@ -173,12 +173,14 @@ async fn the_refusal_of_an_upload_says_that_the_connection_closes_and_can_be_rea
 
 #[tokio::test]
 async fn an_upload_arrives_intact_however_it_is_cut() {
-    let body: Vec<u8> = (0..30_000_u32).flat_map(u32::to_le_bytes).collect();
+    let body: Vec<u8> = (0..12_000_u32).flat_map(u32::to_le_bytes).collect();
     let mut crc = flate2::Crc::new();
     crc.update(&body);
     let head = "POST /sandbox/upload HTTP/1.1\r\nHost: a\r\nX-Property-Id: 1001\r\n";
     for protocols in EITHER {
-        let (_, proxy) = scene(protocols).await;
+        let (cloudbeds, hotels) = cloudbeds(protocols).await;
+        // A line per chunk would be most of the work.
+        let proxy = Proxy::to(&cloudbeds, &hotels).log("info").start().await;
         for size in [1, 15, 4096, 65_537, body.len()] {
             // Extensions and trailers are read and not passed on.
             let mut chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
@@ -197,7 +199,7 @@ async fn an_upload_arrives_intact_however_it_is_cut() {
                 }
                 line.write(good("after")).await;
                 let answer = line.answer().await.json();
-                assert_eq!(answer["bytes"], body.len(), "{size}");
+                assert_eq!(answer["bytes"], body.len(), "{size} {answer}");
                 assert_eq!(answer["crc32"], format!("{:08x}", crc.sum()), "{size}");
                 assert_eq!(target(&line.answer().await), "/sandbox/echo?after");
             }
@@ -208,12 +210,12 @@ async fn an_upload_arrives_intact_however_it_is_cut() {
 #[tokio::test]
 async fn a_caller_that_has_closed_its_side_still_gets_its_answers() {
     for protocols in EITHER {
-        let (_, proxy) = scene(protocols).await;
+        let (_cloudbeds, proxy) = scene(protocols).await;
         let slow = "GET /sandbox/slow?first_byte_ms=300&gap_ms=50 HTTP/1.1\r\nHost: a\r\nX-Property-Id: 1001\r\n\r\n";
         let upload = format!("{POST}Content-Length: 2\r\n\r\nxy");
         let mut line = proxy.line().await;
         line.write([slow, &upload, &good("three")].concat()).await.half_close().await;
-        assert_eq!(line.answer().await.text().len(), 48);
+        assert_eq!(line.answer().await.text(), ".".repeat(48));
         assert_eq!(line.answer().await.json()["body"], "xy");
         assert_eq!(target(&line.answer().await), "/sandbox/echo?three");
         line.closed().await;

@@ -134,7 +134,7 @@ async fn a_head_that_is_too_large_is_refused_before_it_is_complete() {
 
 #[tokio::test]
 async fn a_target_longer_than_any_parser_takes_is_refused_like_the_others() {
-    let (_, _, proxy) = scene(Protocols::Both, "client: { max_head_size: 256KiB }").await;
+    let (_cloudbeds, _, proxy) = scene(Protocols::Both, "client: { max_head_size: 256KiB }").await;
     for length in [65_000, 65_533, 65_534, 65_535, 65_536, 100_000] {
         let head = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(length - 1));
         let answer = proxy.line().await.write(head).await.answer().await;
@@ -147,7 +147,7 @@ async fn a_target_longer_than_any_parser_takes_is_refused_like_the_others() {
 
 #[tokio::test]
 async fn no_byte_anywhere_in_a_head_leaves_the_caller_without_a_code() {
-    let (_, _, proxy) = scene(Protocols::Both, "").await;
+    let (_cloudbeds, _, proxy) = scene(Protocols::Both, "").await;
     for byte in 0..=255_u8 {
         let at = [
             [b"GET /".as_slice(), &[byte], b" HTTP/1.1\r\nHost: a\r\n\r\n"],
@@ -228,14 +228,15 @@ async fn a_request_that_breaks_off_is_refused() {
 
 #[tokio::test]
 async fn a_caller_that_is_too_slow_is_let_go() {
-    let (_, _, proxy) = scene(Protocols::Both, "client: { head_timeout: 300ms, idle: 400ms }").await;
+    let (_cloudbeds, _, proxy) = scene(Protocols::Both, "client: { head_timeout: 300ms, idle: 400ms }").await;
     let mut line = proxy.line().await;
     line.write("GET / HT").await.answer().await.assert_refused("request_invalid");
     line.closed().await;
     // Idle, before and after a request: no answer without a question.
     proxy.line().await.closed().await;
     let mut line = proxy.line().await;
-    assert_eq!(line.write(good("one")).await.answer().await.status, 200);
+    let answer = line.write(good("one")).await.answer().await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
     line.closed().await;
     // An empty line now and then is no request either.
     let (mut line, started) = (proxy.line().await, Instant::now());
