@@ -2,9 +2,13 @@
 
 pub mod client;
 pub mod proxy;
+pub mod run;
+pub mod wire;
 
 pub use client::{Answer, Call};
 pub use proxy::{Proxy, key};
+pub use run::Run;
+pub use wire::Wire;
 
 use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Sandbox, Settings};
 
