@@ -96,9 +96,20 @@ impl Drop for Entry {
     }
 }
 
-/// Serves a connection to its end.
-pub async fn serve(stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, open: Rc<Open>) {
+/// Serves a connection to its end. It counts as open from this call on, not from the first poll: a drain between the
+/// two would not wait for it.
+pub fn serve(
+    stream: Stream,
+    proxy: Rc<Proxy>,
+    arrival: Arrival,
+    limits: Limits,
+    open: Rc<Open>,
+) -> impl Future<Output = ()> {
     let entry = open.enter(&proxy.recorder);
+    served(stream, proxy, arrival, limits, open, entry)
+}
+
+async fn served(stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, open: Rc<Open>, entry: Entry) {
     let cut_must_reset = Rc::new(Cell::new(false));
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let proxy = Rc::clone(&proxy);
@@ -112,6 +123,7 @@ pub async fn serve(stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: L
         }
     });
     let gate = Gate::new(stream, limits);
+    let mid_head = gate.mid_head();
     let mut builder = http1::Builder::new();
     // The gate has checked sizes and counts; these only keep hyper from being stricter than the configuration.
     builder.half_close(true).header_read_timeout(None).max_buf_size(limits.max_head_size.max(64 * 1024));
@@ -125,10 +137,14 @@ pub async fn serve(stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: L
             entry.listen(cx.waker());
             listening = true;
         }
-        if open.closing.get() && !told {
-            Pin::new(&mut connection).graceful_shutdown();
-            told = true;
+        let polled = Pin::new(&mut connection).poll(cx);
+        // What has arrived is answered first. A head that is still on its way gets the answer that the process is
+        // ending, instead of a connection that closes without a word.
+        if polled.is_ready() || !open.closing.get() || told || mid_head.get() {
+            return polled;
         }
+        Pin::new(&mut connection).graceful_shutdown();
+        told = true;
         Pin::new(&mut connection).poll(cx)
     })
     .await;
