@@ -3,7 +3,19 @@
 //! One binary, one file per topic. The harness looks for every key it knows in everything the process emits.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may end itself"
+)]
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 
+mod demo;
 mod harness;
+mod keys;
+mod lifecycle;
 mod main_job;
+mod observe;
+mod start;
