@@ -71,8 +71,7 @@ async fn a_request_in_flight_finishes_and_the_process_ends_with_zero() {
         proxy.signal(Signal::TERM);
         // Idle connections end at once, also one that never carried a request.
         assert!(idle.rest().await.is_empty() && used.rest().await.is_empty());
-        let refused = TcpStream::connect(proxy.address).await.err().map(|error| error.kind());
-        assert_eq!(refused, Some(ErrorKind::ConnectionRefused));
+        wait_until_closed(&proxy).await;
         assert_eq!(proxy.admin("/readyz").await.status, 503);
 
         upload.send("full").await;
@@ -109,9 +108,13 @@ async fn a_head_that_was_half_sent_when_accepting_ended_is_told_so() {
 
 /// Every core has closed its listener once nobody is let in.
 async fn wait_until_closed(proxy: &Proxy) {
-    while TcpStream::connect(proxy.address).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    let refused = loop {
+        match TcpStream::connect(proxy.address).await {
+            Ok(_) => tokio::task::yield_now().await,
+            Err(error) => break error.kind(),
+        }
+    };
+    assert_eq!(refused, ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test]
