@@ -97,10 +97,12 @@ impl Entry {
         let mut readable = pin!(timeout(idle, stream.readable()));
         std::future::poll_fn(|cx| {
             self.listen(cx.waker());
-            if self.open.closing.get() {
-                return Poll::Ready(false);
+            // A request that has arrived is answered, also at the end.
+            match readable.as_mut().poll(cx) {
+                Poll::Ready(in_time) => Poll::Ready(in_time.is_ok()),
+                Poll::Pending if self.open.closing.get() => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
             }
-            readable.as_mut().poll(cx).map(|in_time| in_time.is_ok())
         })
         .await
     }
@@ -114,10 +116,22 @@ impl Drop for Entry {
     }
 }
 
-/// Serves a connection to its end. While it waits for its next request it is parked: hyper and its buffers are gone,
-/// and ten thousand idle connections cost little more than their sockets.
-pub async fn serve(mut stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, open: Rc<Open>) {
+/// Serves a connection to its end. It counts as open from this call on, not from the first poll: a drain between the
+/// two would not wait for it.
+pub fn serve(
+    stream: Stream,
+    proxy: Rc<Proxy>,
+    arrival: Arrival,
+    limits: Limits,
+    open: &Rc<Open>,
+) -> impl Future<Output = ()> + use<> {
     let entry = open.enter(&proxy.recorder);
+    served(stream, proxy, arrival, limits, entry)
+}
+
+/// While a connection waits for its next request it is parked: hyper and its buffers are gone, and ten thousand idle
+/// connections cost little more than their sockets.
+async fn served(mut stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, entry: Entry) {
     loop {
         let (next, outcome) = match Box::pin(talk(stream, &proxy, arrival, limits, &entry)).await {
             Ok(ended) => ended,
@@ -158,6 +172,7 @@ async fn talk(
     }
     let park_after = if entry.open.count() > MANY { Duration::ZERO } else { PARK_AFTER };
     let gate = Gate::new(stream, limits, park_after);
+    let mid_head = gate.mid_head();
     let mut connection = builder.serve_connection(TokioIo::new(gate), service);
     let (mut listening, mut told) = (false, false);
     let result = std::future::poll_fn(|cx| {
@@ -165,10 +180,14 @@ async fn talk(
             entry.listen(cx.waker());
             listening = true;
         }
-        if entry.open.closing.get() && !told {
-            Pin::new(&mut connection).graceful_shutdown();
-            told = true;
+        let polled = Pin::new(&mut connection).poll(cx);
+        // What has arrived is answered first. A head that is still on its way gets the answer that the process is
+        // ending, instead of a connection that closes without a word.
+        if polled.is_ready() || !entry.open.closing.get() || told || mid_head.get() {
+            return polled;
         }
+        Pin::new(&mut connection).graceful_shutdown();
+        told = true;
         Pin::new(&mut connection).poll(cx)
     })
     .await;

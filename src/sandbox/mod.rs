@@ -130,8 +130,8 @@ pub struct Sandbox {
 /// # Errors
 /// When the address cannot be bound or the certificate cannot be made.
 pub async fn start(settings: Settings) -> io::Result<Sandbox> {
-    let listener = listen::tcp(settings.listen, 1).map_err(io::Error::other)?.pop();
-    start_on(listener.ok_or_else(|| io::Error::other("no listener"))?, settings)
+    let listener = listen::tcp(settings.listen, 1)?.pop().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    start_on(listener, settings)
 }
 
 /// The same on a listener that is bound already; `settings.listen` is not looked at.

@@ -5,8 +5,10 @@
 //! before it was written. hyper parses everything again; what it would have forgiven never reaches it. The gate also
 //! keeps the caller's deadlines, since it is the one place that knows what is being waited for.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -82,6 +84,7 @@ pub struct Gate<S> {
     write_deadline: Deadline,
     blocked_since: Option<Instant>,
     read_held: bool,
+    mid_head: Rc<Cell<bool>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
@@ -99,7 +102,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             write_deadline: Deadline::default(),
             blocked_since: None,
             read_held: false,
+            mid_head: Rc::default(),
         }
+    }
+
+    /// True while a head has begun and not ended. hyper sees nothing of such a head, and would take the connection for
+    /// an idle one.
+    pub fn mid_head(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.mid_head)
     }
 
     /// The socket, once hyper is done with it, and what is to be done with it now.
@@ -123,6 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// Gets a complete, checked head into the buffer, or finds that there will be none.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.mid_head.set(false);
         while let At::Head { .. } = self.at {
             if self.search() {
                 continue;
@@ -139,7 +150,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 ),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => ready!(self.poll_head_deadline(cx)),
+                Poll::Pending => {
+                    self.mid_head.set(!self.buffer.is_empty());
+                    ready!(self.poll_head_deadline(cx));
+                    self.mid_head.set(false);
+                }
             }
         }
         Poll::Ready(Ok(()))

@@ -4,11 +4,15 @@ pub mod client;
 pub mod line;
 pub mod origin;
 pub mod proxy;
+pub mod run;
+pub mod wire;
 
 pub use client::{Answer, Call};
 pub use line::{End, Line};
 pub use origin::Origin;
 pub use proxy::{Proxy, key};
+pub use run::Run;
+pub use wire::Wire;
 
 use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Sandbox, Settings};
 
