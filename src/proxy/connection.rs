@@ -25,8 +25,13 @@ use super::trace::Trace;
 use super::{Arrival, Proxy};
 use crate::listen::Stream;
 use crate::telemetry::metrics::Recorder;
-use crate::wire::gate::{Gate, Limits, Outcome, PARK_AFTER};
+use crate::wire::gate::{Gate, Limits, Outcome};
 use crate::wire::problem::{Code, Problem};
+
+/// How long a connection waits for its next request with hyper and all buffers before it is parked without them:
+/// building them anew costs a microsecond or two. Where many connections are open, memory counts for more.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+const MANY: usize = 256;
 
 /// How long, and how much, is still read from a caller that was told to go: closing at once would reset the
 /// connection and could take the answer away from the caller before it is read (RFC 9112 9.6).
@@ -119,7 +124,7 @@ pub async fn serve(mut stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limit
             Err(()) => return,
         };
         match outcome {
-            Outcome::Parked if entry.wait(&next, limits.idle.saturating_sub(PARK_AFTER)).await => stream = next,
+            Outcome::Parked if entry.wait(&next, limits.idle).await => stream = next,
             Outcome::Parked | Outcome::Ended => return finish(next, None, &proxy).await,
             Outcome::Refused(problem) => return finish(next, Some(problem), &proxy).await,
         }
@@ -151,7 +156,9 @@ async fn talk(
     if limits.max_headers > 100 {
         builder.max_headers(limits.max_headers);
     }
-    let mut connection = builder.serve_connection(TokioIo::new(Gate::new(stream, limits)), service);
+    let park_after = if entry.open.count() > MANY { Duration::ZERO } else { PARK_AFTER };
+    let gate = Gate::new(stream, limits, park_after);
+    let mut connection = builder.serve_connection(TokioIo::new(gate), service);
     let (mut listening, mut told) = (false, false);
     let result = std::future::poll_fn(|cx| {
         if !listening {

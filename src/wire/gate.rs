@@ -23,9 +23,6 @@ use super::problem::{Code, Problem};
 /// First read of a connection, in bytes: most heads fit.
 const READ: usize = 4 * 1024;
 
-/// How long a connection waits for its next request with all its buffers; then it is parked without them.
-pub const PARK_AFTER: Duration = Duration::from_secs(1);
-
 /// What a caller is held to.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -64,7 +61,7 @@ enum At {
 pub enum Outcome {
     /// The caller closed, was idle for too long, or broke off.
     Ended,
-    /// Nothing was in flight for [`PARK_AFTER`]: the caller is still there, and so is its connection.
+    /// Nothing was in flight for the time given: the caller is still there, and so is its connection.
     Parked,
     /// A head did not pass; the caller is to be told.
     Refused(Problem),
@@ -76,6 +73,7 @@ const NEXT_HEAD: At = At::Head { searched: 0, line_start: 0, since: None };
 pub struct Gate<S> {
     inner: Take<S>,
     limits: Limits,
+    park_after: Duration,
     buffer: BytesMut,
     at: At,
     outcome: Outcome,
@@ -87,11 +85,12 @@ pub struct Gate<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
-    /// A gate before a fresh connection.
-    pub fn new(stream: S, limits: Limits) -> Self {
+    /// A gate before a connection that waits for a request; after `park_after` it waits without hyper.
+    pub fn new(stream: S, limits: Limits, park_after: Duration) -> Self {
         Self {
             inner: stream.take(u64::MAX),
             limits,
+            park_after,
             buffer: BytesMut::new(),
             at: NEXT_HEAD,
             outcome: Outcome::Ended,
@@ -151,8 +150,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         let now = Instant::now();
         if self.buffer.is_empty() {
             let waiting = *self.waiting_since.get_or_insert(now);
-            let limit = self.limits.idle.min(PARK_AFTER);
-            if self.read_deadline.passed(waiting + limit, cx) {
+            let limit = self.limits.idle.min(self.park_after);
+            if limit.is_zero() || self.read_deadline.passed(waiting + limit, cx) {
                 if limit < self.limits.idle {
                     self.outcome = Outcome::Parked;
                 }
