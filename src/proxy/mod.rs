@@ -22,6 +22,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use self::authorize::Policy;
@@ -35,6 +36,7 @@ use crate::keys::KeyReader;
 use crate::phase::{Phase, PhaseCell};
 use crate::telemetry::RequestIds;
 use crate::telemetry::metrics::Recorder;
+use crate::wire::body::Stage;
 
 /// Everything a core needs to serve requests. Nothing in it is shared with another core but the key set, which is
 /// swapped whole, and the process's phase.
@@ -70,11 +72,18 @@ impl Proxy {
     /// Answers one request; there is always an answer.
     pub async fn serve(&self, request: Request<Incoming>, arrival: Arrival) -> Response<Download> {
         let mut trace = Trace::start(Rc::clone(&self.recorder), self.ids.next(), &request);
+        let has_body = !request.body().is_end_stream();
         let result = self.forward(request, arrival, &mut trace).await;
         let afterwards = if self.phase.get() >= Phase::Draining { Afterwards::Close } else { Afterwards::KeepAlive };
         match result {
             Ok(sanitized) => respond::answer(sanitized, trace, self.timeouts.idle, afterwards),
-            Err(error) => respond::failure(&error, trace, afterwards),
+            Err(error) => {
+                // Nobody is going to read the rest of the body, and what a caller sends after `Expect` and a refusal
+                // may be the body or the next request (RFC 9110 10.1.1): the connection ends, and the answer says so.
+                let whole =
+                    !has_body || trace.exchange().progress.as_ref().is_some_and(|body| body.stage() == Stage::Done);
+                respond::failure(&error, trace, if whole { afterwards } else { Afterwards::Close })
+            }
         }
     }
 

@@ -42,8 +42,8 @@ pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards
     trace.leaks(Leak::Header, leaks);
     trace.answered(status, None, &headers);
     let id = trace.id();
-    let download =
-        Download { source: Source::Upstream { body, lease: Some(lease), masked: 0, idle: Idle::new(idle) }, trace };
+    let source = Source::Upstream { body, lease: Some(lease), masked: 0, idle: Idle::new(idle) };
+    let download = Download { source, trace, ending: None };
     let mut response = Response::new(download);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -71,7 +71,7 @@ pub fn failure(error: &ProxyError, mut trace: Trace, afterwards: Afterwards) -> 
     let own = problem.response();
     trace.answered(own.status(), Some(problem.code), own.headers());
     let id = trace.id();
-    let mut response = own.map(|body| Download { source: Source::Own(body), trace });
+    let mut response = own.map(|body| Download { source: Source::Own(body), trace, ending: None });
     finish(&mut response, id.header_value(), afterwards);
     response
 }
@@ -105,6 +105,9 @@ impl std::fmt::Display for Sources<'_> {
 pub struct Download {
     source: Source,
     trace: Trace,
+    /// Why the body ends early, once that is known. It is said one poll later: hyper drops what it has not written
+    /// yet, head included, when a body fails, and writes it out when a body has nothing to give.
+    ending: Option<Cut>,
 }
 
 enum Source {
@@ -140,22 +143,24 @@ impl Download {
         self.trace.complete();
     }
 
-    fn cut(&mut self, cut: &Cut) {
-        let code = match cut {
+    fn cut(&mut self, cut: Cut, cx: &mut Context<'_>) {
+        let code = match &cut {
             Cut::Broken(_) => Code::UpstreamReset,
             Cut::Stalled => Code::UpstreamTimeout,
             Cut::Refused(_) => Code::UpstreamInvalid,
         };
-        if let Cut::Refused(Refusal::Leak) = cut {
+        if let Cut::Refused(Refusal::Leak) = &cut {
             self.trace.leaks(Leak::Coded, 1);
         }
         tracing::warn!(
             request_id = self.trace.id().as_str(),
             code = code.as_str(),
-            cause = std::error::Error::source(cut).map(|source| Sources(source).to_string()),
+            cause = std::error::Error::source(&cut).map(|source| Sources(source).to_string()),
             "{cut}"
         );
         self.trace.cut(code);
+        self.ending = Some(cut);
+        cx.waker().wake_by_ref();
     }
 }
 
@@ -165,6 +170,9 @@ impl Body for Download {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = self.get_mut();
+        if let Some(cut) = this.ending.take() {
+            return Poll::Ready(Some(Err(cut)));
+        }
         let polled = match &mut this.source {
             Source::Own(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -195,8 +203,8 @@ impl Body for Download {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Poll::Ready(Some(Err(cut))) => {
-                this.cut(&cut);
-                Poll::Ready(Some(Err(cut)))
+                this.cut(cut, cx);
+                Poll::Pending
             }
             Poll::Ready(None) => {
                 this.end();

@@ -91,9 +91,7 @@ fn forwarded_headers(headers: HeaderMap) -> HeaderMap {
         let Some(name) = &name else { continue };
         if stays(name) && !nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes())) {
             if *name == ACCEPT_ENCODING {
-                if let Some(value) = inspectable(value) {
-                    kept.append(ACCEPT_ENCODING, value);
-                }
+                kept.append(ACCEPT_ENCODING, inspectable(value));
             } else {
                 kept.append(name.clone(), value);
             }
@@ -153,8 +151,9 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// `Accept-Encoding` byte for byte when every coding in it can be inspected on the way back; otherwise only those
-/// members that can. zstd goes too: its decoder shows its output too late to inspect a stream as it passes.
-fn inspectable(value: HeaderValue) -> Option<HeaderValue> {
+/// members that can. zstd goes too: its decoder shows its output too late to inspect a stream as it passes. Where none
+/// is left, `identity` stands for it: without the field, any coding would do (RFC 9110 12.5.3).
+fn inspectable(value: HeaderValue) -> HeaderValue {
     let can = |member: &&[u8]| {
         let name = member.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         name.eq_ignore_ascii_case(b"identity") || Coding::parse(name).is_some_and(|coding| coding != Coding::Zstd)
@@ -162,9 +161,10 @@ fn inspectable(value: HeaderValue) -> Option<HeaderValue> {
     let members: Vec<&[u8]> = value.as_bytes().split(|byte| *byte == b',').collect();
     let kept: Vec<&[u8]> = members.iter().filter(|member| can(member)).copied().collect();
     if kept.len() == members.len() {
-        return Some(value);
+        return value;
     }
-    HeaderValue::from_bytes(kept.join(&b","[..]).trim_ascii()).ok().filter(|value| !value.is_empty())
+    let kept = HeaderValue::from_bytes(kept.join(&b","[..]).trim_ascii()).ok().filter(|value| !value.is_empty());
+    kept.unwrap_or(HeaderValue::from_static("identity"))
 }
 
 #[cfg(test)]
@@ -238,12 +238,11 @@ mod tests {
 
     #[test]
     fn only_codings_that_can_be_inspected_are_asked_for() {
-        let asked = |value: &str| {
-            inspectable(HeaderValue::try_from(value).unwrap()).map(|value| value.to_str().unwrap().to_owned())
-        };
-        assert_eq!(asked("gzip,deflate;q=0.5,  br").as_deref(), Some("gzip,deflate;q=0.5,  br"));
-        assert_eq!(asked("gzip, zstd, br, dcb").as_deref(), Some("gzip, br"));
-        assert_eq!(asked("*"), None);
-        assert_eq!(asked("zstd"), None);
+        let asked = |value: &str| inspectable(HeaderValue::try_from(value).unwrap()).to_str().unwrap().to_owned();
+        assert_eq!(asked("gzip,deflate;q=0.5,  br"), "gzip,deflate;q=0.5,  br");
+        assert_eq!(asked("gzip, zstd, br, dcb"), "gzip, br");
+        for nothing in ["*", "zstd", ""] {
+            assert_eq!(asked(nothing), "identity");
+        }
     }
 }

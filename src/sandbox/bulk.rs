@@ -2,7 +2,7 @@
 //!
 //! | path | switches |
 //! |---|---|
-//! | `/sandbox/download` | `bytes=N` up to 1 TiB; `chunked=1` does not announce the length; `coding=` as the echo has them, then up to 64 MiB |
+//! | `/sandbox/download` | `bytes=N` up to 1 TiB; `chunked=1` does not announce the length; `coding=` as in [`echo`](super::echo), up to 64 MiB |
 //! | `/sandbox/upload` | any method; answers `{"success":true,"bytes":N,"crc32":"…"}` once all has arrived. `gap_ms=` pauses after every frame read; `answer_after=N` answers without reading further; `hang_after=N` stops reading and never answers |
 //!
 //! A download's content is a fixed pattern of printable text without a key in it: [`pattern`].
@@ -16,7 +16,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::json;
 
-use super::body::{Body, Step, json};
+use super::body::{Body, Step, json, typed};
 use super::coding;
 use super::query::Pairs;
 
@@ -26,8 +26,9 @@ const FRAME: usize = 64 * 1024;
 /// The longest download.
 const MOST: u64 = 1 << 40;
 
-/// The longest coded one, which is made before it is sent.
-const CODED_MOST: u64 = 64 << 20;
+/// The longest coded one, which is made in memory, and the pieces it is sent in.
+const MOST_CODED: u64 = 64 << 20;
+const PIECE: usize = 1000;
 
 /// The first `bytes` bytes of every download, in frames; `bytes` is cut to 1 TiB.
 pub fn pattern(bytes: u64) -> impl Iterator<Item = Bytes> + Send {
@@ -44,22 +45,27 @@ pub fn pattern(bytes: u64) -> impl Iterator<Item = Bytes> + Send {
 
 pub(super) fn download(query: &Pairs) -> Response<Body> {
     let bytes = query.number("bytes").unwrap_or(0_u64).min(MOST);
-    let coding = query.get("coding").and_then(|coding| {
-        let plain: Vec<u8> = pattern(bytes.min(CODED_MOST)).flatten().collect();
-        coding::encode(coding, &plain)
-    });
-    let (bytes, body) = match &coding {
-        Some((_, coded)) => {
-            let frames: Vec<Bytes> = coded.chunks(FRAME).map(Bytes::copy_from_slice).collect();
-            (coded.len() as u64, Body::script(frames.into_iter().map(Step::Data)))
-        }
-        None => (bytes, Body::script(pattern(bytes).map(Step::Data))),
-    };
-    let mut answer = Response::new(if query.flag("chunked") { body } else { body.length(bytes) });
-    if let Some((name, _)) = coding {
-        answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(name));
+    if let Some(name) = query.get("coding") {
+        return coded(query, name, bytes.min(MOST_CODED));
     }
+    let body = Body::script(pattern(bytes).map(Step::Data));
+    let mut answer = Response::new(if query.flag("chunked") { body } else { body.length(bytes) });
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    answer
+}
+
+/// The same, coded in one piece and sent in many.
+fn coded(query: &Pairs, name: &str, bytes: u64) -> Response<Body> {
+    let plain: Vec<u8> = pattern(bytes).flatten().collect();
+    let Some((coding, coded)) = coding::encode(name, &plain) else {
+        return typed(StatusCode::BAD_REQUEST, "text/plain", "unknown coding\n");
+    };
+    let (length, coded) = (coded.len(), Bytes::from(coded));
+    let pieces = (0..length).step_by(PIECE).map(move |at| Step::Data(coded.slice(at..length.min(at + PIECE))));
+    let body = Body::script(pieces);
+    let mut answer = Response::new(if query.flag("chunked") { body } else { body.length(length as u64) });
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
     answer
 }
 

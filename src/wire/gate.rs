@@ -137,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                     )
                     .closing(),
                 ),
-                Poll::Ready(Ok(_)) => self.waiting_since = None,
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => ready!(self.poll_head_deadline(cx)),
             }
@@ -177,10 +177,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// Looks for the end of a head in what is buffered; true when that decided something.
     fn search(&mut self) -> bool {
-        let At::Head { searched, line_start, .. } = &mut self.at else { return false };
+        let At::Head { searched, line_start, since } = &mut self.at else { return false };
         if *searched == 0 && self.buffer.starts_with(b"\r\n") {
             // RFC 9112 2.2: an empty line before a request line is ignored; some clients end bodies with one.
+            // It is no head that has begun, so the idle limit goes on counting: empty lines keep nothing open.
             self.buffer.advance(2);
+            *since = None;
         }
         while let Some(found) = memchr(b'\n', &self.buffer[*searched..]) {
             let lf = *searched + found;

@@ -6,5 +6,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may end itself")]
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 
+mod authorize;
 mod harness;
+mod identify;
 mod main_job;
+mod rewrite;
+mod sanitize;
+mod stream;
+mod wire;

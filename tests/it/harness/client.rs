@@ -132,6 +132,28 @@ impl Answer {
         code
     }
 
+    /// Asserts that the answer is our own refusal with this code, its status in the table of codes, and a sentence.
+    pub fn assert_refused(&self, code: &str) {
+        assert_eq!(self.code(), code, "{}", self.text());
+        let status = match code {
+            "property_missing" | "property_invalid" | "property_conflict" | "path_invalid" | "request_invalid" => 400,
+            "caller_unknown" => 401,
+            "caller_refused" | "property_unknown" | "path_refused" => 403,
+            "method_refused" => 405,
+            "key_rejected" => 424,
+            "budget_exhausted" => 429,
+            "headers_too_large" => 431,
+            "upgrade_unsupported" => 501,
+            "upstream_unreachable" | "upstream_tls" | "upstream_reset" | "upstream_invalid" => 502,
+            "draining" | "overloaded" => 503,
+            "upstream_timeout" => 504,
+            other => panic!("{other} is not in the table"),
+        };
+        assert_eq!(self.status, status, "{code}");
+        let detail = self.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.len() > 30 && detail.ends_with('.') && !detail.contains("  "), "{detail}");
+    }
+
     pub fn assert_clean(&self, secrets: &[String]) {
         for (name, value) in &self.headers {
             assert_clean(&format!("the header {name}"), value.as_bytes(), secrets);
