@@ -165,6 +165,30 @@ async fn a_body_that_nobody_can_inspect_is_refused_or_cut() {
 }
 
 #[tokio::test]
+async fn an_answer_that_breaks_off_arrives_as_far_as_it_came_and_is_visibly_cut() {
+    let origin = Origin::start().await;
+    let proxy = origin.proxy().await;
+    for (head, body, shown) in [
+        ("Content-Length: 10", "", ""),
+        ("Content-Length: 10", "abc", "abc"),
+        ("Content-Length: 60", "abc cbat_secret", "abc cbat_******"),
+        ("Transfer-Encoding: chunked", "", ""),
+        ("Transfer-Encoding: chunked", "3\r\nabc\r\n", "abc"),
+        ("Transfer-Encoding: chunked", "3\r\nabc\r\nx\r\n", "abc"),
+        ("Transfer-Encoding: chunked", "3\r\nabc\r\n0\r\n", "abc"),
+    ] {
+        for method in ["GET", "POST"] {
+            origin.answer(format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{head}\r\n\r\n{body}"));
+            let (answer, line) = ask(&proxy, &format!("{method} / HTTP/1.1")).await;
+            assert_eq!((answer.status.as_u16(), line.end), (200, End::Cut), "{head} {body:?}");
+            assert_eq!(answer.text(), shown, "{head} {body:?}");
+        }
+    }
+    // Each was asked for once: what has begun to be answered is not asked again.
+    assert_eq!(origin.requests().len(), 14);
+}
+
+#[tokio::test]
 async fn status_and_body_of_cloudbeds_are_unchanged() {
     for protocols in EITHER {
         let scene = scene(protocols).await;
