@@ -181,6 +181,15 @@ impl Stream {
         }
     }
 
+    /// Waits until there is something to read, or the end of the stream.
+    pub async fn readable(&self) {
+        // An error shows again when the stream is read.
+        let _ = match self {
+            Self::Tcp(stream) => stream.readable().await,
+            Self::Unix(stream) => stream.readable().await,
+        };
+    }
+
     /// Makes the end of this connection a reset instead of an orderly close, so that a cut answer cannot be mistaken
     /// for a complete one where the end of the connection is the end of the message (HTTP/1.0).
     pub fn end_with_reset(&self) {

@@ -180,10 +180,8 @@ impl Door {
         let proxy = Rc::clone(&self.proxy);
         let place = Place::take(&self.everywhere);
         if place.number > self.max_connections {
-            spawn_local(async move {
-                connection::refuse(stream, proxy).await;
-                drop(place);
-            });
+            // Its place is free again at once: a flood of refused connections must not keep a good one out.
+            spawn_local(connection::refuse(stream, proxy));
             return;
         }
         let arrival = Arrival { identify: self.identify, local: stream.local_address() };

@@ -104,6 +104,6 @@ impl Proxy {
         let outbound = rewrite::for_cloudbeds(credentialed, &self.routes);
         let origin = Arc::clone(&outbound.origin);
         let answer = self.upstream.send(outbound, trace.exchange()).await?;
-        sanitize::answer(answer, &origin)
+        sanitize::answer(answer, &origin, self.timeouts.idle).await
     }
 }

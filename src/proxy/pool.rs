@@ -150,17 +150,31 @@ impl Pool {
     /// [`ProxyError::Dial`] when none is at hand and none can be made.
     pub async fn lease(self: &Rc<Self>, origin: &Arc<Origin>, need: Need) -> Result<Lease, ProxyError> {
         let host = self.host(origin);
+        match self.at_hand(&host, need) {
+            Some(lease) => Ok(lease),
+            // In a box: the handshake's state is large, and every request would carry room for it.
+            None => Box::pin(self.made_for(&host, need)).await,
+        }
+    }
+
+    fn at_hand(&self, host: &Rc<Host>, need: Need) -> Option<Lease> {
+        let lease = host.shared(need, self.settings).or_else(|| host.idle(need, self.settings))?;
+        if lease.reused {
+            self.recorder.upstream_reused();
+        }
+        Some(lease)
+    }
+
+    async fn made_for(self: &Rc<Self>, host: &Rc<Host>, need: Need) -> Result<Lease, ProxyError> {
         loop {
-            if let Some(lease) = host.shared(need, self.settings).or_else(|| host.idle(need, self.settings)) {
-                if lease.reused {
-                    self.recorder.upstream_reused();
-                }
-                return Ok(lease);
-            }
             if host.protocol.get() == Some(Protocol::Http1) {
-                self.dial(&host).await?;
+                self.dial(host).await?;
             } else {
-                self.dial_for_all(&host).await?;
+                self.dial_for_all(host).await?;
+            }
+            // Another request may have taken it meanwhile.
+            if let Some(lease) = self.at_hand(host, need) {
+                return Ok(lease);
             }
         }
     }
@@ -398,10 +412,10 @@ impl Lease {
 
     /// Makes the connection available again; to be called once the answer's body has been read to its end.
     pub fn give_back(self) {
-        if let Carrier::Http1(connection, host) = self.carrier {
-            if !connection.sender.is_closed() {
-                host.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
-            }
+        if let Carrier::Http1(connection, host) = self.carrier
+            && !connection.sender.is_closed()
+        {
+            host.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONNECTION;
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ use super::trace::Trace;
 use crate::telemetry::metrics::Leak;
 use crate::wire::deadline::Deadline;
 use crate::wire::inspect::Refusal;
-use crate::wire::problem::{Code, Problem};
+use crate::wire::problem::Code;
 
 /// Our name for the request; Cloudbeds' own `X-Request-Id` passes beside it.
 pub const X_PROXY_REQUEST_ID: HeaderName = HeaderName::from_static("x-proxy-request-id");
@@ -42,8 +42,8 @@ pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards
     trace.leaks(Leak::Header, leaks);
     trace.answered(status, None, &headers);
     let id = trace.id();
-    let source = Source::Upstream { body, lease: Some(lease), masked: 0 };
-    let download = Download { source, trace, idle: Idle::new(idle), ending: None };
+    let source = Source::Upstream { body, lease: Some(lease), masked: 0, idle: Idle::new(idle) };
+    let download = Download { source, trace, ending: None };
     let mut response = Response::new(download);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -53,19 +53,25 @@ pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards
 
 /// A failure of our own.
 #[must_use]
-pub fn failure(error: &ProxyError, trace: Trace, afterwards: Afterwards) -> Response<Download> {
-    log(error, &trace);
-    problem(&error.problem(), trace, afterwards)
-}
-
-/// The same for a failure that has no error behind it.
-#[must_use]
-pub fn problem(problem: &Problem, mut trace: Trace, afterwards: Afterwards) -> Response<Download> {
+pub fn failure(error: &ProxyError, mut trace: Trace, afterwards: Afterwards) -> Response<Download> {
+    if let ProxyError::UpstreamRefused(Refusal::Leak) = error {
+        trace.leaks(Leak::Coded, 1);
+    }
+    let problem = error.problem();
+    // The cause goes to the operator; the caller gets fixed words. What a caller did wrong is in the access line.
+    if matches!(problem.code.status(), StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) {
+        let source = std::error::Error::source(error).map(Sources);
+        tracing::warn!(
+            request_id = trace.id().as_str(),
+            code = problem.code.as_str(),
+            cause = source.map(tracing::field::display),
+            "{error}"
+        );
+    }
     let own = problem.response();
     trace.answered(own.status(), Some(problem.code), own.headers());
     let id = trace.id();
-    let idle = Idle::new(Duration::MAX);
-    let mut response = own.map(|body| Download { source: Source::Own(body), trace, idle, ending: None });
+    let mut response = own.map(|body| Download { source: Source::Own(body), trace, ending: None });
     finish(&mut response, id.header_value(), afterwards);
     response
 }
@@ -75,20 +81,6 @@ fn finish(response: &mut Response<Download>, id: HeaderValue, afterwards: Afterw
     headers.insert(X_PROXY_REQUEST_ID, id);
     if afterwards == Afterwards::Close {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-}
-
-/// The cause goes to the operator; the caller gets fixed words. What a caller did wrong is in the access line already.
-fn log(error: &ProxyError, trace: &Trace) {
-    let code = error.problem().code;
-    if code.status().is_server_error() && code != Code::Draining {
-        let source = std::error::Error::source(error).map(Sources);
-        tracing::warn!(
-            request_id = trace.id().as_str(),
-            code = code.as_str(),
-            cause = source.map(tracing::field::display),
-            "{error}"
-        );
     }
 }
 
@@ -113,7 +105,6 @@ impl std::fmt::Display for Sources<'_> {
 pub struct Download {
     source: Source,
     trace: Trace,
-    idle: Idle,
     /// Why the body ends early, once that is known. It is said one poll later: hyper drops what it has not written
     /// yet, head included, when a body fails, and writes it out when a body has nothing to give.
     ending: Option<Cut>,
@@ -121,7 +112,7 @@ pub struct Download {
 
 enum Source {
     Own(Bytes),
-    Upstream { body: Clean, lease: Option<Lease>, masked: u32 },
+    Upstream { body: Clean, lease: Option<Lease>, masked: u32, idle: Idle },
 }
 
 /// The limit between two bytes.
@@ -144,10 +135,10 @@ impl Idle {
 
 impl Download {
     fn end(&mut self) {
-        if let Source::Upstream { lease, .. } = &mut self.source {
-            if let Some(lease) = lease.take() {
-                lease.give_back();
-            }
+        if let Source::Upstream { lease, .. } = &mut self.source
+            && let Some(lease) = lease.take()
+        {
+            lease.give_back();
         }
         self.trace.complete();
     }
@@ -187,17 +178,23 @@ impl Body for Download {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)))
             }
-            Source::Upstream { body, masked, .. } => {
+            Source::Upstream { body, masked, idle, .. } => {
                 let polled = body.poll_chunk(cx);
                 let found = body.masked();
                 this.trace.leaks(Leak::Body, found - *masked);
                 *masked = found;
-                polled
+                match polled {
+                    Poll::Pending if idle.passed(cx) => Poll::Ready(Some(Err(Cut::Stalled))),
+                    Poll::Pending => Poll::Pending,
+                    ready => {
+                        idle.since = None;
+                        ready
+                    }
+                }
             }
         };
         match polled {
             Poll::Ready(Some(Ok(bytes))) => {
-                this.idle.since = None;
                 this.trace.sent(bytes.len());
                 // hyper does not poll for an end that is already visible.
                 if this.is_end_stream() {
@@ -212,10 +209,6 @@ impl Body for Download {
             Poll::Ready(None) => {
                 this.end();
                 Poll::Ready(None)
-            }
-            Poll::Pending if this.idle.passed(cx) => {
-                this.cut(Cut::Stalled, cx);
-                Poll::Pending
             }
             Poll::Pending => Poll::Pending,
         }

@@ -56,15 +56,27 @@ enum At {
     End,
 }
 
+/// Why hyper sees the end of the stream, or will when it comes.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The caller closed, was idle for too long, or broke off.
+    Ended,
+    /// Nothing was in flight for the time given: the caller is still there, and so is its connection.
+    Parked,
+    /// A head did not pass; the caller is to be told.
+    Refused(Problem),
+}
+
 const NEXT_HEAD: At = At::Head { searched: 0, line_start: 0, since: None };
 
 /// The stream hyper serves.
 pub struct Gate<S> {
     inner: Take<S>,
     limits: Limits,
+    park_after: Duration,
     buffer: BytesMut,
     at: At,
-    refusal: Option<Problem>,
+    outcome: Outcome,
     read_deadline: Deadline,
     waiting_since: Option<Instant>,
     write_deadline: Deadline,
@@ -73,14 +85,15 @@ pub struct Gate<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
-    /// A gate before a fresh connection.
-    pub fn new(stream: S, limits: Limits) -> Self {
+    /// A gate before a connection that waits for a request; after `park_after` it waits without hyper.
+    pub fn new(stream: S, limits: Limits, park_after: Duration) -> Self {
         Self {
             inner: stream.take(u64::MAX),
             limits,
+            park_after,
             buffer: BytesMut::new(),
             at: NEXT_HEAD,
-            refusal: None,
+            outcome: Outcome::Ended,
             read_deadline: Deadline::default(),
             waiting_since: None,
             write_deadline: Deadline::default(),
@@ -89,13 +102,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
     }
 
-    /// The socket, once hyper is done with it, and the refusal that is still to be answered.
-    pub fn into_parts(self) -> (S, Option<Problem>) {
-        (self.inner.into_inner(), self.refusal)
+    /// The socket, once hyper is done with it, and what is to be done with it now.
+    pub fn into_parts(self) -> (S, Outcome) {
+        (self.inner.into_inner(), self.outcome)
     }
 
     fn refuse(&mut self, problem: Problem) {
-        self.refusal = Some(problem);
+        self.outcome = Outcome::Refused(problem);
         self.at = At::End;
         self.buffer = BytesMut::new();
     }
@@ -137,7 +150,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         let now = Instant::now();
         if self.buffer.is_empty() {
             let waiting = *self.waiting_since.get_or_insert(now);
-            if self.read_deadline.passed(waiting + self.limits.idle, cx) {
+            let limit = self.limits.idle.min(self.park_after);
+            if limit.is_zero() || self.read_deadline.passed(waiting + limit, cx) {
+                if limit < self.limits.idle {
+                    self.outcome = Outcome::Parked;
+                }
                 self.at = At::End;
                 return Poll::Ready(());
             }

@@ -3,6 +3,7 @@
 //! One binary, one file per topic. The harness looks for every key it knows in everything the process emits.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may end itself")]
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 
 mod authorize;

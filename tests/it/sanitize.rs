@@ -90,10 +90,16 @@ async fn a_key_in_a_coded_body_ends_the_stream_before_it_leaves() {
             for switches in ["", "&chunk=1", "&chunk=7", "&pad=200000&chunk=1000"] {
                 let target = format!("/sandbox/echo?coding={coding}{switches}");
                 let (answer, line) = get(&scene.proxy, &target).await;
+                leaks += 1.0;
+                // What is in the first bytes is found before the head is shown; later only a cut is left.
+                if answer.status == 502 {
+                    answer.assert_refused("upstream_invalid");
+                    continue;
+                }
+                assert!(!switches.is_empty(), "{target}: the whole body came at once");
                 assert_eq!((answer.status.as_u16(), line.end), (200, End::Cut), "{target}");
                 let name = if coding == "raw-deflate" { "deflate" } else { coding };
                 assert_eq!(answer.header("content-encoding"), Some(name));
-                leaks += 1.0;
             }
         }
         assert!((scene.proxy.metric("leaks_stopped_total{where=\"coded\"}").await - leaks).abs() < 0.5);
@@ -152,7 +158,7 @@ async fn a_body_that_nobody_can_inspect_is_refused_or_cut() {
     }
     for coding in ["gzip", "br", "deflate", "zstd"] {
         answer("200 OK", &format!("Content-Encoding: {coding}\r\n"));
-        assert_eq!(get(&proxy, "/").await.1.end, End::Cut, "{coding}");
+        get(&proxy, "/").await.0.assert_refused("upstream_invalid");
     }
     for lines in ["", "Content-Encoding: identity\r\n", "Content-Encoding:\r\n", "Content-Encoding: Identity, \r\n"] {
         answer("200 OK", lines);
