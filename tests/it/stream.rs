@@ -246,5 +246,7 @@ async fn an_answer_that_comes_before_the_upload_has_ended_arrives() {
         let answer = line.answer().await;
         assert_eq!(answer.status, 200, "{protocols:?}: {}", answer.text());
         assert_eq!(answer.json()["success"], true);
+        assert_eq!(answer.header("connection"), Some("close"), "the rest is not read");
+        line.closed().await;
     }
 }
