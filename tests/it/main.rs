@@ -7,6 +7,7 @@
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 
 mod authorize;
+mod coded;
 mod harness;
 mod identify;
 mod main_job;
