@@ -75,15 +75,13 @@ impl Proxy {
         let has_body = !request.body().is_end_stream();
         let result = self.forward(request, arrival, &mut trace).await;
         let afterwards = if self.phase.get() >= Phase::Draining { Afterwards::Close } else { Afterwards::KeepAlive };
+        // Where the answer comes before the whole body, nobody is going to read the rest; and what a caller sends after
+        // `Expect` and a refusal may be the body or the next request (RFC 9110 10.1.1). The connection ends, so say so.
+        let whole = !has_body || trace.exchange().progress.as_ref().is_some_and(|body| body.stage() == Stage::Done);
+        let afterwards = if whole { afterwards } else { Afterwards::Close };
         match result {
             Ok(sanitized) => respond::answer(sanitized, trace, self.timeouts.idle, afterwards),
-            Err(error) => {
-                // Nobody is going to read the rest of the body, and what a caller sends after `Expect` and a refusal
-                // may be the body or the next request (RFC 9110 10.1.1): the connection ends, and the answer says so.
-                let whole =
-                    !has_body || trace.exchange().progress.as_ref().is_some_and(|body| body.stage() == Stage::Done);
-                respond::failure(&error, trace, if whole { afterwards } else { Afterwards::Close })
-            }
+            Err(error) => respond::failure(&error, trace, afterwards),
         }
     }
 

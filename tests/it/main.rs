@@ -13,6 +13,7 @@
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 
 mod authorize;
+mod coded;
 mod demo;
 mod harness;
 mod identify;

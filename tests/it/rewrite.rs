@@ -74,6 +74,39 @@ async fn no_credential_of_the_caller_travels_in_any_spelling() {
 }
 
 #[tokio::test]
+async fn a_real_key_that_the_caller_sends_shows_nowhere() {
+    // As an application does whose old configuration is still in place. The harness searches log, pages and answers.
+    for protocols in EITHER {
+        let scene = scene(protocols).await;
+        let key = &scene.hotels[1].key;
+        let lines = format!(
+            "Authorization: Bearer {key}\r\nX-Api-Key: {key}\r\nCookie: {key}\r\nX-Custom: {key}\r\nX-{key}: a\r\n\
+             Referer: https://a.test/?key={key}\r\nContent-Length: {}\r\n",
+            key.len()
+        );
+        let (seen, answer) = scene.sees(&format!("POST /sandbox/echo?access_token={key} HTTP/1.1"), &lines, key).await;
+        assert_eq!(answer.status, 200);
+        assert!(seen.header("x-api-key").is_empty() && seen.header("cookie").is_empty());
+        let (_, answer) = scene.sees(&format!("GET /{key}/{key}?{key} HTTP/1.1"), "", "").await;
+        assert_eq!(answer.status, 404);
+        for bad in [
+            format!("GET /{key} HTTP/1.1\nHost: a\n\n"),
+            format!("{key} / HTTP/1.1\r\nHost: a\r\n\r\n"),
+            format!("GET /{key}/../x?{key} HTTP/1.1\r\nHost: a\r\nX-Property-Id: 1001\r\n\r\n"),
+            format!("GET http://{key}:{key}@evil/{key} HTTP/1.1\r\nHost: {key}\r\nX-Property-Id: 1001\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\nHost: a\r\nX-Property-Id: {key}\r\n\r\n"),
+            format!("GET /{key} HTTP/1.1\r\nHost: a\r\nContent-Length: {key}\r\n\r\n"),
+            format!("GET /?propertyID={key} HTTP/1.1\r\nHost: a\r\nX-Property-Id: 1001\r\n\r\n"),
+        ] {
+            let answer = scene.proxy.line().await.write(bad).await.answer().await;
+            assert_eq!(answer.status, 400);
+        }
+        scene.proxy.admin("/metrics").await;
+        scene.proxy.wait_for_access(|line| line["status"] == 404).await;
+    }
+}
+
+#[tokio::test]
 async fn what_belongs_to_one_hop_or_is_nominated_stays_behind() {
     for protocols in EITHER {
         let scene = scene(protocols).await;

@@ -221,3 +221,32 @@ async fn a_caller_that_has_closed_its_side_still_gets_its_answers() {
         line.closed().await;
     }
 }
+
+#[tokio::test]
+async fn an_upload_that_cannot_be_forwarded_is_not_asked_for() {
+    let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
+    let proxy = Proxy::to(&cloudbeds, &hotels).start().await;
+    cloudbeds.stop().await;
+    let mut line = proxy.line().await;
+    line.write(format!("{POST}Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")).await;
+    let answer = line.answer().await;
+    answer.assert_refused("upstream_unreachable");
+    assert_eq!(answer.header("connection"), Some("close"));
+    line.closed().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_upload_has_ended_arrives() {
+    for protocols in EITHER {
+        let (_cloudbeds, proxy) = scene(protocols).await;
+        let mut line = proxy.line().await;
+        let head = "POST /sandbox/upload?answer_after=1000 HTTP/1.1\r\nHost: a\r\nX-Property-Id: 1001\r\n";
+        line.write(format!("{head}Content-Length: 100000\r\n\r\n")).await;
+        line.write([b'x'; 2000]).await;
+        let answer = line.answer().await;
+        assert_eq!(answer.status, 200, "{protocols:?}: {}", answer.text());
+        assert_eq!(answer.json()["success"], true);
+        assert_eq!(answer.header("connection"), Some("close"), "the rest is not read");
+        line.closed().await;
+    }
+}
