@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -120,6 +120,9 @@ pub fn unix(path: &Path, cores: usize) -> Result<(Vec<std::os::unix::net::UnixLi
     }
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(fail)?;
     let file = SocketFile { path: path.to_owned(), identity: identity(path) };
+    // Applications run as users of their own. Who may connect is decided by the directory's permissions, as with every
+    // daemon's socket; a loopback port would ask for less.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(fail)?;
     listener.set_nonblocking(true).map_err(fail)?;
     let mut listeners = Vec::with_capacity(cores);
     for _ in 1..cores {

@@ -13,13 +13,13 @@ use crate::telemetry::{self, LogSettings, Output};
 
 pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     let config = load(path)?;
-    // Before any key is read.
-    let warnings = process::harden().into_iter().chain(process::raise_open_files()).collect::<Vec<_>>();
+    // The log first: a hardened process may no longer open /dev/stdout by its path.
     let log = telemetry::init(&log_settings(&config)).map_err(|error| {
         let hint = "check the option `log`, and the variable RUST_LOG if it is set";
         Failure::Configuration(vec![Fault::new("log", error.to_string(), hint)])
     })?;
-    for warning in warnings {
+    // Before any key is read.
+    for warning in process::harden().into_iter().chain(process::raise_open_files()) {
         tracing::warn!(cause = std::error::Error::source(&warning).map(tracing::field::display), "{warning}");
     }
     let runtime = runtime()?;

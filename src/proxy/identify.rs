@@ -123,7 +123,7 @@ fn header(request: &Request<Incoming>) -> Result<Option<Properties>, ProxyError>
 }
 
 /// Whether a name becomes `plain` once underscores are folded to hyphens, as CGI-style servers do.
-pub(super) fn is_twin(name: &str, plain: &str) -> bool {
+fn is_twin(name: &str, plain: &str) -> bool {
     name.len() == plain.len()
         && name.bytes().zip(plain.bytes()).all(|(byte, plain)| byte == plain || (byte == b'_' && plain == b'-'))
 }

@@ -119,7 +119,7 @@ fn is_shown(name: &HeaderName) -> bool {
     !(credential
         || key_in_name
         || ours
-        || is_hop_by_hop(name)
+        || is_hop_by_hop(&folded)
         || *name == ALT_SVC
         || folded.starts_with("x-forwarded")
         || matches!(&*folded, "forwarded" | "x-real-ip"))
