@@ -5,5 +5,8 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 
+mod faults;
 mod harness;
 mod main_job;
+mod pool;
+mod streaming;

@@ -2,9 +2,11 @@
 
 pub mod client;
 pub mod proxy;
+pub mod upstream;
 
 pub use client::{Answer, Call};
-pub use proxy::{Proxy, key};
+pub use proxy::{Builder, Proxy, key};
+pub use upstream::{Alpn, Caller, Certificate, HTTP1, HTTP2, Manner, Peer, Upstream, in_time, together, until};
 
 use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Sandbox, Settings};
 
