@@ -90,7 +90,8 @@ impl Builder {
             .arg("serve")
             .arg("--config")
             .arg(at("config.yaml"))
-            .env("RUST_LOG", &self.filter)
+            // The event that says where it listens must come through any filter.
+            .env("RUST_LOG", format!("{},cloudbeds_auth_proxy::app=info", self.filter))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::from(std::fs::File::create(at("stdout")).unwrap()))
