@@ -14,7 +14,7 @@ use std::time::Duration;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Notify;
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
 use super::error::{DialErrorShared, ProxyError};
@@ -90,6 +90,7 @@ struct Http1 {
     received: Rc<Cell<u64>>,
     opened: Instant,
     used: bool,
+    task: AbortHandle,
 }
 
 struct Http2 {
@@ -108,7 +109,8 @@ struct Dialing {
     notify: Notify,
 }
 
-/// A connection for one request. Dropped without [`give_back`](Self::give_back), an HTTP/1.1 connection is closed.
+/// A connection for one request. Dropped without [`give_back`](Self::give_back), an HTTP/1.1 connection is closed at
+/// once, whatever it is in the middle of: hyper alone would wait for an upstream that does not read.
 pub struct Lease {
     carrier: Carrier,
     /// Whether it carried a request before.
@@ -116,8 +118,19 @@ pub struct Lease {
 }
 
 enum Carrier {
-    Http1(Http1, Rc<Host>),
+    Http1(Http1, Rc<Host>, Closing),
     Http2(Place),
+}
+
+/// Ends a connection's task, and the connection with it, unless it is told not to.
+struct Closing(Option<AbortHandle>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+        }
+    }
 }
 
 /// One of an HTTP/2 connection's streams.
@@ -269,12 +282,13 @@ impl Host {
         } else {
             let (sender, running) =
                 http1::Builder::new().handshake(io).await.map_err(|error| self.handshake_error(error))?;
-            spawn_local(async move {
+            let task = spawn_local(async move {
                 let ended = running.await;
                 tracing::debug!(error = ended.err().map(tracing::field::display), "http/1.1 connection ended");
             });
             self.protocol.set(Some(Protocol::Http1));
-            let connection = Http1 { sender, received, opened: now, used: false };
+            let task = task.abort_handle();
+            let connection = Http1 { sender, received, opened: now, used: false, task };
             self.idle.borrow_mut().push(Idle { connection, since: now });
         }
         Ok(())
@@ -331,7 +345,8 @@ impl Host {
             if fits && (!connection.used || connection.sender.is_ready()) {
                 let mut connection = idle.remove(at).connection;
                 let reused = std::mem::replace(&mut connection.used, true);
-                return Some(Lease { carrier: Carrier::Http1(connection, Rc::clone(self)), reused });
+                let closing = Closing(Some(connection.task.clone()));
+                return Some(Lease { carrier: Carrier::Http1(connection, Rc::clone(self), closing), reused });
             }
         }
         None
@@ -383,7 +398,7 @@ impl Lease {
     #[must_use]
     pub fn received(&self) -> Option<u64> {
         match &self.carrier {
-            Carrier::Http1(connection, _) => Some(connection.received.get()),
+            Carrier::Http1(connection, ..) => Some(connection.received.get()),
             Carrier::Http2(_) => None,
         }
     }
@@ -391,14 +406,15 @@ impl Lease {
     /// Sends the request.
     pub fn send(&mut self, request: http::Request<Upload>) -> Sent<'_> {
         match &mut self.carrier {
-            Carrier::Http1(connection, _) => Box::pin(connection.sender.try_send_request(request)),
+            Carrier::Http1(connection, ..) => Box::pin(connection.sender.try_send_request(request)),
             Carrier::Http2(place) => Box::pin(place.0.sender.clone().try_send_request(request)),
         }
     }
 
     /// Makes the connection available again; to be called once the answer's body has been read to its end.
     pub fn give_back(self) {
-        if let Carrier::Http1(connection, host) = self.carrier {
+        if let Carrier::Http1(connection, host, mut closing) = self.carrier {
+            closing.0 = None;
             if !connection.sender.is_closed() {
                 host.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
             }

@@ -19,6 +19,7 @@ use super::pool::Lease;
 use super::sanitize::{Clean, Cut, Sanitized};
 use super::trace::Trace;
 use crate::telemetry::metrics::Leak;
+use crate::wire::body::Progress;
 use crate::wire::deadline::Deadline;
 use crate::wire::inspect::Refusal;
 use crate::wire::problem::{Code, Problem};
@@ -141,7 +142,10 @@ impl Idle {
 impl Download {
     fn end(&mut self) {
         if let Source::Upstream { lease, .. } = &mut self.source {
-            if let Some(lease) = lease.take() {
+            // Cloudbeds answered in full without waiting for the rest of the request: neither side needs it. Were it
+            // kept, an upstream that reads no further would hold the caller's connection for ever.
+            let unfinished = self.trace.upload().is_some_and(Progress::abandon);
+            if let Some(lease) = lease.take().filter(|_| !unfinished) {
                 lease.give_back();
             }
         }

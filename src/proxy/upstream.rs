@@ -166,7 +166,7 @@ impl Upstream {
                 let due = match progress.stage() {
                     Stage::Done => progress.moved() + first_byte,
                     Stage::Upstream => progress.moved() + idle,
-                    Stage::Caller | Stage::Failed => now + idle,
+                    Stage::Caller | Stage::Failed | Stage::Abandoned => now + idle,
                 };
                 // Nobody wakes this task when the stage changes, so it looks again within the shorter limit.
                 let look = due.min(now + first_byte.min(idle));

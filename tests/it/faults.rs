@@ -372,7 +372,7 @@ async fn an_answer_that_comes_during_the_upload_reaches_the_caller() {
                 match end {
                     "drain" => peer.drain().await,
                     "hang" => return peer.hang().await,
-                    _ => return peer.close().await,
+                    _ => return peer.linger().await,
                 }
             }
         })

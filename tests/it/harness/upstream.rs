@@ -239,6 +239,13 @@ impl Peer {
         let _ = self.stream.shutdown().await;
     }
 
+    /// Closes as a careful server does that has not read everything: what still comes is read, or the answer would be
+    /// lost in the reset that follows.
+    pub async fn linger(mut self) {
+        let _ = self.stream.shutdown().await;
+        self.drain().await;
+    }
+
     /// Closes with a TCP reset.
     pub fn reset(self) {
         self.stream.tcp().set_zero_linger().unwrap();
