@@ -202,7 +202,7 @@ async fn a_connection_idle_for_too_long_is_closed_by_us() {
             let seen = Arc::clone(&seen);
             async move {
                 if let crate::harness::Manner::Tls(_, crate::harness::Alpn::Http2) = manner {
-                    serve_http2(peer, None, usize::MAX, &AtomicUsize::new(0)).await;
+                    serve_http2(peer, None, &AtomicUsize::new(0)).await;
                 } else {
                     peer.serve().await;
                 }
@@ -285,20 +285,14 @@ async fn of_a_thousand_gets_none_fails_when_every_connection_is_closed_after_thr
     }
 }
 
-/// Answers `answers` requests of one connection, then says GOAWAY and is gone.
-async fn serve_http2(peer: Peer, streams: Option<u32>, answers: usize, served: &AtomicUsize) {
+/// Serves HTTP/2, with at most so many streams at once.
+async fn serve_http2(peer: Peer, streams: Option<u32>, served: &AtomicUsize) {
     let mut builder = h2::server::Builder::new();
     if let Some(streams) = streams {
         builder.max_concurrent_streams(streams);
     }
     let Ok(mut connection) = builder.handshake::<_, Bytes>(peer.into_stream()).await else { return };
-    let mut left = answers;
     while let Some(Ok((mut request, mut respond))) = connection.accept().await {
-        if left == 0 {
-            connection.abrupt_shutdown(h2::Reason::NO_ERROR);
-            break;
-        }
-        left -= 1;
         served.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             while let Some(Ok(data)) = request.body_mut().data().await {
@@ -316,16 +310,53 @@ async fn serve_http2(peer: Peer, streams: Option<u32>, answers: usize, served: &
             }
         });
     }
-    // The last frames still have to be written.
-    let _ = std::future::poll_fn(|cx| connection.poll_closed(cx)).await;
 }
 
-async fn http2(streams: Option<u32>, answers: usize) -> (Upstream, Arc<AtomicUsize>) {
+/// One frame (RFC 9113 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = &(payload.len() as u32).to_be_bytes()[1..];
+    [length, &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Answers so many requests of a connection, by hand; at the next one it says GOAWAY and that it did not act on it.
+async fn goaway_after(mut peer: Peer, answers: usize, served: &AtomicUsize) {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    peer.write(frame(SETTINGS, 0, 0, &[])).await;
+    let _preface = peer.exactly(24).await;
+    let (mut left, mut last) = (answers, 0);
+    while let Some(head) = peer.exactly(9).await {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let Some(payload) = peer.exactly(length).await else { return };
+        match (head[3], head[4] & 1) {
+            (SETTINGS, 0) => peer.write(frame(SETTINGS, 1, 0, &[])).await,
+            (PING, 0) => peer.write(frame(PING, 1, 0, &payload)).await,
+            (HEADERS, _) if left > 0 => {
+                (left, last) = (left - 1, stream);
+                served.fetch_add(1, Ordering::Relaxed);
+                // `:status: 200` is number 8 of HPACK's table.
+                peer.write(frame(HEADERS, 4, stream, &[0x88])).await;
+                peer.write(frame(DATA, 1, stream, b"ok")).await;
+            }
+            (HEADERS, _) => {
+                peer.write(frame(GOAWAY, 0, 0, &[last.to_be_bytes(), [0; 4]].concat())).await;
+                return peer.linger().await;
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn http2(streams: Option<u32>) -> (Upstream, Arc<AtomicUsize>) {
     let served = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&served);
     let upstream = Upstream::start(HTTP2, move |peer: Peer| {
         let count = Arc::clone(&count);
-        async move { serve_http2(peer, streams, answers, &count).await }
+        async move { serve_http2(peer, streams, &count).await }
     })
     .await;
     (upstream, served)
@@ -334,7 +365,13 @@ async fn http2(streams: Option<u32>, answers: usize) -> (Upstream, Arc<AtomicUsi
 #[tokio::test]
 async fn gets_survive_a_server_that_says_goaway_again_and_again() {
     for answers in [1, 7] {
-        let (upstream, served) = http2(None, answers).await;
+        let served = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&served);
+        let upstream = Upstream::start(HTTP2, move |peer: Peer| {
+            let count = Arc::clone(&count);
+            async move { goaway_after(peer, answers, &count).await }
+        })
+        .await;
         let proxy = upstream.proxy().config("workers: 1").log("info").start().await;
         for round in 0..20 {
             let calls = (0..10).map(|_| proxy.get("/x").property("1001").send());
@@ -348,7 +385,7 @@ async fn gets_survive_a_server_that_says_goaway_again_and_again() {
 
 #[tokio::test]
 async fn a_refused_stream_is_tried_elsewhere_and_a_broken_one_is_not() {
-    let (upstream, served) = http2(None, usize::MAX).await;
+    let (upstream, served) = http2(None).await;
     let proxy = upstream.proxy().config("workers: 1").start().await;
     for (method, path, most) in [("GET", "/refuse", 4), ("POST", "/refuse", 1), ("GET", "/break", 1)] {
         proxy.get("/x").property("1001").send().await;
@@ -361,7 +398,7 @@ async fn a_refused_stream_is_tried_elsewhere_and_a_broken_one_is_not() {
 
 #[tokio::test]
 async fn twenty_requests_at_once_pass_a_server_that_allows_one_stream() {
-    let (upstream, served) = http2(Some(1), usize::MAX).await;
+    let (upstream, served) = http2(Some(1)).await;
     let proxy = upstream.proxy().config("workers: 1").start().await;
     for method in ["GET", "POST"] {
         let calls = (0..20).map(|_| proxy.call(method, "/x").property("1001").body("").send());
@@ -387,7 +424,7 @@ async fn callers_that_give_up_while_a_connection_is_made_leave_nothing_behind() 
                 }
             }
         },
-        async |peer: Peer| serve_http2(peer, None, usize::MAX, &AtomicUsize::new(0)).await,
+        async |peer: Peer| serve_http2(peer, None, &AtomicUsize::new(0)).await,
     )
     .await;
     let proxy = upstream.proxy().config("workers: 1").start().await;

@@ -188,6 +188,11 @@ impl Peer {
         Some(String::from_utf8_lossy(&head).into_owned())
     }
 
+    /// Reads exactly so many bytes; `None` when the client closes before.
+    pub async fn exactly(&mut self, count: usize) -> Option<BytesMut> {
+        self.fill(|buffer| (buffer.len() >= count).then_some(count)).await
+    }
+
     async fn fill(&mut self, complete: impl Fn(&[u8]) -> Option<usize>) -> Option<BytesMut> {
         loop {
             if let Some(length) = complete(&self.buffer) {
