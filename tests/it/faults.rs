@@ -409,6 +409,25 @@ async fn an_answer_that_comes_during_the_upload_reaches_the_caller() {
 }
 
 #[tokio::test]
+async fn over_http2_an_answer_that_comes_during_the_upload_reaches_the_caller() {
+    let (cloudbeds, hotels) = cloudbeds(Protocols::Http2).await;
+    let proxy = Proxy::to(&cloudbeds, &hotels).config("workers: 1").log("info").start().await;
+    for _ in 0..3 {
+        let mut caller = Caller::connect(&proxy).await;
+        caller.head("POST", "/sandbox/upload?answer_after=1000", "content-length: 1000000000\r\n").await;
+        caller.write([b'.'; 64 * 1024]).await;
+        let head = caller.answer_head().await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        // The caller learns that nobody waits for the rest.
+        let (answer, _) = caller.rest().await;
+        assert!(answer.contains("\"success\":true"), "{answer}");
+    }
+    assert_eq!(proxy.get("/sandbox/echo").property("1001").send().await.status, 200);
+    assert_eq!(cloudbeds.connections(), 1, "only the stream ends");
+    until("nothing is left", async || proxy.metric("connections_open").await <= 0.0).await;
+}
+
+#[tokio::test]
 async fn a_caller_that_hangs_up_breaks_nothing() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let (cloudbeds, hotels) = cloudbeds(protocols).await;
