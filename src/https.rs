@@ -86,6 +86,16 @@ pub enum DialError {
     },
 }
 
+impl DialError {
+    /// Whether the server could not prove to be that host, as opposed to not speaking TLS or hanging up.
+    #[must_use]
+    pub fn is_certificate(&self) -> bool {
+        let Self::Tls { source, .. } = self else { return false };
+        let reason = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        matches!(reason, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
+    }
+}
+
 /// Why the set of trusted roots could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {

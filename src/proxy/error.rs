@@ -231,6 +231,11 @@ fn dial_problem(error: &DialError) -> Problem {
             "connection_timeout",
             "No connection to Cloudbeds could be made in time; nothing was sent. Try again.",
         ),
+        DialError::Tls { .. } if !error.is_certificate() => Problem::new(
+            Code::UpstreamTls,
+            "tls_protocol_error",
+            "The TLS handshake with Cloudbeds failed; nothing was sent. Try again, or ask the operator to read the log.",
+        ),
         DialError::Tls { .. } => Problem::new(
             Code::UpstreamTls,
             "tls_certificate_error",

@@ -9,16 +9,19 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
 
 use super::error::{DialErrorShared, ProxyError};
-use crate::https::{Connection, Dialer};
+use crate::https::{Connection, Counted, Dialer};
 use crate::origin::Origin;
 use crate::telemetry::metrics::Recorder;
 use crate::wire::body::Upload;
@@ -28,9 +31,13 @@ use crate::wire::body::Upload;
 const STREAMS: usize = 100;
 
 /// HTTP/2 flow-control windows, in bytes: a stream's, and a connection's. At 1 MiB a stream fills a 100 Mbit/s path of
-/// 80 ms; the connection's window bounds what one connection may have in memory.
+/// 80 ms. The connection's has room for every stream's, or a few callers that do not read would fill it and hold up all
+/// others; what a caller can have in memory is its own stream's window.
 const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
+
+/// A connection without a request on it counts as fresh for this long: the time it takes whoever waited for it to run.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// How long connections are kept.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +57,8 @@ pub enum Need {
     Any,
     /// One that is fresh or was just used, so that it is hardly dying.
     JustUsed,
+    /// One that was opened at this instant or later, when another one had turned out dead.
+    Since(Instant),
     /// One that carried no request yet.
     Fresh,
 }
@@ -90,6 +99,7 @@ struct Http1 {
     received: Rc<Cell<u64>>,
     opened: Instant,
     used: bool,
+    task: AbortHandle,
 }
 
 struct Http2 {
@@ -98,8 +108,12 @@ struct Http2 {
     last_used: Cell<Instant>,
     in_flight: Cell<usize>,
     used: Cell<bool>,
-    limit: Rc<Cell<usize>>,
+    received: Rc<Cell<u64>>,
+    running: Rc<RefCell<Option<Running>>>,
 }
+
+/// What moves an HTTP/2 connection on.
+type Running = http2::Connection<TokioIo<Counted<TlsStream<TcpStream>>>, Upload, LocalExecutor>;
 
 /// One connection attempt that several requests wait for.
 #[derive(Default)]
@@ -108,7 +122,8 @@ struct Dialing {
     notify: Notify,
 }
 
-/// A connection for one request. Dropped without [`give_back`](Self::give_back), an HTTP/1.1 connection is closed.
+/// A connection for one request. Dropped without [`give_back`](Self::give_back), an HTTP/1.1 connection is closed at
+/// once, whatever it is in the middle of: hyper alone would wait for an upstream that does not read.
 pub struct Lease {
     carrier: Carrier,
     /// Whether it carried a request before.
@@ -116,8 +131,19 @@ pub struct Lease {
 }
 
 enum Carrier {
-    Http1(Http1, Rc<Host>),
+    Http1(Http1, Rc<Host>, Closing),
     Http2(Place),
+}
+
+/// Ends a connection's task, and the connection with it, unless it is told not to.
+struct Closing(Option<AbortHandle>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+        }
+    }
 }
 
 /// One of an HTTP/2 connection's streams.
@@ -254,22 +280,31 @@ impl Host {
         let received = connection.stream.received();
         let io = TokioIo::new(connection.stream);
         if connection.http2 {
-            let (sender, mut running) = http2::Builder::new(LocalExecutor)
+            let (sender, running) = http2::Builder::new(LocalExecutor)
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_header_list_size(64 * 1024)
+                // Until the server has said how many it allows, a second stream would be refused by one that allows
+                // one; it waits for those few milliseconds instead.
+                .initial_max_send_streams(1)
                 .keep_alive_interval(Duration::from_secs(15))
                 .keep_alive_timeout(Duration::from_secs(10))
                 .handshake(io)
                 .await
                 .map_err(|error| self.handshake_error(error))?;
-            let limit = Rc::new(Cell::new(STREAMS));
-            let told = Rc::clone(&limit);
+            let running = Rc::new(RefCell::new(Some(running)));
+            let moving = Rc::clone(&running);
             spawn_local(std::future::poll_fn(move |cx| {
-                let polled = Pin::new(&mut running).poll(cx);
-                told.set(running.current_max_send_streams().min(STREAMS));
-                polled.map(|ended| tracing::debug!(error = ended.err().map(tracing::field::display), "h2 ended"))
+                let mut moving = moving.borrow_mut();
+                let Some(connection) = &mut *moving else { return Poll::Ready(()) };
+                let polled = Pin::new(connection).poll(cx);
+                if let Poll::Ready(ended) = &polled {
+                    tracing::debug!(error = ended.as_ref().err().map(tracing::field::display), "h2 ended");
+                    // Only now do requests that it was handed and did not send come back.
+                    drop(moving.take());
+                }
+                polled.map(drop)
             }));
             self.protocol.set(Some(Protocol::Http2));
             self.shared.borrow_mut().push(Rc::new(Http2 {
@@ -278,17 +313,19 @@ impl Host {
                 last_used: Cell::new(now),
                 in_flight: Cell::new(0),
                 used: Cell::new(false),
-                limit,
+                received,
+                running,
             }));
         } else {
             let (sender, running) =
                 http1::Builder::new().handshake(io).await.map_err(|error| self.handshake_error(error))?;
-            spawn_local(async move {
+            let task = spawn_local(async move {
                 let ended = running.await;
                 tracing::debug!(error = ended.err().map(tracing::field::display), "http/1.1 connection ended");
             });
             self.protocol.set(Some(Protocol::Http1));
-            let connection = Http1 { sender, received, opened: now, used: false };
+            let task = task.abort_handle();
+            let connection = Http1 { sender, received, opened: now, used: false, task };
             self.idle.borrow_mut().push(Idle { connection, since: now });
         }
         Ok(())
@@ -308,13 +345,16 @@ impl Host {
         let now = Instant::now();
         shared.retain(|connection| connection.is_usable(now, settings));
         let fits = |connection: &&Rc<Http2>| {
-            let just_used = connection.in_flight.get() > 0
-                || now.duration_since(connection.last_used.get()) <= settings.unsafe_reuse;
-            connection.in_flight.get() < connection.limit.get().max(1)
+            let idle = now.duration_since(connection.last_used.get());
+            connection.in_flight.get() < connection.streams()
                 && match need {
                     Need::Any => true,
-                    Need::JustUsed => just_used || !connection.used.get(),
-                    Need::Fresh => !connection.used.get(),
+                    Need::JustUsed if connection.used.get() => {
+                        connection.in_flight.get() > 0 || idle <= settings.unsafe_reuse
+                    }
+                    Need::JustUsed => idle <= FRESH,
+                    Need::Since(instant) => connection.opened >= instant,
+                    Need::Fresh => !connection.used.get() && idle <= FRESH,
                 }
         };
         // The newest that fits: older ones run out of work and are swept.
@@ -335,17 +375,20 @@ impl Host {
                 idle.remove(at);
                 continue;
             }
+            let waited = now.duration_since(*since);
             let fits = match need {
                 Need::Any => true,
-                Need::JustUsed => !connection.used || now.duration_since(*since) <= settings.unsafe_reuse,
-                Need::Fresh => !connection.used,
+                Need::JustUsed if connection.used => waited <= settings.unsafe_reuse,
+                Need::Since(instant) if connection.opened < instant => false,
+                Need::JustUsed | Need::Since(_) | Need::Fresh => !connection.used && waited <= FRESH,
             };
             // One that is not ready has just been given back and its task has yet to run; a fresh one takes its first
             // request at once.
             if fits && (!connection.used || connection.sender.is_ready()) {
                 let mut connection = idle.remove(at).connection;
                 let reused = std::mem::replace(&mut connection.used, true);
-                return Some(Lease { carrier: Carrier::Http1(connection, Rc::clone(self)), reused });
+                let closing = Closing(Some(connection.task.clone()));
+                return Some(Lease { carrier: Carrier::Http1(connection, Rc::clone(self), closing), reused });
             }
         }
         None
@@ -371,6 +414,14 @@ impl Http1 {
 }
 
 impl Http2 {
+    /// How many streams it takes at once. What h2 says before the server's first frame is our own guess.
+    fn streams(&self) -> usize {
+        match &*self.running.borrow() {
+            Some(running) if self.received.get() > 0 => running.current_max_send_streams().clamp(1, STREAMS),
+            _ => STREAMS,
+        }
+    }
+
     fn is_usable(&self, now: Instant, settings: Settings) -> bool {
         !self.sender.is_closed() && now.duration_since(self.opened) < settings.max_age
     }
@@ -397,7 +448,7 @@ impl Lease {
     #[must_use]
     pub fn received(&self) -> Option<u64> {
         match &self.carrier {
-            Carrier::Http1(connection, _) => Some(connection.received.get()),
+            Carrier::Http1(connection, ..) => Some(connection.received.get()),
             Carrier::Http2(_) => None,
         }
     }
@@ -405,17 +456,18 @@ impl Lease {
     /// Sends the request.
     pub fn send(&mut self, request: http::Request<Upload>) -> Sent<'_> {
         match &mut self.carrier {
-            Carrier::Http1(connection, _) => Box::pin(connection.sender.try_send_request(request)),
+            Carrier::Http1(connection, ..) => Box::pin(connection.sender.try_send_request(request)),
             Carrier::Http2(place) => Box::pin(place.0.sender.clone().try_send_request(request)),
         }
     }
 
     /// Makes the connection available again; to be called once the answer's body has been read to its end.
     pub fn give_back(self) {
-        if let Carrier::Http1(connection, host) = self.carrier
-            && !connection.sender.is_closed()
-        {
-            host.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
+        if let Carrier::Http1(connection, host, mut closing) = self.carrier {
+            closing.0 = None;
+            if !connection.sender.is_closed() {
+                host.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ use super::pool::Lease;
 use super::sanitize::{Clean, Cut, Sanitized};
 use super::trace::Trace;
 use crate::telemetry::metrics::Leak;
+use crate::wire::body::Progress;
 use crate::wire::deadline::Deadline;
 use crate::wire::inspect::Refusal;
 use crate::wire::problem::Code;
@@ -110,6 +111,7 @@ pub struct Download {
     ending: Option<Cut>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "a box would cost every answer an allocation; failures are rare")]
 enum Source {
     Own(Bytes),
     Upstream { body: Clean, lease: Option<Lease>, masked: u32, idle: Idle },
@@ -135,10 +137,13 @@ impl Idle {
 
 impl Download {
     fn end(&mut self) {
-        if let Source::Upstream { lease, .. } = &mut self.source
-            && let Some(lease) = lease.take()
-        {
-            lease.give_back();
+        if let Source::Upstream { lease, .. } = &mut self.source {
+            // Cloudbeds answered in full without waiting for the rest of the request: neither side needs it. Were it
+            // kept, an upstream that reads no further would hold the caller's connection for ever.
+            let unfinished = self.trace.upload().is_some_and(Progress::abandon);
+            if let Some(lease) = lease.take().filter(|_| !unfinished) {
+                lease.give_back();
+            }
         }
         self.trace.complete();
     }

@@ -14,6 +14,7 @@ use crate::property::PropertyId;
 use crate::telemetry::RequestId;
 use crate::telemetry::access::{self, Connection, End, Finished};
 use crate::telemetry::metrics::{Leak, Recorder};
+use crate::wire::body::Progress;
 use crate::wire::problem::Code;
 
 /// The record in the making.
@@ -67,6 +68,12 @@ impl Trace {
     /// Where the exchange with Cloudbeds notes what it learns.
     pub fn exchange(&mut self) -> &mut Exchange {
         &mut self.exchange
+    }
+
+    /// The request body's record, once there is one.
+    #[must_use]
+    pub fn upload(&self) -> Option<&Progress> {
+        self.exchange.progress.as_deref()
     }
 
     /// The head of the answer, as it is about to be written.

@@ -22,7 +22,7 @@ use super::rewrite::Outbound;
 use crate::wire::body::{Progress, Stage, Upload};
 use crate::wire::deadline::Deadline;
 
-/// How often a request that provably was not sent is given another connection before the caller hears of it.
+/// How often a request that provably was not acted on is given another connection before the caller hears of it.
 const UNSENT_TRIES: u32 = 3;
 
 /// Limits of one exchange; connect and TLS have theirs in the dialer.
@@ -70,8 +70,20 @@ struct Head {
 enum Failed {
     /// Nothing of it was sent.
     Unsent(Box<Request<Upload>>),
-    /// It may have been; `silent` when not one byte of an answer came.
-    Sent { error: ProxyError, silent: bool },
+    /// It was; how sure it is that nothing came of it.
+    Sent(ProxyError, Trail),
+}
+
+/// What is known of a request that was sent and not answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Trail {
+    /// The server says that it did not act on it: REFUSED_STREAM, or GOAWAY with an earlier stream as the last
+    /// (RFC 9113 8.7 and 6.8).
+    Refused,
+    /// The connection died without a byte of an answer.
+    Silent,
+    /// There were bytes of an answer, or the server broke it off, or it took too long.
+    Unclear,
 }
 
 impl Upstream {
@@ -98,7 +110,8 @@ impl Upstream {
         loop {
             let mut lease = self.pool.lease(&origin, need).await?;
             exchange.connection = Some((lease.reused, lease.protocol()));
-            let spare = (repeatable && lease.reused && !replayed).then(|| head.clone());
+            let http2 = lease.protocol() == Protocol::Http2;
+            let spare = (repeatable && (http2 || lease.reused && !replayed)).then(|| head.clone());
             let request = head.request(upload, &lease, &origin);
             match self.attempt(&mut lease, request, &progress).await {
                 Ok(response) => {
@@ -113,16 +126,19 @@ impl Upstream {
                     (head, upload) = Head::from_request(*request);
                 }
                 Err(Failed::Unsent(_)) => return Err(ProxyError::UpstreamGone),
-                Err(Failed::Sent { error, silent }) => match spare {
-                    Some(spare) if silent => {
-                        replayed = true;
-                        head = spare;
-                        upload = Upload::again(&progress, Instant::now());
+                Err(Failed::Sent(error, trail)) => {
+                    let Some(spare) = spare else { return Err(error) };
+                    match trail {
+                        Trail::Refused if unsent < UNSENT_TRIES => unsent += 1,
+                        Trail::Silent if lease.reused && !replayed => replayed = true,
+                        _ => return Err(error),
                     }
-                    _ => return Err(error),
-                },
+                    head = spare;
+                    upload = Upload::again(&progress, Instant::now());
+                }
             }
-            need = Need::Fresh;
+            // All whose HTTP/2 connection ended can share the next one; whoever fails again has one to itself.
+            need = if need == Need::Any { Need::Since(Instant::now()) } else { Need::Fresh };
         }
     }
 
@@ -139,12 +155,18 @@ impl Upstream {
             Ok(Err(mut error)) => match error.take_message() {
                 Some(request) => Err(Failed::Unsent(Box::new(request))),
                 None => {
-                    // A stream of a shared connection gets its head in one piece or not at all.
-                    let silent = lease.received() == before;
-                    Err(Failed::Sent { error: classify(error, progress), silent })
+                    let trail = match h2_cause(error.error()) {
+                        Some(h2) if h2.is_remote() && h2.is_go_away() => Trail::Refused,
+                        Some(h2) if h2.reason() == Some(h2::Reason::REFUSED_STREAM) => Trail::Refused,
+                        Some(h2) if h2.is_reset() => Trail::Unclear,
+                        // A stream of a shared connection gets its head in one piece or not at all.
+                        _ if lease.received() == before => Trail::Silent,
+                        _ => Trail::Unclear,
+                    };
+                    Err(Failed::Sent(classify(error, progress), trail))
                 }
             },
-            Err(timeout) => Err(Failed::Sent { error: timeout, silent: false }),
+            Err(timeout) => Err(Failed::Sent(timeout, Trail::Unclear)),
         }
     }
 
@@ -166,7 +188,7 @@ impl Upstream {
                 let due = match progress.stage() {
                     Stage::Done => progress.moved() + first_byte,
                     Stage::Upstream => progress.moved() + idle,
-                    Stage::Caller | Stage::Failed => now + idle,
+                    Stage::Caller | Stage::Failed | Stage::Abandoned => now + idle,
                 };
                 // Nobody wakes this task when the stage changes, so it looks again within the shorter limit.
                 let look = due.min(now + first_byte.min(idle));
@@ -246,12 +268,17 @@ fn classify(error: TrySendError<Request<Upload>>, progress: &Progress) -> ProxyE
 
 /// Whether our side of HTTP/2 found a violation, as opposed to the server ending the stream.
 fn broke_http2(error: &hyper::Error) -> bool {
+    h2_cause(error).is_some_and(|h2| h2.is_library() && h2.reason() == Some(h2::Reason::PROTOCOL_ERROR))
+}
+
+/// What HTTP/2 says of it.
+fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
         if let Some(h2) = inner.downcast_ref::<h2::Error>() {
-            return h2.is_library() && h2.reason() == Some(h2::Reason::PROTOCOL_ERROR);
+            return Some(h2);
         }
         source = inner.source();
     }
-    false
+    None
 }

@@ -1,9 +1,10 @@
 //! A request body on its way up.
 //!
 //! In: the caller's body as hyper reads it. Out: the same bytes, frame by frame, without trailers; and a shared record
-//! of how far it got, from which the sender of the request tells a stalled caller from a stalled upstream.
+//! of how far it got, from which the sender of the request tells a stalled caller from a stalled upstream, and by which
+//! the rest of the body can be let go when nobody needs it any more.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -24,6 +25,19 @@ pub enum Stage {
     Done,
     /// The caller's body ended early, was malformed or stalled.
     Failed,
+    /// The answer was complete before the body was.
+    Abandoned,
+}
+
+/// Why a body did not arrive whole.
+#[derive(Debug, thiserror::Error)]
+pub enum Interrupted {
+    /// It ended early, was malformed or stalled.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+    /// See [`Progress::abandon`].
+    #[error("the rest of the body is not needed")]
+    Abandoned,
 }
 
 /// How far an upload got; shared between the body and whoever waits for the answer.
@@ -32,6 +46,8 @@ pub struct Progress {
     stage: Cell<Stage>,
     bytes: Cell<u64>,
     moved: Cell<Instant>,
+    /// `None` for a request that never had a body, or whose body was abandoned.
+    incoming: RefCell<Option<Incoming>>,
 }
 
 impl Progress {
@@ -52,13 +68,22 @@ impl Progress {
     pub fn moved(&self) -> Instant {
         self.moved.get()
     }
+
+    /// Lets go of what has not been handed over, if there is any; true if so. The upstream connection may never ask
+    /// for it again, and until somebody lets go the caller's connection waits for it to be read.
+    pub fn abandon(&self) -> bool {
+        if self.stage.get() == Stage::Done {
+            return false;
+        }
+        self.stage.set(Stage::Abandoned);
+        drop(self.incoming.take());
+        true
+    }
 }
 
 /// The body itself.
 #[derive(Debug)]
 pub struct Upload {
-    /// `None` for a request that never had a body.
-    incoming: Option<Incoming>,
     progress: Rc<Progress>,
 }
 
@@ -68,21 +93,21 @@ impl Upload {
     pub fn new(incoming: Incoming, now: Instant) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
         let stage = if incoming.is_none() { Stage::Done } else { Stage::Upstream };
-        let progress = Progress { stage: Cell::new(stage), bytes: Cell::new(0), moved: Cell::new(now) };
-        Self { incoming, progress: Rc::new(progress) }
+        let (stage, bytes, moved) = (Cell::new(stage), Cell::new(0), Cell::new(now));
+        Self { progress: Rc::new(Progress { stage, bytes, moved, incoming: RefCell::new(incoming) }) }
     }
 
     /// The absent body of a request that is sent once more; its clock starts at `now`.
     #[must_use]
     pub fn again(progress: &Rc<Progress>, now: Instant) -> Self {
         progress.moved.set(now);
-        Self { incoming: None, progress: Rc::clone(progress) }
+        Self { progress: Rc::clone(progress) }
     }
 
     /// Whether there is no body at all.
     #[must_use]
     pub fn is_absent(&self) -> bool {
-        self.incoming.is_none()
+        self.progress.incoming.borrow().is_none()
     }
 
     /// The record that outlives the body.
@@ -100,16 +125,19 @@ impl Upload {
 
 impl Body for Upload {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Interrupted;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+        let mut body = self.progress.incoming.borrow_mut();
+        let Some(incoming) = &mut *body else {
+            let abandoned = self.progress.stage() == Stage::Abandoned;
+            return Poll::Ready(abandoned.then_some(Err(Interrupted::Abandoned)));
+        };
         loop {
-            let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-            let polled = Pin::new(&mut *incoming).poll_frame(cx);
-            let (stage, out) = match polled {
+            let (stage, out) = match Pin::new(&mut *incoming).poll_frame(cx) {
                 Poll::Pending => (Stage::Caller, Poll::Pending),
                 Poll::Ready(None) => (Stage::Done, Poll::Ready(None)),
-                Poll::Ready(Some(Err(error))) => (Stage::Failed, Poll::Ready(Some(Err(error)))),
+                Poll::Ready(Some(Err(error))) => (Stage::Failed, Poll::Ready(Some(Err(error.into())))),
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers are dropped: merged into headers elsewhere they have smuggled (GHSA-9w88-79f8-m3vp).
                     let Some(data) = frame.data_ref() else { continue };
@@ -124,10 +152,11 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        let ended = self.progress.incoming.borrow().as_ref().is_none_or(Body::is_end_stream);
+        ended && self.progress.stage() != Stage::Abandoned
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.progress.incoming.borrow().as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -8,6 +8,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a test may end itself"
 )]
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
@@ -15,14 +16,17 @@
 mod authorize;
 mod coded;
 mod demo;
+mod faults;
 mod harness;
 mod identify;
 mod keys;
 mod lifecycle;
 mod main_job;
 mod observe;
+mod pool;
 mod rewrite;
 mod sanitize;
 mod start;
 mod stream;
+mod streaming;
 mod wire;

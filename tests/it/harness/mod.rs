@@ -5,13 +5,15 @@ pub mod line;
 pub mod origin;
 pub mod proxy;
 pub mod run;
+pub mod upstream;
 pub mod wire;
 
-pub use client::{Answer, Call};
+pub use client::Answer;
 pub use line::{End, Line};
 pub use origin::Origin;
-pub use proxy::{Proxy, key};
+pub use proxy::{Builder, Proxy, key};
 pub use run::Run;
+pub use upstream::{Alpn, Caller, Certificate, HTTP1, HTTP2, Manner, Peer, Upstream, in_time, together, until};
 pub use wire::Wire;
 
 use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Sandbox, Settings};

@@ -124,7 +124,8 @@ impl Builder {
             .arg("serve")
             .arg("--config")
             .arg(at("config.yaml"))
-            .env("RUST_LOG", &self.filter)
+            // The event that says where it listens must come through any filter.
+            .env("RUST_LOG", format!("{},cloudbeds_auth_proxy::app=info", self.filter))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::from(std::fs::File::create(at("stdout")).unwrap()))
@@ -324,6 +325,11 @@ impl Proxy {
             line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
         };
         (field("VmRSS:"), field("VmHWM:"))
+    }
+
+    /// Makes the highest memory so far what it is now.
+    pub fn forget_peak_memory(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
     }
 }
 
