@@ -7,9 +7,10 @@ mod worker;
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -88,6 +89,7 @@ fn fault(error: &RootsError) -> Fault {
             Fault::new(path, reason, "it must be a readable PEM file with at least one CERTIFICATE")
                 .about("upstream.ca_file")
         }
+        RootsError::Environment => Fault::new("trusted roots", error.to_string(), ""),
         RootsError::Tls(error) => Fault::new("TLS settings", error.to_string(), ""),
     }
 }
@@ -269,7 +271,10 @@ impl App {
         phase.set(Phase::Ready);
         tracing::info!(listen = %addresses.join(", "), admin = %admin_address, workers = ended.len(), "ready");
 
-        handle.drain.notified().await;
+        tokio::select! {
+            () = handle.drain.notified() => {}
+            () = any(&mut ended) => return Err(io::Error::other("a worker has ended by itself; the log says why")),
+        }
         drain(&config.drain, &handle, ended).await;
         drop(socket_files);
         watching.abort();
@@ -278,6 +283,15 @@ impl App {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Waits for the first of the cores to end.
+async fn any(ended: &mut [tokio::sync::oneshot::Receiver<()>]) {
+    std::future::poll_fn(|cx| {
+        let over = ended.iter_mut().any(|worker| Pin::new(worker).poll(cx).is_ready());
+        if over { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 /// How long cores have to let go of what is cut, and to hand their last lines over.

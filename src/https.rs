@@ -107,6 +107,9 @@ pub enum RootsError {
         /// Why, without the file's content.
         reason: String,
     },
+    /// `SSL_CERT_FILE` or `SSL_CERT_DIR` is set and holds nothing: whoever set it did not want another set of roots.
+    #[error("SSL_CERT_FILE or SSL_CERT_DIR is set, but no certificate can be read there; correct or unset it")]
+    Environment,
     /// rustls refuses the settings.
     #[error("TLS settings: {0}")]
     Tls(#[from] rustls::Error),
@@ -136,6 +139,8 @@ impl Dialer {
         let (added, _unusable) = roots.add_parsable_certificates(native.certs);
         let source = if added > 0 {
             Roots::System(added)
+        } else if ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some()) {
+            return Err(RootsError::Environment);
         } else {
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
             Roots::Bundled(roots.len())

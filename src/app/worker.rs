@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
-use tokio::task::{spawn_local, unconstrained};
+use tokio::task::{JoinSet, spawn_local, unconstrained};
 
 use crate::https::Dialer;
 use crate::keys::KeyStore;
@@ -34,6 +34,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// How many connections too many are told so at once; further ones are closed without a word.
+const REFUSALS: usize = 256;
 
 /// What all cores have in common; each makes its own parts from it.
 pub(super) struct Settings {
@@ -80,7 +83,8 @@ impl Worker {
                 Ok(runtime) => {
                     access::collect_on_this_thread();
                     runtime.block_on(self.run(tell_started));
-                    drop(runtime);
+                    // Name resolution runs on threads of its own, and a resolver that is gone must not hold up the end.
+                    runtime.shutdown_background();
                     access::flush();
                 }
                 Err(error) => drop(tell_started.send(Err(error))),
@@ -114,32 +118,36 @@ impl Worker {
             phase: Arc::clone(&self.phase),
         });
         let open = Rc::new(Open::default());
-        let accepting: Vec<_> = listeners
-            .into_iter()
-            .map(|(listener, identify)| {
-                let door = Door {
-                    listener,
-                    identify,
-                    proxy: Rc::clone(&proxy),
-                    open: Rc::clone(&open),
-                    everywhere: Arc::clone(&self.open),
-                    limits: *limits,
-                    max_connections: *max_connections,
-                };
-                spawn_local(door.accept())
-            })
-            .collect();
+        let mut accepting = JoinSet::new();
+        for (listener, identify) in listeners {
+            let door = Door {
+                listener,
+                identify,
+                proxy: Rc::clone(&proxy),
+                open: Rc::clone(&open),
+                everywhere: Arc::clone(&self.open),
+                refused: Rc::default(),
+                limits: *limits,
+                max_connections: *max_connections,
+            };
+            accepting.spawn_local(door.accept());
+        }
         let sweeping = spawn_local(async move {
             loop {
                 tokio::time::sleep(SWEEP).await;
                 pool.sweep();
+                // A core without requests must not be the one that keeps replaced keys in memory.
+                proxy.keys.borrow_mut().load();
             }
         });
         let _ = tell_started.send(Ok(()));
 
-        self.phase.reached(Phase::Closing).await;
-        for accepting in accepting {
-            let _ = accepting.await; // The listener is closed once this returns.
+        // Listeners end when the phase says so. One that ends before has panicked; without it this core would be deaf,
+        // so the thread ends, and the process with it.
+        while let Some(ended) = accepting.join_next().await {
+            if ended.is_err() {
+                return;
+            }
         }
         open.close();
         tokio::select! {
@@ -157,6 +165,8 @@ struct Door {
     proxy: Rc<Proxy>,
     open: Rc<Open>,
     everywhere: Arc<AtomicUsize>,
+    /// Counts, by its clones, the connections that are being told that they are too many.
+    refused: Rc<()>,
     limits: Limits,
     max_connections: usize,
 }
@@ -197,8 +207,15 @@ impl Door {
         let proxy = Rc::clone(&self.proxy);
         let place = Place::take(&self.everywhere);
         if place.number > self.max_connections {
-            // Its place is free again at once: a flood of refused connections must not keep a good one out.
-            spawn_local(connection::refuse(stream, proxy));
+            // Its place is free again at once: a flood of refused connections must not keep a good one out, neither
+            // by number nor by the descriptors it holds while it reads its refusal.
+            if Rc::strong_count(&self.refused) <= REFUSALS {
+                let refused = Rc::clone(&self.refused);
+                spawn_local(async move {
+                    connection::refuse(stream, proxy).await;
+                    drop(refused);
+                });
+            }
             return;
         }
         let arrival = Arrival { identify: self.identify, local: stream.local_address() };

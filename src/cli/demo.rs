@@ -14,7 +14,7 @@ use http::{Request, Response};
 
 use super::local::call;
 use super::serve::Signals;
-use super::{Failure, runtime, say};
+use super::{Failure, block_on, say};
 use crate::app::App;
 use crate::config;
 use crate::sandbox::{self, Sandbox, Seen};
@@ -47,7 +47,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let settings = LogSettings { json: false, filter: "warn".into(), output: Output::Stderr, access: !options.once };
     let _log = telemetry::init(&settings).map_err(|error| other("log", &error))?;
     let directory = tempfile::tempdir().map_err(|error| other("temporary directory", &error))?;
-    runtime()?.block_on(show(options, directory.path()))
+    block_on(show(options, directory.path()))
 }
 
 async fn show(options: &Options, directory: &Path) -> Result<(), Failure> {
@@ -83,8 +83,13 @@ async fn show(options: &Options, directory: &Path) -> Result<(), Failure> {
     let address = app.addresses().first().and_then(|address| address.parse().ok()).unwrap_or(at(options.port));
     let admin = app.admin_address().map_err(|error| other("admin listener", &error))?;
     let handle = app.handle();
-    let running = tokio::spawn(app.run());
-    handle.phase().reached(crate::phase::Phase::Ready).await;
+    let mut running = tokio::spawn(app.run());
+    tokio::select! {
+        () = handle.phase().reached(crate::phase::Phase::Ready) => {}
+        ended = &mut running => {
+            ended.map_err(|error| other("proxy", &error))?.map_err(|error| other("proxy", &error))?;
+        }
+    }
 
     let steering = tokio::spawn(signals.steer(handle.clone()));
     let shown = match one_call(address, &cloudbeds).await {

@@ -165,9 +165,14 @@ fn load(path: Option<&std::path::Path>) -> Result<Config, Failure> {
 }
 
 /// The control plane's runtime.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_current_thread()
+///
+/// Whatever blocks in the background at the end, a key file on a mount that hangs for instance, is left behind.
+fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::Other(format!("cannot start: {error}")))
+        .map_err(|error| Failure::Other(format!("cannot start: {error}")))?;
+    let done = runtime.block_on(command);
+    runtime.shutdown_background();
+    done
 }

@@ -10,7 +10,7 @@ use http::header::HOST;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::local::call;
-use super::{Failure, load, runtime, tcp_address};
+use super::{Failure, block_on, load, tcp_address};
 
 /// One question must not take longer; a kubelet gives a probe a second by default.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ pub(super) struct Wait {
 impl Healthcheck {
     pub(super) fn run(&self, path: Option<&Path>) -> Result<(), Failure> {
         let address = address(self.admin, path)?;
-        runtime()?.block_on(ask(address)).map_err(|why| Failure::Other(format!("not ready: {why}")))
+        block_on(async { ask(address).await.map_err(|why| Failure::Other(format!("not ready: {why}"))) })
     }
 }
 
@@ -46,7 +46,7 @@ impl Wait {
     pub(super) fn run(&self, path: Option<&Path>) -> Result<(), Failure> {
         let address = address(self.admin, path)?;
         let limit = Duration::from_secs(self.timeout);
-        runtime()?.block_on(async {
+        block_on(async {
             let until = Instant::now() + limit;
             loop {
                 let Err(why) = ask(address).await else { return Ok(()) };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, runtime, say, tcp_address};
+use super::{Failure, block_on, say, tcp_address};
 use crate::listen;
 use crate::property::PropertyId;
 use crate::sandbox::{self, Hotel, random_key};
@@ -26,7 +26,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
-    runtime()?.block_on(serve(options))
+    block_on(serve(options))
 }
 
 async fn serve(options: &Options) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Failure, load, runtime};
+use super::{Failure, block_on, load};
 use crate::app::{App, Handle};
 use crate::config::{Config, LogFormat, LogOutput};
 use crate::fault::Fault;
@@ -22,8 +22,7 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     for warning in process::harden().into_iter().chain(process::raise_open_files()) {
         tracing::warn!(cause = std::error::Error::source(&warning).map(tracing::field::display), "{warning}");
     }
-    let runtime = runtime()?;
-    runtime.block_on(async {
+    block_on(async {
         // From here on a SIGHUP does not end the process, however long the keys take to read.
         let signals = Signals::new().map_err(|error| Failure::Other(format!("signals: {error}")))?;
         let app = App::prepare(config)?;

@@ -13,6 +13,9 @@ use percent_encoding::percent_decode;
 use super::error::ProxyError;
 use super::identify::Identified;
 
+/// How often a path may be encoded over and over. Nobody does it twice in earnest, and each round costs the whole path.
+const ROUNDS: u32 = 3;
+
 /// What the port allows beyond the default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Policy {
@@ -97,10 +100,13 @@ fn unambiguous(path: &str) -> Result<Cow<'_, [u8]>, ProxyError> {
     plain(&decoded)?;
     let once = decoded.clone();
     // What decodes once more may be decoded once more behind us: `%252e` is a dot to whoever does it.
-    while decoded.contains(&b'%') {
+    for round in 0.. {
         let again: Vec<u8> = percent_decode(&decoded).collect();
         if again == decoded {
             break;
+        }
+        if round == ROUNDS {
+            return Err(ProxyError::Path);
         }
         if count(&again, b'/') != count(&decoded, b'/') {
             return Err(ProxyError::Path);
@@ -218,6 +224,13 @@ mod tests {
         ] {
             assert!(matches!(unambiguous(path), Err(ProxyError::Path)), "{path}");
         }
+    }
+
+    #[test]
+    fn a_path_that_is_encoded_over_and_over_is_refused_at_once() {
+        assert!(unambiguous("/a%2525b").is_ok());
+        let path = format!("/%{}", "25".repeat(32_000));
+        assert!(matches!(unambiguous(&path), Err(ProxyError::Path)));
     }
 
     #[test]

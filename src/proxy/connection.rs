@@ -18,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::respond::X_PROXY_REQUEST_ID;
 use super::trace::Trace;
@@ -92,9 +92,9 @@ impl Entry {
         }
     }
 
-    /// Waits for the caller of a parked connection; whether it has something to say before `idle` is over.
-    async fn wait(&self, stream: &Stream, idle: Duration) -> bool {
-        let mut readable = pin!(timeout(idle, stream.readable()));
+    /// Waits for the caller of a parked connection; whether it has something to say before `due`.
+    async fn wait(&self, stream: &Stream, due: Instant) -> bool {
+        let mut readable = pin!(timeout_at(due, stream.readable()));
         std::future::poll_fn(|cx| {
             self.listen(cx.waker());
             // A request that has arrived is answered, also at the end.
@@ -132,14 +132,15 @@ pub fn serve(
 /// While a connection waits for its next request it is parked: hyper and its buffers are gone, and ten thousand idle
 /// connections cost little more than their sockets.
 async fn served(mut stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, entry: Entry) {
+    let mut waiting_since = Instant::now();
     loop {
-        let (next, outcome) = match Box::pin(talk(stream, &proxy, arrival, limits, &entry)).await {
-            Ok(ended) => ended,
-            Err(()) => return,
-        };
+        let talked = Box::pin(talk(stream, &proxy, arrival, limits, &entry, waiting_since)).await;
+        let Ok((next, outcome)) = talked else { return };
         match outcome {
-            Outcome::Parked if entry.wait(&next, limits.idle).await => stream = next,
-            Outcome::Parked | Outcome::Ended => return finish(next, None, &proxy).await,
+            Outcome::Parked(since) if entry.wait(&next, since + limits.idle).await => {
+                (stream, waiting_since) = (next, since);
+            }
+            Outcome::Parked(_) | Outcome::Ended => return finish(next, None, &proxy).await,
             Outcome::Refused(problem) => return finish(next, Some(problem), &proxy).await,
         }
     }
@@ -152,6 +153,7 @@ async fn talk(
     arrival: Arrival,
     limits: Limits,
     entry: &Entry,
+    waiting_since: Instant,
 ) -> Result<(Stream, Outcome), ()> {
     let cut_must_reset = Cell::new(false);
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
@@ -171,7 +173,7 @@ async fn talk(
         builder.max_headers(limits.max_headers);
     }
     let park_after = if entry.open.count() > MANY { Duration::ZERO } else { PARK_AFTER };
-    let gate = Gate::new(stream, limits, park_after);
+    let gate = Gate::new(stream, limits, park_after, waiting_since);
     let mid_head = gate.mid_head();
     let mut connection = builder.serve_connection(TokioIo::new(gate), service);
     let (mut listening, mut told) = (false, false);

@@ -45,8 +45,6 @@ pub enum ProxyError {
     Expectation,
     #[error("the request body ended early, is malformed or stalled")]
     RequestBody(#[source] hyper::Error),
-    #[error("the request body stalled")]
-    RequestBodyStalled,
     #[error("draining")]
     Draining,
     #[error(transparent)]
@@ -61,6 +59,8 @@ pub enum ProxyError {
     UpstreamCoding,
     #[error("the upstream's answer cannot be shown")]
     UpstreamRefused(#[source] Refusal),
+    #[error("the upstream's answer contradicts itself about its length")]
+    UpstreamFraming,
     #[error("the upstream switched protocols unasked")]
     UpstreamSwitched,
     #[error("no answer within {0:?}")]
@@ -153,13 +153,7 @@ impl ProxyError {
             Self::RequestBody(_) => Problem::new(
                 Code::RequestInvalid,
                 REQUEST,
-                "The request body ended early, stalled or is not valid chunked coding; send it as announced.",
-            )
-            .closing(),
-            Self::RequestBodyStalled => Problem::new(
-                Code::RequestInvalid,
-                REQUEST,
-                "The request body stalled; send it without long pauses, or raise upstream.timeouts.idle.",
+                "The request body ended early, is not valid chunked coding, or stalled (see upstream.timeouts.idle); send it whole.",
             )
             .closing(),
             Self::Draining => Problem::new(
@@ -193,6 +187,11 @@ impl ProxyError {
                 Code::UpstreamInvalid,
                 "http_response_content_coding",
                 "Cloudbeds sent a compressed answer that must not be shown or does not decompress; ask for none.",
+            ),
+            Self::UpstreamFraming => Problem::new(
+                Code::UpstreamInvalid,
+                "http_protocol_error",
+                "Cloudbeds sent an answer whose length cannot be trusted; whether it acted on the request is unknown.",
             ),
             Self::UpstreamSwitched => Problem::new(
                 Code::UpstreamInvalid,

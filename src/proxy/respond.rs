@@ -12,7 +12,10 @@ use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Instant;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, timeout};
 
 use super::error::ProxyError;
 use super::pool::Lease;
@@ -26,6 +29,9 @@ use crate::wire::problem::Code;
 
 /// Our name for the request; Cloudbeds' own `X-Request-Id` passes beside it.
 pub const X_PROXY_REQUEST_ID: HeaderName = HeaderName::from_static("x-proxy-request-id");
+
+/// How long the end of a body may come after its last byte.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether the connection stays open behind this answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -136,13 +142,16 @@ impl Idle {
 }
 
 impl Download {
-    fn end(&mut self) {
-        if let Source::Upstream { lease, .. } = &mut self.source {
+    /// Everything was handed over. Only where hyper `polled` is there a runtime to see the rest through.
+    fn end(&mut self, polled: bool) {
+        if let Source::Upstream { body, lease, .. } = &mut self.source {
             // Cloudbeds answered in full without waiting for the rest of the request: neither side needs it. Were it
             // kept, an upstream that reads no further would hold the caller's connection for ever.
             let unfinished = self.trace.upload().is_some_and(Progress::abandon);
-            if let Some(lease) = lease.take().filter(|_| !unfinished) {
-                lease.give_back();
+            match (lease.take().filter(|_| !unfinished), body.take_unended().filter(|_| polled)) {
+                (Some(lease), None) => lease.give_back(),
+                (Some(lease), Some(rest)) => drop(spawn_local(see_end(rest, lease))),
+                (None, _) => {}
             }
         }
         self.trace.complete();
@@ -203,7 +212,7 @@ impl Body for Download {
                 this.trace.sent(bytes.len());
                 // hyper does not poll for an end that is already visible.
                 if this.is_end_stream() {
-                    this.end();
+                    this.end(true);
                 }
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
@@ -212,7 +221,7 @@ impl Body for Download {
                 Poll::Pending
             }
             Poll::Ready(None) => {
-                this.end();
+                this.end(true);
                 Poll::Ready(None)
             }
             Poll::Pending => Poll::Pending,
@@ -238,7 +247,15 @@ impl Drop for Download {
     fn drop(&mut self) {
         // An answer without a body is never polled.
         if self.is_end_stream() {
-            self.end();
+            self.end(false);
         }
     }
+}
+
+/// Waits for the end of a body of which all bytes have come, so that its stream ends and is not reset: a server that
+/// counts resets would close a connection that others share.
+async fn see_end(mut rest: Incoming, lease: Lease) {
+    // Whatever comes, the answer is complete already.
+    let _ = timeout(END_PATIENCE, rest.frame()).await;
+    lease.give_back();
 }

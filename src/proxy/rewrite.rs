@@ -35,9 +35,10 @@ impl Routes {
         Self { base: Arc::new(base), prefixes }
     }
 
-    fn origin(&self, path: &str) -> Arc<Origin> {
+    /// A path's own origin comes first, since another product answers there; then the key's, then the common one.
+    fn origin(&self, path: &str, key: Option<&Arc<Origin>>) -> Arc<Origin> {
         let special = self.prefixes.iter().find(|(prefix, _)| path.starts_with(&**prefix));
-        Arc::clone(special.map_or(&self.base, |(_, origin)| origin))
+        Arc::clone(special.map(|(_, origin)| origin).or(key).unwrap_or(&self.base))
     }
 }
 
@@ -59,7 +60,7 @@ pub fn for_cloudbeds(credentialed: Credentialed, routes: &Routes) -> Outbound {
     let (parts, body) = identified.request.into_parts();
     // Authorized requests have a path; a bare `/` stands in for the impossible.
     let target = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let origin = key.base_url.clone().unwrap_or_else(|| routes.origin(target.path()));
+    let origin = routes.origin(target.path(), key.base_url.as_ref());
     let mut headers = forwarded_headers(parts.headers);
     headers.insert(HOST, origin.host_header().clone());
     headers.insert(X_PROPERTY_ID, property_header(&identified.properties));

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALT_SVC, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, SET_COOKIE};
+use http::header::{ALT_SVC, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, SET_COOKIE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -45,18 +45,28 @@ pub async fn answer(answer: Answer, origin: &Origin, idle: Duration) -> Result<S
     let Answer { response, lease, prefix, method } = answer;
     // The extensions stay behind: hyper would write a reason phrase from them, and that is text too.
     let (parts, incoming) = response.into_parts();
+    check_framing(&parts.headers)?;
     let (headers, leaks) = shown_headers(parts.headers, origin, prefix);
     let empty = method == Method::HEAD
         || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || incoming.is_end_stream();
     let filter = if empty { Filter::Plain(Mask::default()) } else { filter(parts.status, &headers)? };
     let left = if empty { Some(0) } else { incoming.size_hint().exact() };
-    let mut body = Clean { incoming, filter, left, first: None };
+    let mut body = Clean { incoming: Some(incoming), filter, left, first: None };
     if matches!(body.filter, Filter::Coded(..)) {
         // In a box: nearly every request goes without.
         Box::pin(body.inspect_first(idle)).await?;
     }
     Ok(Sanitized { status: parts.status, headers, body, lease, leaks })
+}
+
+/// An answer whose fields contradict each other about its length, or that hides its content behind a transfer coding
+/// nobody here undoes (RFC 9112 6.1 and 6.3): hyper takes the last coding for the only one.
+fn check_framing(headers: &HeaderMap) -> Result<(), ProxyError> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    let plain = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    if plain && !headers.contains_key(CONTENT_LENGTH) { Ok(()) } else { Err(ProxyError::UpstreamFraming) }
 }
 
 fn filter(status: StatusCode, headers: &HeaderMap) -> Result<Filter, ProxyError> {
@@ -149,7 +159,8 @@ fn our_location(value: &HeaderValue, origin: &Origin, prefix: Option<PropertyId>
 
 /// The body on its way down, cleaned.
 pub struct Clean {
-    incoming: Incoming,
+    /// `None` once it has been handed on to see its end.
+    incoming: Option<Incoming>,
     filter: Filter,
     /// Bytes that have not been handed out yet, where the length is known. hyper stops asking once it has written
     /// them all, so the end has to be seen here.
@@ -169,7 +180,9 @@ enum Mode {
     Feeding,
     /// A chunk is under inspection.
     Inspecting,
-    /// The end was seen and what was held is let go.
+    /// The end was seen; what was held is under inspection.
+    Finishing,
+    /// What was held has been let go.
     Finished,
 }
 
@@ -197,7 +210,14 @@ impl Clean {
     /// Whether the last byte has been handed out.
     #[must_use]
     pub fn is_end(&self) -> bool {
-        self.left == Some(0) || (self.incoming.is_end_stream() && matches!(self.filter, Filter::Plain(_)))
+        self.left == Some(0)
+            || (self.incoming.as_ref().is_none_or(Incoming::is_end_stream) && matches!(self.filter, Filter::Plain(_)))
+    }
+
+    /// The upstream's body, where all announced bytes have come but not the end itself: HTTP/2 may say that in a frame
+    /// of its own, and dropping the body before would reset the stream.
+    pub fn take_unended(&mut self) -> Option<Incoming> {
+        self.incoming.take_if(|incoming| !incoming.is_end_stream())
     }
 
     /// Keys covered in the body so far.
@@ -250,11 +270,23 @@ impl Clean {
                             }
                         }
                     },
+                    Mode::Finishing => match inspector.finish() {
+                        Err(refusal) => return Poll::Ready(Some(Err(refusal.into()))),
+                        Ok(Step::Pause) => {
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        Ok(Step::Release(held)) => {
+                            *mode = Mode::Finished;
+                            return Poll::Ready((!held.is_empty()).then_some(Ok(held)));
+                        }
+                    },
                     Mode::Finished => return Poll::Ready(None),
                     Mode::Feeding => {}
                 }
             }
-            let chunk = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+            let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+            let chunk = match ready!(Pin::new(incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(chunk) if !chunk.is_empty() => chunk,
                     // Trailers are dropped: no field of theirs was inspected, and merged into a head they smuggle.
@@ -263,13 +295,9 @@ impl Clean {
                 Some(Err(error)) => return Poll::Ready(Some(Err(Cut::Broken(error)))),
                 None => match &mut self.filter {
                     Filter::Plain(_) => return Poll::Ready(None),
-                    Filter::Coded(inspector, mode) => {
-                        *mode = Mode::Finished;
-                        return Poll::Ready(match inspector.finish() {
-                            Ok(held) if held.is_empty() => None,
-                            Ok(held) => Some(Ok(held)),
-                            Err(refusal) => Some(Err(refusal.into())),
-                        });
+                    Filter::Coded(_, mode) => {
+                        *mode = Mode::Finishing;
+                        continue;
                     }
                 },
             };
@@ -325,6 +353,24 @@ mod tests {
         for name in ["X-Request-Id", "WWW-Authenticate", "Retry-After", "Content-Type", "ETag", "Date"] {
             assert_eq!(shown(&[(name, "x")]).0.len(), 1, "{name}");
         }
+    }
+
+    #[test]
+    fn an_answer_that_contradicts_itself_about_its_length_is_unusable() {
+        let framing = |lines: &[(&'static str, &'static str)]| {
+            let pairs =
+                lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(name, value);
+            }
+            check_framing(&headers).is_ok()
+        };
+        assert!(framing(&[]) && framing(&[("content-length", "3")]) && framing(&[("transfer-encoding", "Chunked")]));
+        assert!(!framing(&[("transfer-encoding", "gzip, chunked")]));
+        assert!(!framing(&[("transfer-encoding", "gzip")]));
+        assert!(!framing(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]));
+        assert!(!framing(&[("transfer-encoding", "chunked"), ("content-length", "3")]));
     }
 
     #[test]

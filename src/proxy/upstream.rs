@@ -53,7 +53,7 @@ pub struct Answer {
 pub struct Exchange {
     /// How far the request body got.
     pub progress: Option<Rc<Progress>>,
-    /// From the first attempt to the head of the answer.
+    /// From the end of the request to the head of the answer, or to the failure.
     pub waited: Option<Duration>,
     /// Whether the connection had been used before, and its version.
     pub connection: Option<(bool, Protocol)>,
@@ -113,9 +113,15 @@ impl Upstream {
             let http2 = lease.protocol() == Protocol::Http2;
             let spare = (repeatable && (http2 || lease.reused && !replayed)).then(|| head.clone());
             let request = head.request(upload, &lease, &origin);
-            match self.attempt(&mut lease, request, &progress).await {
+            let sent = Instant::now();
+            let outcome = self.attempt(&mut lease, request, &progress).await;
+            if !matches!(outcome, Err(Failed::Unsent(_))) {
+                // Cloudbeds' own time begins with the last byte of the request; a slow caller's upload is not theirs.
+                let from = if progress.stage() == Stage::Done { progress.moved().max(sent) } else { sent };
+                exchange.waited = Some(from.elapsed());
+            }
+            match outcome {
                 Ok(response) => {
-                    exchange.waited = Some(started.elapsed());
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         return Err(ProxyError::UpstreamSwitched);
                     }

@@ -82,7 +82,7 @@ pub struct Finished<'a> {
     pub bytes_down: u64,
     /// From the request's head to the end of the answer.
     pub total: Duration,
-    /// From handing the request to the upstream to the first byte of its answer.
+    /// From the end of the request to the head of Cloudbeds' answer, or to the failure that came instead.
     pub upstream: Option<Duration>,
     /// What it rode on, if it went up.
     pub connection: Option<Connection>,

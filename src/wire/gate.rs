@@ -63,8 +63,9 @@ enum At {
 pub enum Outcome {
     /// The caller closed, was idle for too long, or broke off.
     Ended,
-    /// Nothing was in flight for the time given: the caller is still there, and so is its connection.
-    Parked,
+    /// Nothing was in flight for the time given: the caller is still there, and so is its connection. Since when it
+    /// has been waited for.
+    Parked(Instant),
     /// A head did not pass; the caller is to be told.
     Refused(Problem),
 }
@@ -88,8 +89,9 @@ pub struct Gate<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
-    /// A gate before a connection that waits for a request; after `park_after` it waits without hyper.
-    pub fn new(stream: S, limits: Limits, park_after: Duration) -> Self {
+    /// A gate before a connection that has been waiting for a request since `waiting_since`; after `park_after` it
+    /// waits without hyper.
+    pub fn new(stream: S, limits: Limits, park_after: Duration, waiting_since: Instant) -> Self {
         Self {
             inner: stream.take(u64::MAX),
             limits,
@@ -98,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             at: NEXT_HEAD,
             outcome: Outcome::Ended,
             read_deadline: Deadline::default(),
-            waiting_since: None,
+            waiting_since: Some(waiting_since),
             write_deadline: Deadline::default(),
             blocked_since: None,
             read_held: false,
@@ -167,8 +169,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             let waiting = *self.waiting_since.get_or_insert(now);
             let limit = self.limits.idle.min(self.park_after);
             if limit.is_zero() || self.read_deadline.passed(waiting + limit, cx) {
-                if limit < self.limits.idle {
-                    self.outcome = Outcome::Parked;
+                if now < waiting + self.limits.idle {
+                    self.outcome = Outcome::Parked(waiting);
                 }
                 self.at = At::End;
                 return Poll::Ready(());

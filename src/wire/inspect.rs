@@ -7,26 +7,20 @@
 
 use std::io::{self, Write};
 
-use brotli_decompressor::DecompressorWriter;
-use bytes::{Bytes, BytesMut};
-use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
-use ruzstd::decoding::FrameDecoder;
-
+use self::brotli::Brotli;
+use self::zstd::Zstd;
 use super::mask::Mask;
+use bytes::Bytes;
+use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+
+mod brotli;
+mod zstd;
 
 /// Encoded bytes decoded at a time. Deflate expands at most 1032-fold, so one slice yields 1 MiB at the most.
 const SLICE: usize = 1024;
 
 /// Decoded bytes after which the inspector asks for a pause.
 const BUDGET: u64 = 256 * 1024;
-
-/// The largest window accepted for zstd, in bytes (RFC 9659: 8 MiB for content coding).
-const ZSTD_WINDOW: u64 = 8 * 1024 * 1024;
-
-/// The largest zstd body accepted, in encoded bytes: its decoder shows nothing of the last window until the frame is
-/// complete, so the body is held whole. `Accept-Encoding` never offers zstd; this is for an upstream that sends it
-/// all the same.
-const ZSTD_HELD: usize = 8 * 1024 * 1024;
 
 /// The codings whose content can be inspected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -97,8 +91,8 @@ enum Decoder {
     DeflateStart,
     Zlib(ZlibDecoder<Scanner>),
     Deflate(DeflateDecoder<Scanner>),
-    Brotli(Box<DecompressorWriter<Scanner>>),
-    Zstd(BytesMut),
+    Brotli(Box<Brotli>),
+    Zstd(Box<Zstd>),
 }
 
 /// Where decoded bytes go: searched, counted, dropped.
@@ -106,6 +100,12 @@ enum Decoder {
 struct Scanner {
     mask: Mask,
     decoded: u64,
+}
+
+impl Scanner {
+    fn verdict(&self) -> Result<(), Refusal> {
+        if self.mask.found() > 0 { Err(Refusal::Leak) } else { Ok(()) }
+    }
 }
 
 impl Write for Scanner {
@@ -128,8 +128,8 @@ impl Inspector {
         let decoder = match coding {
             Coding::Gzip => Decoder::Gzip(MultiGzDecoder::new(scanner)),
             Coding::Deflate => Decoder::DeflateStart,
-            Coding::Brotli => Decoder::Brotli(Box::new(DecompressorWriter::new(scanner, 16 * 1024))),
-            Coding::Zstd => Decoder::Zstd(BytesMut::new()),
+            Coding::Brotli => Decoder::Brotli(Box::default()),
+            Coding::Zstd => Decoder::Zstd(Box::default()),
         };
         Self { decoder, coded: Mask::default(), chunk: Bytes::new(), done: 0 }
     }
@@ -148,23 +148,18 @@ impl Inspector {
         if self.done == 0 && self.coded.inspect(&self.chunk) {
             return Err(Refusal::Leak);
         }
-        if let Decoder::Zstd(held) = &mut self.decoder {
-            if held.len() + self.chunk.len() > ZSTD_HELD {
-                return Err(Refusal::Undecodable);
+        match &mut self.decoder {
+            Decoder::Zstd(zstd) => {
+                zstd.hold(&self.chunk)?;
+                return Ok(Step::Release(Bytes::new()));
             }
-            held.extend_from_slice(&self.chunk);
-            return Ok(Step::Release(Bytes::new()));
-        }
-        let start = self.decoder.scanner().map_or(0, |scanner| scanner.decoded);
-        while self.done < self.chunk.len() {
-            let end = self.chunk.len().min(self.done + SLICE);
-            self.decoder.decode(&self.chunk[self.done..end])?;
-            self.done = end;
-            if let Some(scanner) = self.decoder.scanner() {
-                if scanner.mask.found() > 0 {
-                    return Err(Refusal::Leak);
+            Decoder::Brotli(brotli) => {
+                if !brotli.decode(&self.chunk, &mut self.done)? {
+                    return Ok(Step::Pause);
                 }
-                if scanner.decoded - start > BUDGET && self.done < self.chunk.len() {
+            }
+            _ => {
+                if !self.slices()? {
                     return Ok(Step::Pause);
                 }
             }
@@ -172,38 +167,33 @@ impl Inspector {
         Ok(Step::Release(std::mem::take(&mut self.chunk)))
     }
 
-    /// The end of the body; returns what was held back.
+    /// Decodes slice by slice; false when there is more to do than the budget allows.
+    fn slices(&mut self) -> Result<bool, Refusal> {
+        let start = self.decoder.scanner().map_or(0, |scanner| scanner.decoded);
+        while self.done < self.chunk.len() {
+            let end = self.chunk.len().min(self.done + SLICE);
+            self.decoder.decode(&self.chunk[self.done..end])?;
+            self.done = end;
+            if let Some(scanner) = self.decoder.scanner() {
+                scanner.verdict()?;
+                if scanner.decoded - start > BUDGET && self.done < self.chunk.len() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The end of the body: what was held back, once it is inspected. To be called again after a [`Step::Pause`].
     ///
     /// # Errors
     /// A [`Refusal`] when what was held holds a key or does not decode.
-    pub fn finish(&mut self) -> Result<Bytes, Refusal> {
-        let Decoder::Zstd(held) = &mut self.decoder else { return Ok(Bytes::new()) };
-        let held = std::mem::take(held).freeze();
-        let mut scanner = Scanner::default();
-        let mut rest = &held[..];
-        while !rest.is_empty() {
-            rest = zstd_frame(rest, &mut scanner)?;
-            if scanner.mask.found() > 0 {
-                return Err(Refusal::Leak);
-            }
+    pub fn finish(&mut self) -> Result<Step, Refusal> {
+        match &mut self.decoder {
+            Decoder::Zstd(zstd) => zstd.finish(),
+            _ => Ok(Step::Release(Bytes::new())),
         }
-        Ok(held)
     }
-}
-
-/// Decodes one zstd frame into the scanner; returns what follows it.
-fn zstd_frame<'a>(frame: &'a [u8], scanner: &mut Scanner) -> Result<&'a [u8], Refusal> {
-    let mut decoder = FrameDecoder::new();
-    decoder.set_max_window_size(ZSTD_WINDOW);
-    let mut rest = frame;
-    decoder.init(&mut rest).map_err(|_| Refusal::Undecodable)?;
-    while !decoder.is_finished() {
-        let strategy = ruzstd::decoding::BlockDecodingStrategy::UptoBlocks(1);
-        decoder.decode_blocks(&mut rest, strategy).map_err(|_| Refusal::Undecodable)?;
-        decoder.collect_to_writer(&mut *scanner).map_err(|_| Refusal::Undecodable)?;
-    }
-    decoder.collect_to_writer(scanner).map_err(|_| Refusal::Undecodable)?;
-    Ok(rest)
 }
 
 impl Decoder {
@@ -222,8 +212,7 @@ impl Decoder {
                 Self::Gzip(decoder) => decoder.write(slice),
                 Self::Zlib(decoder) => decoder.write(slice),
                 Self::Deflate(decoder) => decoder.write(slice),
-                Self::Brotli(decoder) => decoder.write(slice),
-                Self::DeflateStart | Self::Zstd(_) => Ok(slice.len()),
+                Self::DeflateStart | Self::Brotli(_) | Self::Zstd(_) => Ok(slice.len()),
             };
             match used {
                 // Bytes behind the end of the coded stream are bytes nobody decoded.
@@ -236,8 +225,7 @@ impl Decoder {
             Self::Gzip(decoder) => decoder.flush(),
             Self::Zlib(decoder) => decoder.flush(),
             Self::Deflate(decoder) => decoder.flush(),
-            Self::Brotli(decoder) => decoder.flush(),
-            Self::DeflateStart | Self::Zstd(_) => Ok(()),
+            Self::DeflateStart | Self::Brotli(_) | Self::Zstd(_) => Ok(()),
         };
         flushed.map_err(|_| Refusal::Undecodable)
     }
@@ -247,8 +235,7 @@ impl Decoder {
             Self::Gzip(decoder) => Some(decoder.get_ref()),
             Self::Zlib(decoder) => Some(decoder.get_ref()),
             Self::Deflate(decoder) => Some(decoder.get_ref()),
-            Self::Brotli(decoder) => Some(decoder.get_ref()),
-            Self::DeflateStart | Self::Zstd(_) => None,
+            Self::DeflateStart | Self::Brotli(_) | Self::Zstd(_) => None,
         }
     }
 }
@@ -317,7 +304,12 @@ mod tests {
                 }
             }
         }
-        out.extend_from_slice(&inspector.finish()?);
+        loop {
+            match inspector.finish()? {
+                Step::Release(bytes) => break out.extend_from_slice(&bytes),
+                Step::Pause => {}
+            }
+        }
         Ok(out)
     }
 
@@ -378,5 +370,47 @@ mod tests {
             pauses += 1;
         }
         assert!(pauses >= 16, "{pauses}");
+    }
+
+    #[test]
+    fn a_brotli_bomb_is_taken_in_slices() {
+        // 16 MiB of zeros, as the reference encoder writes them at quality 9 with the largest window.
+        let encoded: &[u8] = &[0xcf, 0xff, 0xff, 0x7f, 0x00, 0x24, 0x00, 0xe2, 0xb1, 0x40, 0x72, 0xef, 0xff, 0x07];
+        let mut inspector = Inspector::new(Coding::Brotli);
+        inspector.push(Bytes::from_static(encoded));
+        let mut pauses = 0;
+        while inspector.step() == Ok(Step::Pause) {
+            pauses += 1;
+        }
+        assert!(pauses >= 32, "{pauses}");
+    }
+
+    #[test]
+    fn a_large_brotli_window_is_refused() {
+        // The 14 bits that announce a window of 2^30, which the ordinary format does not have.
+        assert_eq!(inspect(Coding::Brotli, &[0x11, 0x9e, 0, 0, 0, 0, 0, 0], 8), Err(Refusal::Undecodable));
+    }
+
+    #[test]
+    fn a_zstd_bomb_is_taken_in_slices_and_has_an_end() {
+        // A frame of run-length blocks (RFC 8878 3.1.1.2.2): four bytes say 128 KiB.
+        let frame = |blocks: u32| {
+            let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58];
+            for block in 1..=blocks {
+                let header = u32::from(block == blocks) | (1 << 1) | ((128 << 10) << 3);
+                frame.extend_from_slice(&header.to_le_bytes()[..3]);
+                frame.push(b'x');
+            }
+            frame
+        };
+        let mut inspector = Inspector::new(Coding::Zstd);
+        inspector.push(Bytes::from(frame(256)));
+        assert_eq!(inspector.step(), Ok(Step::Release(Bytes::new())));
+        let mut pauses = 0;
+        while inspector.finish() == Ok(Step::Pause) {
+            pauses += 1;
+        }
+        assert!(pauses >= 32, "{pauses}");
+        assert_eq!(inspect(Coding::Zstd, &frame(4096), 1 << 20), Err(Refusal::Undecodable));
     }
 }

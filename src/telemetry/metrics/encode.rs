@@ -143,7 +143,8 @@ impl Collector for Scrape {
         page.family("requests_unfinished", ended, "end", [("cut", self.cut), ("client_gone", self.client_gone)])?;
         let whole = "Seconds from a request's head to the end of its answer.";
         page.histogram("request_duration_seconds", whole, &self.duration)?;
-        let upstream = "Seconds from handing a request to the upstream to the first byte of its answer.";
+        let upstream =
+            "Seconds from the end of a request to the head of the upstream's answer, or to the failure instead.";
         page.histogram("upstream_duration_seconds", upstream, &self.upstream_duration)?;
         page.counter("request_bytes", "Bytes of request bodies, apps to upstream.", self.bytes_up)?;
         page.counter("response_bytes", "Bytes of answers' bodies, upstream to apps.", self.bytes_down)?;
