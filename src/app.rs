@@ -7,7 +7,7 @@ mod worker;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::config::{self, Config};
 use crate::fault::Fault;
 use crate::https::{Dialer, Roots, RootsError};
 use crate::keys::{self, KeyStore, Reload};
-use crate::listen::{self, BindError, Bound};
+use crate::listen::{self, BindError, Bound, SocketFile};
 use crate::phase::{Phase, PhaseCell};
 use crate::property::PropertyId;
 use crate::proxy::authorize::Policy;
@@ -32,12 +32,9 @@ use crate::wire::gate::Limits;
 /// Why the process does not start; each reads as one sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The key file, all faults at once.
+    /// The key file and the trusted roots, all faults at once.
     #[error("{}", lines(.0))]
-    Keys(Vec<Fault>),
-    /// The trusted roots.
-    #[error(transparent)]
-    Roots(#[from] RootsError),
+    Files(Vec<Fault>),
     /// A socket.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -50,7 +47,7 @@ impl StartError {
     /// Whether the configuration is to blame (exit code 78) rather than this host.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Keys(_) | Self::Roots(_))
+        matches!(self, Self::Files(_))
     }
 }
 
@@ -72,11 +69,26 @@ impl Loaded {
     /// Reads the key file and the roots.
     ///
     /// # Errors
-    /// The first of the two that cannot be used.
+    /// Everything that is wrong with either.
     pub fn load(config: &Config) -> Result<Self, StartError> {
-        let keys = KeyStore::open(&config.keys.file).map_err(StartError::Keys)?;
-        let (dialer, roots) = dialer(config)?;
-        Ok(Self { keys, dialer, roots })
+        match (KeyStore::open(&config.keys.file), dialer(config)) {
+            (Ok(keys), Ok((dialer, roots))) => Ok(Self { keys, dialer, roots }),
+            (keys, roots) => {
+                let mut faults = keys.err().unwrap_or_default();
+                faults.extend(roots.err().map(|error| fault(&error)));
+                Err(StartError::Files(faults))
+            }
+        }
+    }
+}
+
+fn fault(error: &RootsError) -> Fault {
+    match error {
+        RootsError::File { path, reason } => {
+            Fault::new(path, reason, "it must be a readable PEM file with at least one CERTIFICATE")
+                .about("upstream.ca_file")
+        }
+        RootsError::Tls(error) => Fault::new("TLS settings", error.to_string(), ""),
     }
 }
 
@@ -95,6 +107,8 @@ pub struct App {
     loaded: Loaded,
     /// For each core its listeners.
     listeners: Vec<Vec<(Bound, identify::Settings)>>,
+    /// Removed from the disk with this value.
+    socket_files: Vec<SocketFile>,
     addresses: Vec<String>,
     admin: std::net::TcpListener,
     metrics: Metrics,
@@ -108,6 +122,7 @@ pub struct Handle {
     reload: Arc<Notify>,
     drain: Arc<Notify>,
     at_once: Arc<Notify>,
+    cut: Arc<Notify>,
 }
 
 impl Handle {
@@ -127,6 +142,12 @@ impl Handle {
         self.at_once.notify_one();
     }
 
+    /// Ends the process now: what is under way is cut.
+    pub fn cut(&self) {
+        self.hurry();
+        self.cut.notify_one();
+    }
+
     /// How far the process is.
     #[must_use]
     pub fn phase(&self) -> &PhaseCell {
@@ -143,14 +164,14 @@ impl App {
         let loaded = Loaded::load(&config)?;
         let workers = config.workers.0;
         let mut listeners: Vec<Vec<(Bound, identify::Settings)>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut addresses = Vec::new();
+        let (mut addresses, mut socket_files) = (Vec::new(), Vec::new());
         for listener in &config.listen {
             let settings = identify::Settings {
                 query: config.identify.query,
                 path_prefix: config.identify.path_prefix,
                 default: listener.default_property,
             };
-            let bound = bind(&listener.address, workers)?;
+            let bound = bind(&listener.address, workers, &mut socket_files)?;
             addresses.push(match bound.first().and_then(Bound::tcp_address) {
                 Some(address) => address.to_string(),
                 None => listener.address.to_string(),
@@ -166,9 +187,10 @@ impl App {
             reload: Arc::default(),
             drain: Arc::default(),
             at_once: Arc::default(),
+            cut: Arc::default(),
         };
         let metrics = Metrics::new(workers);
-        Ok(Self { config, loaded, listeners, addresses, admin, metrics, handle })
+        Ok(Self { config, loaded, listeners, socket_files, addresses, admin, metrics, handle })
     }
 
     /// Where the proxy listens, as bound: a port 0 of the configuration is a real one here.
@@ -202,7 +224,7 @@ impl App {
     /// # Errors
     /// When a thread or a runtime cannot be had.
     pub async fn run(self) -> io::Result<()> {
-        let Self { config, loaded, listeners, addresses, admin, metrics, handle } = self;
+        let Self { config, loaded, listeners, socket_files, addresses, admin, metrics, handle } = self;
         let phase = Arc::clone(&handle.phase);
         log_start(&config, &loaded, &addresses);
         let keys = Arc::clone(&loaded.keys);
@@ -249,7 +271,7 @@ impl App {
 
         handle.drain.notified().await;
         drain(&config.drain, &handle, ended).await;
-        phase.set(Phase::Stopped);
+        drop(socket_files);
         watching.abort();
         // The admin listener gives its last answers a second at most.
         let _ = serving.await;
@@ -257,6 +279,9 @@ impl App {
         Ok(())
     }
 }
+
+/// How long cores have to let go of what is cut, and to hand their last lines over.
+const LETTING_GO: Duration = Duration::from_secs(1);
 
 async fn drain(limits: &config::Drain, handle: &Handle, ended: Vec<tokio::sync::oneshot::Receiver<()>>) {
     let started = tokio::time::Instant::now();
@@ -267,14 +292,22 @@ async fn drain(limits: &config::Drain, handle: &Handle, ended: Vec<tokio::sync::
         () = handle.at_once.notified() => {}
     }
     handle.phase.set(Phase::Closing);
-    let all = async {
+    let mut all = pin!(async {
         for worker in ended {
             // An error means that the worker is gone, which is what is waited for.
             let _ = worker.await;
         }
+    });
+    let over = tokio::select! {
+        () = &mut all => None,
+        () = tokio::time::sleep_until(started + limits.max.max(limits.min)) => Some("drain.max is over"),
+        () = handle.cut.notified() => Some("told to end twice"),
     };
-    if tokio::time::timeout_at(started + limits.max.max(limits.min), all).await.is_err() {
-        tracing::warn!("drain.max is over: the requests still under way are cut");
+    handle.phase.set(Phase::Stopped);
+    if let Some(why) = over {
+        tracing::warn!("{why}: the requests still under way are cut");
+        // Their access lines are still to be written.
+        let _ = tokio::time::timeout(LETTING_GO, all).await;
     }
 }
 
@@ -282,12 +315,13 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn bind(address: &Address, workers: usize) -> Result<Vec<Bound>, BindError> {
+fn bind(address: &Address, workers: usize, files: &mut Vec<SocketFile>) -> Result<Vec<Bound>, BindError> {
     match address {
         Address::Tcp(address) => Ok(listen::tcp(*address, workers)?.into_iter().map(Bound::Tcp).collect()),
         Address::Unix(path) => {
-            let bound = listen::unix(path, workers)?;
-            Ok(bound.into_iter().map(|listener| Bound::Unix(listener, path.clone())).collect())
+            let (bound, file) = listen::unix(path, workers)?;
+            files.push(file);
+            Ok(bound.into_iter().map(Bound::Unix).collect())
         }
     }
 }
@@ -355,20 +389,5 @@ impl KeyView for Keys {
     fn counts(&self) -> (usize, usize) {
         let set = self.0.current();
         (set.keys(), set.properties())
-    }
-}
-
-/// The socket files of unix listeners, removed when the process ends in order.
-pub fn remove_unix_sockets(config: &Config) {
-    for listener in &config.listen {
-        if let Address::Unix(path) = &listener.address {
-            remove(path);
-        }
-    }
-}
-
-fn remove(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path) {
-        tracing::debug!(%error, path = %path.display(), "socket file not removed");
     }
 }

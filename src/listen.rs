@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// Connections the kernel may hold for a core that is busy; Linux caps it at net.core.somaxconn.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// Why an address cannot be listened on, in a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +27,7 @@ pub struct BindError {
 }
 
 impl BindError {
-    fn new(address: impl ToString, source: io::Error) -> Self {
+    fn tcp(address: SocketAddr, source: io::Error) -> Self {
         let reason = match source.kind() {
             io::ErrorKind::AddrInUse => "another process is listening there; stop it or choose another port".into(),
             io::ErrorKind::PermissionDenied => "permission denied; ports below 1024 need CAP_NET_BIND_SERVICE".into(),
@@ -37,10 +37,27 @@ impl BindError {
         Self { address: address.to_string(), reason, source }
     }
 
+    fn unix(path: &Path, source: io::Error) -> Self {
+        let reason = match source.kind() {
+            io::ErrorKind::AddrInUse => "another process is listening there; stop it or choose another path".into(),
+            io::ErrorKind::AlreadyExists => "a file that is no socket is in the way; remove it".into(),
+            io::ErrorKind::NotFound => "its directory is not there; create it".into(),
+            io::ErrorKind::PermissionDenied => "permission denied; this process must own its directory".into(),
+            _ => source.to_string(),
+        };
+        Self { address: format!("unix:{}", path.display()), reason, source }
+    }
+
     /// Whether somebody else listens there already.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         self.source.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
+impl From<BindError> for io::Error {
+    fn from(error: BindError) -> Self {
+        Self::new(error.source.kind(), error)
     }
 }
 
@@ -51,7 +68,7 @@ impl BindError {
 pub fn tcp(address: SocketAddr, cores: usize) -> Result<Vec<std::net::TcpListener>, BindError> {
     // SO_REUSEPORT would let a second instance of ours share the port without a word, so the first socket asks
     // whether the port is free at all.
-    let fail = |error| BindError::new(address, error);
+    let fail = |error| BindError::tcp(address, error);
     let alone = bind(address, false).map_err(fail)?;
     if cores == 1 {
         alone.listen(BACKLOG).map_err(fail)?;
@@ -90,22 +107,52 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 ///
 /// # Errors
 /// When the path is taken or cannot be created.
-pub fn unix(path: &Path, cores: usize) -> Result<Vec<std::os::unix::net::UnixListener>, BindError> {
-    let fail = |error| BindError::new(path.display(), error);
+pub fn unix(path: &Path, cores: usize) -> Result<(Vec<std::os::unix::net::UnixListener>, SocketFile), BindError> {
+    let fail = |error| BindError::unix(path, error);
     if let Ok(found) = std::fs::symlink_metadata(path) {
-        if !found.file_type().is_socket() || std::os::unix::net::UnixStream::connect(path).is_ok() {
+        if !found.file_type().is_socket() {
+            return Err(fail(io::ErrorKind::AlreadyExists.into()));
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(fail(io::ErrorKind::AddrInUse.into()));
         }
         std::fs::remove_file(path).map_err(fail)?;
     }
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(fail)?;
+    let file = SocketFile { path: path.to_owned(), identity: identity(path) };
+    // Applications run as users of their own. Who may connect is decided by the directory's permissions, as with every
+    // daemon's socket; a loopback port would ask for less.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(fail)?;
     listener.set_nonblocking(true).map_err(fail)?;
     let mut listeners = Vec::with_capacity(cores);
     for _ in 1..cores {
         listeners.push(listener.try_clone().map_err(fail)?);
     }
     listeners.push(listener);
-    Ok(listeners)
+    Ok((listeners, file))
+}
+
+/// The file of a unix listener, removed with this value: but only if it is still the one that was made here, since a
+/// successor may have put its own in the place while this process was draining.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    identity: Option<(u64, u64, i64, i64)>,
+}
+
+/// With the time, since a file system may give a number that was set free to the next file.
+fn identity(path: &Path) -> Option<(u64, u64, i64, i64)> {
+    let found = std::fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino(), found.mtime(), found.mtime_nsec()))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            // One that stays behind is replaced by the next start.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// A bound listener of either kind, not yet tied to a runtime.
@@ -113,7 +160,7 @@ pub enum Bound {
     /// TCP.
     Tcp(std::net::TcpListener),
     /// A unix socket.
-    Unix(std::os::unix::net::UnixListener, PathBuf),
+    Unix(std::os::unix::net::UnixListener),
 }
 
 /// A listener that accepts on the runtime it was made in.
@@ -130,7 +177,7 @@ impl Bound {
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(..) => None,
+            Self::Unix(_) => None,
         }
     }
 
@@ -141,7 +188,7 @@ impl Bound {
     pub fn into_listener(self) -> io::Result<Listener> {
         match self {
             Self::Tcp(listener) => TcpListener::from_std(listener).map(Listener::Tcp),
-            Self::Unix(listener, _) => UnixListener::from_std(listener).map(Listener::Unix),
+            Self::Unix(listener) => UnixListener::from_std(listener).map(Listener::Unix),
         }
     }
 }
@@ -155,7 +202,8 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
+                // Should it fail, the caller is gone already, and the next read says so.
+                let _ = stream.set_nodelay(true);
                 Ok(Stream::Tcp(stream))
             }
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
@@ -179,6 +227,15 @@ impl Stream {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Unix(_) => None,
         }
+    }
+
+    /// Waits until there is something to read, or the end of the stream.
+    pub async fn readable(&self) {
+        // An error shows again when the stream is read.
+        let _ = match self {
+            Self::Tcp(stream) => stream.readable().await,
+            Self::Unix(stream) => stream.readable().await,
+        };
     }
 
     /// Makes the end of this connection a reset instead of an orderly close, so that a cut answer cannot be mistaken

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,11 +13,11 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, unconstrained};
 
 use crate::https::Dialer;
 use crate::keys::KeyStore;
-use crate::listen::{Bound, Listener, Stream};
+use crate::listen::{self, Bound, Listener, Stream};
 use crate::origin::Origin;
 use crate::phase::{Phase, PhaseCell};
 use crate::proxy::authorize::Policy;
@@ -138,7 +139,6 @@ impl Worker {
 
         self.phase.reached(Phase::Closing).await;
         for accepting in accepting {
-            accepting.abort();
             let _ = accepting.await; // The listener is closed once this returns.
         }
         open.close();
@@ -162,9 +162,16 @@ struct Door {
 }
 
 impl Door {
+    /// Accepts until the phase says to close, and then what the kernel has accepted already: it would be reset.
     async fn accept(self) {
+        let phase = Arc::clone(&self.proxy.phase);
+        let mut closing = pin!(phase.reached(Phase::Closing));
         loop {
-            match self.listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = &mut closing => break,
+            };
+            match accepted {
                 Ok(stream) => self.enter(stream),
                 Err(error) => {
                     // Mostly EMFILE: the connections that are open end some time, and until then nothing is lost by
@@ -174,20 +181,28 @@ impl Door {
                 }
             }
         }
+        for _ in 0..listen::BACKLOG {
+            tokio::select! {
+                biased;
+                accepted = unconstrained(self.listener.accept()) => match accepted {
+                    Ok(stream) => self.enter(stream),
+                    Err(_) => break,
+                },
+                () = std::future::ready(()) => break,
+            }
+        }
     }
 
     fn enter(&self, stream: Stream) {
         let proxy = Rc::clone(&self.proxy);
         let place = Place::take(&self.everywhere);
         if place.number > self.max_connections {
-            spawn_local(async move {
-                connection::refuse(stream, proxy).await;
-                drop(place);
-            });
+            // Its place is free again at once: a flood of refused connections must not keep a good one out.
+            spawn_local(connection::refuse(stream, proxy));
             return;
         }
         let arrival = Arrival { identify: self.identify, local: stream.local_address() };
-        let serving = connection::serve(stream, proxy, arrival, self.limits, Rc::clone(&self.open));
+        let serving = connection::serve(stream, proxy, arrival, self.limits, &self.open);
         spawn_local(async move {
             serving.await;
             drop(place);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Failure, load};
+use super::{Failure, load, say};
 use crate::app::Loaded;
 
 pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
@@ -10,13 +10,12 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     let loaded = Loaded::load(&config)?;
     let set = loaded.keys.current();
     let name = path.map_or_else(|| "defaults and environment".to_owned(), |path| path.display().to_string());
-    println!(
-        "{name}: ok; {} for {}, requests go to {}",
+    say(&format!(
+        "{name}: ok; {} for {}, requests go to {}\n",
         count(set.keys(), "key", "keys"),
         count(set.properties(), "property", "properties"),
         config.upstream.base_url
-    );
-    Ok(())
+    ))
 }
 
 fn count(number: usize, one: &str, many: &str) -> String {

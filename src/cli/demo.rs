@@ -14,7 +14,7 @@ use http::{Request, Response};
 
 use super::local::call;
 use super::serve::Signals;
-use super::{Failure, runtime};
+use super::{Failure, runtime, say};
 use crate::app::App;
 use crate::config;
 use crate::sandbox::{self, Sandbox, Seen};
@@ -30,7 +30,7 @@ pub(super) struct Options {
     /// End after the call instead of staying up
     #[arg(long)]
     once: bool,
-    /// The proxy's port
+    /// The proxy's port; 0 picks a free one, here and below
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     port: u16,
     /// The admin listener's port
@@ -46,7 +46,6 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let _ = process::harden();
     let settings = LogSettings { json: false, filter: "warn".into(), output: Output::Stderr, access: !options.once };
     let _log = telemetry::init(&settings).map_err(|error| other("log", &error))?;
-    telemetry::panic::install();
     let directory = tempfile::tempdir().map_err(|error| other("temporary directory", &error))?;
     runtime()?.block_on(show(options, directory.path()))
 }
@@ -55,6 +54,13 @@ async fn show(options: &Options, directory: &Path) -> Result<(), Failure> {
     // Before anything is up, so that no moment is left in which a signal would leave the keys behind.
     let signals = Signals::new().map_err(|error| other("signals", &error))?;
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let ports =
+        [("--port", options.port), ("--admin-port", options.admin_port), ("--sandbox-port", options.sandbox_port)];
+    for (index, (flag, port)) in ports.iter().enumerate() {
+        if let Some((other, _)) = ports[..index].iter().find(|(_, other)| other == port && *port != 0) {
+            return Err(Failure::Other(format!("{flag} and {other} both say {port}; give one of them another port")));
+        }
+    }
     let sandbox_listener = free(at(options.sandbox_port), "--sandbox-port")?;
     drop(free(at(options.port), "--port")?);
     drop(free(at(options.admin_port), "--admin-port")?);
@@ -81,10 +87,11 @@ async fn show(options: &Options, directory: &Path) -> Result<(), Failure> {
     handle.phase().reached(crate::phase::Phase::Ready).await;
 
     let steering = tokio::spawn(signals.steer(handle.clone()));
-    let shown = one_call(address, &cloudbeds).await;
-    if shown.is_ok() && !options.once {
-        invite(address, admin, &cloudbeds);
-    } else {
+    let shown = match one_call(address, &cloudbeds).await {
+        Ok(()) if !options.once => invite(address, admin, &cloudbeds),
+        shown => shown,
+    };
+    if options.once || shown.is_err() {
         handle.hurry();
     }
     let ended = running.await;
@@ -120,12 +127,8 @@ async fn one_call(address: SocketAddr, cloudbeds: &Sandbox) -> Result<(), Failur
     let answer = call(address, request).await.map_err(Failure::Other)?;
     let seen = cloudbeds.requests();
     let arrived = seen.last().map(arrived).unwrap_or_default();
-    print_beside(
-        &format!("The application → {address}"),
-        &sent,
-        &format!("The proxy → {}", cloudbeds.base_url()),
-        &arrived,
-    );
+    let titles = (format!("The application → {address}"), format!("The proxy → {}", cloudbeds.base_url()));
+    say(&beside((&titles.0, &sent), (&titles.1, &arrived)))?;
     print_answer(&answer)
 }
 
@@ -157,46 +160,53 @@ fn line(name: &str, value: &[u8]) -> String {
     format!("{written}: {}", mask::text(&String::from_utf8_lossy(value)))
 }
 
-fn print_beside(left_title: &str, left: &[String], right_title: &str, right: &[String]) {
-    let width = left.iter().map(|line| line.chars().count()).max().unwrap_or(0).max(left_title.chars().count()) + 3;
-    println!("\n  {left_title:<width$}{right_title}");
-    println!("  {:<width$}{}", "─".repeat(width - 3), "─".repeat(60));
-    for at in 0..left.len().max(right.len()) {
-        let (left, right) = (left.get(at).map_or("", String::as_str), right.get(at).map_or("", String::as_str));
-        println!("  {}", format!("{left:<width$}{right}").trim_end());
+/// Two columns, each a title over its lines.
+fn beside(left: (&str, &[String]), right: (&str, &[String])) -> String {
+    let columns = left.1.iter().map(String::as_str).chain([left.0]).map(|line| line.chars().count());
+    let width = columns.max().unwrap_or_default();
+    let row = |left: &str, right: &str| format!("  {}\n", format!("{left:<width$}   {right}").trim_end());
+    let mut text = format!("\n{}{}", row(left.0, right.0), row(&"─".repeat(width), &"─".repeat(60)));
+    for at in 0..left.1.len().max(right.1.len()) {
+        let line = |lines: &[String]| lines.get(at).cloned().unwrap_or_default();
+        text.push_str(&row(&line(left.1), &line(right.1)));
     }
+    text
 }
 
 fn print_answer(answer: &Response<Bytes>) -> Result<(), Failure> {
     let body: serde_json::Value = serde_json::from_slice(answer.body()).map_err(|error| other("answer", &error))?;
-    println!("\n  Answer: {}", answer.status());
+    let mut text = format!("\n  Answer: {}\n", answer.status());
     for reservation in body["data"].as_array().into_iter().flatten() {
-        let text = |field: &str| reservation[field].as_str().unwrap_or("?").to_owned();
-        println!(
-            "    reservation {}  {}  {} to {}  {}",
-            text("reservationID"),
-            text("guestName"),
-            text("startDate"),
-            text("endDate"),
-            text("status")
-        );
+        let field = |name: &str| reservation[name].as_str().unwrap_or("?");
+        text.push_str(&format!(
+            "    reservation {}  {}  {} to {}  {}\n",
+            field("reservationID"),
+            field("guestName"),
+            field("startDate"),
+            field("endDate"),
+            field("status")
+        ));
     }
+    say(&text)?;
     if answer.status().is_success() && body["success"] == true {
         return Ok(());
     }
     Err(Failure::Other(format!("the demo's call failed: {}", mask::text(&String::from_utf8_lossy(answer.body())))))
 }
 
-fn invite(proxy: SocketAddr, admin: SocketAddr, cloudbeds: &Sandbox) {
-    println!("\n  Try it (the key never shows, not even where the stand-in repeats all it was sent):\n");
+fn invite(proxy: SocketAddr, admin: SocketAddr, cloudbeds: &Sandbox) -> Result<(), Failure> {
+    let mut text =
+        "\n  Try it (the key never shows, not even where the stand-in repeats all it was sent):\n\n".to_owned();
     for (property, target) in [
         ("1001", "/api/v1.3/getHotelDetails"),
         ("1002", "/api/v1.3/getRooms"),
         ("1001", "/sandbox/echo"),
         ("1003", "/api/v1.3/getHotels"),
     ] {
-        println!("    curl -i -H 'X-Property-Id: {property}' http://{proxy}{target}");
+        text.push_str(&format!("    curl -i -H 'X-Property-Id: {property}' http://{proxy}{target}\n"));
     }
-    println!("    curl http://{admin}/metrics");
-    println!("\n  The stand-in Cloudbeds is {}; Ctrl-C ends everything.\n", cloudbeds.base_url());
+    let url = cloudbeds.base_url();
+    say(&format!(
+        "{text}    curl http://{admin}/metrics\n\n  The stand-in Cloudbeds is {url}; Ctrl-C ends everything.\n\n"
+    ))
 }

@@ -16,7 +16,10 @@ use crate::https;
 /// A sentence that says what failed.
 pub(super) async fn call(address: SocketAddr, request: Request<()>) -> Result<Response<Bytes>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{address}: {error}");
-    let stream = https::dial_local(address).await.map_err(|error| failed(&error))?;
+    let stream = https::dial_local(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => format!("nothing listens at {address}"),
+        _ => failed(&error),
+    })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
     let connection = tokio::spawn(connection);
     let request = request.map(|()| Empty::<Bytes>::new());

@@ -2,8 +2,6 @@
 //!
 //! In: arguments and environment. Out: 0 done, 64 usage, 78 bad configuration, 1 anything else. Messages for people go
 //! to standard error, results to standard output.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where the process talks to people")]
-
 mod check;
 mod demo;
 mod local;
@@ -11,15 +9,19 @@ mod probe;
 mod sandbox;
 mod serve;
 
+use std::io::{ErrorKind as IoErrorKind, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::address::Address;
 use crate::app::StartError;
 use crate::config::{self, Config};
 use crate::fault::Fault;
+use crate::telemetry;
 
 /// sysexits.h: EX_USAGE.
 const USAGE: u8 = 64;
@@ -28,11 +30,13 @@ const CONFIG: u8 = 78;
 
 /// Calls the Cloudbeds API for applications that hold no key: they name the property, the proxy adds the credential.
 #[derive(Debug, Parser)]
-#[command(name = "cloudbeds-auth-proxy", version, about, arg_required_else_help = true)]
-#[command(after_help = "Start with `cloudbeds-auth-proxy demo`; it needs no configuration and no key.")]
+#[command(name = "cloudbeds-auth-proxy", version, arg_required_else_help = true)]
+#[command(after_help = "Start with `cloudbeds-auth-proxy demo`; it needs no configuration and no key.\n\
+    Exit codes: 0 done, 64 usage, 78 bad configuration, 1 anything else.")]
 struct Arguments {
-    /// The configuration file; without one, defaults and environment variables apply
-    #[arg(long, global = true, value_name = "FILE", env = "CLOUDBEDS_AUTH_PROXY_CONFIG")]
+    /// Configuration file; without one, the defaults [env: CLOUDBEDS_AUTH_PROXY_CONFIG]
+    // Not clap's `env`: it takes an empty variable for a mistake, and shows the variable's value in the help.
+    #[arg(long, global = true, value_name = "FILE", display_order = 100)]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -40,19 +44,24 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the proxy: SIGHUP reloads the keys, SIGTERM drains, a second SIGTERM ends at once
+    /// Run the proxy
+    #[command(
+        after_help = "Without a configuration: apps reach it at 127.0.0.1:8080, operators at 127.0.0.1:9090, and \
+        the keys are in keys.yaml, one line `\"<property id>\": <key>` per hotel, mode 0600.\n\n\
+        SIGHUP reads the keys again; SIGTERM ends it once the calls under way are answered, a second one at once."
+    )]
     Serve,
-    /// Check configuration, key file and roots, and name every fault at once
+    /// Check configuration, keys and certificates without starting, and name every fault
     CheckConfig,
-    /// Show the proxy at work: two demo hotels, a stand-in Cloudbeds, one call, and curl lines to try
+    /// Show the proxy at work: two made-up hotels, one call, curl lines to try
     Demo(demo::Options),
-    /// Run the stand-in Cloudbeds alone, with a throw-away root and keys written to a directory
+    /// Run a stand-in Cloudbeds, with keys and certificate written for a proxy to use
     Sandbox(sandbox::Options),
-    /// Ask a running proxy whether it is ready: exit code 0 or 1, for images without a shell
+    /// Ask a running proxy whether it is ready (exit code 0) or not (1)
     Healthcheck(probe::Healthcheck),
-    /// Wait until a proxy is ready, for applications that start before it
+    /// Wait until a proxy is ready
     Wait(probe::Wait),
-    /// Print shell completions
+    /// Print a completion script for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -77,11 +86,13 @@ impl Failure {
     }
 
     fn print(&self) {
-        match self {
-            Self::Configuration(faults) => faults.iter().for_each(|fault| eprintln!("{fault}")),
-            Self::Start(error) => eprintln!("{error}"),
-            Self::Other(sentence) => eprintln!("{sentence}"),
-        }
+        let text = match self {
+            Self::Configuration(faults) => faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+            Self::Start(error) => error.to_string(),
+            Self::Other(sentence) => sentence.clone(),
+        };
+        // With standard error closed there is nobody left to tell.
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
 }
 
@@ -103,9 +114,11 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if asked { 0 } else { USAGE });
         }
     };
+    telemetry::panic::install();
     // Two crates of the tree use rustls' bare builders, which take the process's default.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = arguments.config;
+    let named = || std::env::var_os("CLOUDBEDS_AUTH_PROXY_CONFIG").filter(|path| !path.is_empty());
+    let config = arguments.config.or_else(|| named().map(PathBuf::from));
     let done = match arguments.command {
         Command::Serve => serve::run(config.as_deref()),
         Command::CheckConfig => check::run(config.as_deref()),
@@ -114,8 +127,9 @@ pub fn main() -> ExitCode {
         Command::Healthcheck(options) => options.run(config.as_deref()),
         Command::Wait(options) => options.run(config.as_deref()),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "cloudbeds-auth-proxy", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "cloudbeds-auth-proxy", &mut script);
+            say(&String::from_utf8_lossy(&script))
         }
     };
     match done {
@@ -124,6 +138,25 @@ pub fn main() -> ExitCode {
             failure.print();
             ExitCode::from(failure.code())
         }
+    }
+}
+
+/// Prints a result. Whoever closed the pipe, such as `head`, has read enough.
+fn say(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != IoErrorKind::BrokenPipe => {
+            Err(Failure::Other(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An argument that is an address to connect to or to listen on.
+fn tcp_address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse() {
+        Ok(Address::Tcp(address)) => Ok(address),
+        _ => Err("expected an IP address and a port, such as 127.0.0.1:9090 or localhost:9090".to_owned()),
     }
 }
 

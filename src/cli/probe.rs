@@ -10,7 +10,7 @@ use http::header::HOST;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::local::call;
-use super::{Failure, load, runtime};
+use super::{Failure, load, runtime, tcp_address};
 
 /// One question must not take longer; a kubelet gives a probe a second by default.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -20,18 +20,18 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(super) struct Healthcheck {
-    /// The admin listener; by default the configuration's
-    #[arg(long, value_name = "ADDRESS")]
+    /// Where its admin listener is; by default where the configuration says
+    #[arg(long, value_name = "ADDRESS", value_parser = tcp_address)]
     admin: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Wait {
-    /// The admin listener; by default the configuration's
-    #[arg(long, value_name = "ADDRESS")]
+    /// Where its admin listener is; by default where the configuration says
+    #[arg(long, value_name = "ADDRESS", value_parser = tcp_address)]
     admin: Option<SocketAddr>,
-    /// Give up after so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    /// Give up after this long, a day at most
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=86_400))]
     timeout: u64,
 }
 

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, runtime};
+use super::{Failure, runtime, say, tcp_address};
 use crate::listen;
 use crate::property::PropertyId;
 use crate::sandbox::{self, Hotel, random_key};
@@ -15,9 +15,9 @@ use crate::sandbox::{self, Hotel, random_key};
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// Where it listens
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443", value_parser = tcp_address)]
     listen: SocketAddr,
-    /// Where keys.yaml and sandbox-root.pem are written; files of an earlier run are replaced
+    /// Where keys.yaml and sandbox-root.pem are written; those of an earlier run are replaced
     #[arg(long, value_name = "DIR", default_value = "sandbox")]
     dir: PathBuf,
     /// How many hotels; their properties count up from 1001
@@ -48,15 +48,27 @@ async fn serve(options: &Options) -> Result<(), Failure> {
     std::fs::create_dir_all(&options.dir)
         .map_err(|error| Failure::Other(format!("{}: {error}", options.dir.display())))?;
     let files = sandbox::write_files(&options.dir, &hotels, cloudbeds.root_pem()).map_err(failed)?;
-    println!("Stand-in Cloudbeds at {}; a proxy for it:\n", cloudbeds.base_url());
-    println!("  CLOUDBEDS_AUTH_PROXY__UPSTREAM__BASE_URL={} \\", cloudbeds.base_url());
-    println!("  CLOUDBEDS_AUTH_PROXY__UPSTREAM__CA_FILE={} \\", files.root.display());
-    println!("  CLOUDBEDS_AUTH_PROXY__KEYS__FILE={} \\", files.keys.display());
-    println!("  cloudbeds-auth-proxy serve\n\nCtrl-C ends it.");
+    say(&format!(
+        "Stand-in Cloudbeds at {url}; a proxy for it:\n\n  \
+         CLOUDBEDS_AUTH_PROXY__UPSTREAM__BASE_URL={url} \\\n  \
+         CLOUDBEDS_AUTH_PROXY__UPSTREAM__CA_FILE={} \\\n  \
+         CLOUDBEDS_AUTH_PROXY__KEYS__FILE={} \\\n  \
+         cloudbeds-auth-proxy serve\n\nCtrl-C ends it.\n",
+        quoted(&files.root),
+        quoted(&files.keys),
+        url = cloudbeds.base_url(),
+    ))?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     cloudbeds.stop().await;
     Ok(())
+}
+
+/// A path as a shell takes it for one word.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+=:@".contains(&byte);
+    if text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

@@ -5,32 +5,34 @@ use std::path::Path;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, load, runtime};
-use crate::app::{self, App, Handle};
+use crate::app::{App, Handle};
 use crate::config::{Config, LogFormat, LogOutput};
+use crate::fault::Fault;
 use crate::process;
 use crate::telemetry::{self, LogSettings, Output};
 
 pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     let config = load(path)?;
+    // The log first: a hardened process may no longer open /dev/stdout by its path.
+    let log = telemetry::init(&log_settings(&config)).map_err(|error| {
+        let hint = "check the option `log`, and the variable RUST_LOG if it is set";
+        Failure::Configuration(vec![Fault::new("log", error.to_string(), hint)])
+    })?;
     // Before any key is read.
-    let warnings = process::harden().into_iter().chain(process::raise_open_files()).collect::<Vec<_>>();
-    let log = telemetry::init(&log_settings(&config)).map_err(|error| Failure::Other(format!("log: {error}")))?;
-    telemetry::panic::install();
-    for warning in warnings {
+    for warning in process::harden().into_iter().chain(process::raise_open_files()) {
         tracing::warn!(cause = std::error::Error::source(&warning).map(tracing::field::display), "{warning}");
     }
     let runtime = runtime()?;
-    let served = runtime.block_on(async {
-        let app = App::prepare(config.clone())?;
-        app.metrics().control().watch_log(log.lost_lines());
+    runtime.block_on(async {
+        // From here on a SIGHUP does not end the process, however long the keys take to read.
         let signals = Signals::new().map_err(|error| Failure::Other(format!("signals: {error}")))?;
+        let app = App::prepare(config)?;
+        app.metrics().control().watch_log(log.lost_lines());
         let steering = tokio::spawn(signals.steer(app.handle()));
         let done = app.run().await.map_err(|error| Failure::Other(format!("cannot serve: {error}")));
         steering.abort();
         done
-    });
-    app::remove_unix_sockets(&config);
-    served
+    })
 }
 
 fn log_settings(config: &Config) -> LogSettings {
@@ -74,11 +76,7 @@ impl Signals {
             };
             match (end, ending, person) {
                 (false, ..) => handle.reload(),
-                (true, true, _) => {
-                    tracing::warn!("told to end twice: ending at once");
-                    // Asked for, so not a failure; what was under way is cut.
-                    std::process::exit(0);
-                }
+                (true, true, _) => handle.cut(),
                 (true, false, true) => handle.hurry(),
                 (true, false, false) => handle.drain(),
             }

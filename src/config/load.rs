@@ -24,7 +24,11 @@ pub fn load(path: Option<&Path>, env: impl IntoIterator<Item = (OsString, OsStri
     };
     let name = path.display().to_string();
     let bytes = read(path).map_err(|error| {
-        vec![Fault::new(&name, format!("cannot be read: {error}"), "check the path given with --config")]
+        let message = match error.kind() {
+            std::io::ErrorKind::NotFound => "is not there".to_owned(),
+            _ => format!("cannot be read: {error}"),
+        };
+        vec![Fault::new(&name, message, "check --config, or CLOUDBEDS_AUTH_PROXY_CONFIG")]
     })?;
     let text = yaml::text(&name, &bytes)?;
     parse(text, &name, path.parent().unwrap_or(Path::new("")), env)

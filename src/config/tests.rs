@@ -1,3 +1,5 @@
+//! Configurations as people write them, right and wrong, and the words they get back.
+
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -203,7 +205,7 @@ fn a_missing_or_huge_file_is_one_clear_sentence() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.yaml");
     let refused = |path: &Path| load(Some(path), env(&[])).unwrap_err()[0].to_string();
-    assert!(refused(&path).contains("config.yaml: cannot be read: No such file"));
+    assert!(refused(&path).contains("config.yaml: is not there — check --config"));
     std::fs::write(&path, " ".repeat(1024 * 1024 + 1)).unwrap();
     assert!(refused(&path).contains("larger than 1 MiB"));
 }

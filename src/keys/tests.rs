@@ -1,3 +1,5 @@
+//! Every form of a key file and every fault in one.
+
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};

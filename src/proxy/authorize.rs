@@ -65,7 +65,8 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
 
 /// RFC 9112 3.2.2: absolute-form must be accepted; it must name this listener, as http.
 fn is_ours(uri: &Uri, local: Option<SocketAddr>) -> bool {
-    if uri.scheme_str() != Some("http") {
+    // RFC 9110 4.2.4: user information in an authority is a trick more often than not.
+    if uri.scheme_str() != Some("http") || uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return false;
     }
     let (Some(host), Some(local)) = (uri.host(), local) else { return false };
@@ -253,9 +254,13 @@ mod tests {
         for uri in ["http://127.0.0.1:8080/a", "http://localhost:8080/a", "http://LOCALHOST:8080/a"] {
             assert!(is_ours(&uri.parse().unwrap(), local), "{uri}");
         }
-        for uri in
-            ["http://127.0.0.1/a", "https://127.0.0.1:8080/a", "http://api.cloudbeds.com/a", "http://[::1]:8080/a"]
-        {
+        for uri in [
+            "http://user@127.0.0.1:8080/a",
+            "http://127.0.0.1/a",
+            "https://127.0.0.1:8080/a",
+            "http://api.cloudbeds.com/a",
+            "http://[::1]:8080/a",
+        ] {
             assert!(!is_ours(&uri.parse().unwrap(), local), "{uri}");
         }
         assert!(!is_ours(&"http://localhost:8080/a".parse().unwrap(), None));

@@ -7,9 +7,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use http::{Method, Request};
@@ -25,8 +25,13 @@ use super::trace::Trace;
 use super::{Arrival, Proxy};
 use crate::listen::Stream;
 use crate::telemetry::metrics::Recorder;
-use crate::wire::gate::{Gate, Limits};
+use crate::wire::gate::{Gate, Limits, Outcome};
 use crate::wire::problem::{Code, Problem};
+
+/// How long a connection waits for its next request with hyper and all buffers before it is parked without them:
+/// building them anew costs a microsecond or two. Where many connections are open, memory counts for more.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+const MANY: usize = 256;
 
 /// How long, and how much, is still read from a caller that was told to go: closing at once would reset the
 /// connection and could take the answer away from the caller before it is read (RFC 9112 9.6).
@@ -86,6 +91,21 @@ impl Entry {
             *slot = Some(waker.clone());
         }
     }
+
+    /// Waits for the caller of a parked connection; whether it has something to say before `idle` is over.
+    async fn wait(&self, stream: &Stream, idle: Duration) -> bool {
+        let mut readable = pin!(timeout(idle, stream.readable()));
+        std::future::poll_fn(|cx| {
+            self.listen(cx.waker());
+            // A request that has arrived is answered, also at the end.
+            match readable.as_mut().poll(cx) {
+                Poll::Ready(in_time) => Poll::Ready(in_time.is_ok()),
+                Poll::Pending if self.open.closing.get() => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
 }
 
 impl Drop for Entry {
@@ -96,13 +116,46 @@ impl Drop for Entry {
     }
 }
 
-/// Serves a connection to its end.
-pub async fn serve(stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, open: Rc<Open>) {
+/// Serves a connection to its end. It counts as open from this call on, not from the first poll: a drain between the
+/// two would not wait for it.
+pub fn serve(
+    stream: Stream,
+    proxy: Rc<Proxy>,
+    arrival: Arrival,
+    limits: Limits,
+    open: &Rc<Open>,
+) -> impl Future<Output = ()> + use<> {
     let entry = open.enter(&proxy.recorder);
-    let cut_must_reset = Rc::new(Cell::new(false));
+    served(stream, proxy, arrival, limits, entry)
+}
+
+/// While a connection waits for its next request it is parked: hyper and its buffers are gone, and ten thousand idle
+/// connections cost little more than their sockets.
+async fn served(mut stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, entry: Entry) {
+    loop {
+        let (next, outcome) = match Box::pin(talk(stream, &proxy, arrival, limits, &entry)).await {
+            Ok(ended) => ended,
+            Err(()) => return,
+        };
+        match outcome {
+            Outcome::Parked if entry.wait(&next, limits.idle).await => stream = next,
+            Outcome::Parked | Outcome::Ended => return finish(next, None, &proxy).await,
+            Outcome::Refused(problem) => return finish(next, Some(problem), &proxy).await,
+        }
+    }
+}
+
+/// Serves requests until the connection ends, is refused or can be parked; an error means that it broke off.
+async fn talk(
+    stream: Stream,
+    proxy: &Rc<Proxy>,
+    arrival: Arrival,
+    limits: Limits,
+    entry: &Entry,
+) -> Result<(Stream, Outcome), ()> {
+    let cut_must_reset = Cell::new(false);
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
-        let proxy = Rc::clone(&proxy);
-        let cut_must_reset = Rc::clone(&cut_must_reset);
+        let cut_must_reset = &cut_must_reset;
         async move {
             let old = request.version() == http::Version::HTTP_10;
             let response = proxy.serve(request, arrival).await;
@@ -111,13 +164,15 @@ pub async fn serve(stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: L
             Ok::<_, Infallible>(response)
         }
     });
-    let gate = Gate::new(stream, limits);
     let mut builder = http1::Builder::new();
     // The gate has checked sizes and counts; these only keep hyper from being stricter than the configuration.
     builder.half_close(true).header_read_timeout(None).max_buf_size(limits.max_head_size.max(64 * 1024));
     if limits.max_headers > 100 {
         builder.max_headers(limits.max_headers);
     }
+    let park_after = if entry.open.count() > MANY { Duration::ZERO } else { PARK_AFTER };
+    let gate = Gate::new(stream, limits, park_after);
+    let mid_head = gate.mid_head();
     let mut connection = builder.serve_connection(TokioIo::new(gate), service);
     let (mut listening, mut told) = (false, false);
     let result = std::future::poll_fn(|cx| {
@@ -125,19 +180,25 @@ pub async fn serve(stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: L
             entry.listen(cx.waker());
             listening = true;
         }
-        if open.closing.get() && !told {
-            Pin::new(&mut connection).graceful_shutdown();
-            told = true;
+        let polled = Pin::new(&mut connection).poll(cx);
+        // What has arrived is answered first. A head that is still on its way gets the answer that the process is
+        // ending, instead of a connection that closes without a word.
+        if polled.is_ready() || !entry.open.closing.get() || told || mid_head.get() {
+            return polled;
         }
+        Pin::new(&mut connection).graceful_shutdown();
+        told = true;
         Pin::new(&mut connection).poll(cx)
     })
     .await;
-    let (stream, refusal) = connection.into_parts().io.into_inner().into_parts();
-    match (result, refusal) {
-        (Ok(()), refusal) => finish(stream, refusal, &proxy).await,
-        (Err(_), _) if cut_must_reset.get() => stream.end_with_reset(),
-        (Err(error), _) => tracing::debug!(%error, "connection ended early"),
-    }
+    let (stream, outcome) = connection.into_parts().io.into_inner().into_parts();
+    result.map_err(|error| {
+        tracing::debug!(%error, "connection ended early");
+        if cut_must_reset.get() {
+            stream.end_with_reset();
+        }
+    })?;
+    Ok((stream, outcome))
 }
 
 /// Answers a connection that is one too many, and ends it.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::https::DialError;
 use crate::property::PropertyId;
+use crate::wire::inspect::Refusal;
 use crate::wire::problem::{Code, Problem};
 
 /// Why a request did not get an answer from Cloudbeds.
@@ -58,6 +59,8 @@ pub enum ProxyError {
     UpstreamInvalid(#[source] hyper::Error),
     #[error("the upstream's answer has a content coding that cannot be inspected")]
     UpstreamCoding,
+    #[error("the upstream's answer cannot be shown")]
+    UpstreamRefused(#[source] Refusal),
     #[error("the upstream switched protocols unasked")]
     UpstreamSwitched,
     #[error("no answer within {0:?}")]
@@ -185,6 +188,11 @@ impl ProxyError {
                 Code::UpstreamInvalid,
                 "http_response_content_coding",
                 "Cloudbeds sent an answer in a coding that cannot be checked for keys; ask for gzip or none at all.",
+            ),
+            Self::UpstreamRefused(_) => Problem::new(
+                Code::UpstreamInvalid,
+                "http_response_content_coding",
+                "Cloudbeds sent a compressed answer that must not be shown or does not decompress; ask for none.",
             ),
             Self::UpstreamSwitched => Problem::new(
                 Code::UpstreamInvalid,

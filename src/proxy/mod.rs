@@ -22,6 +22,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use self::authorize::Policy;
@@ -35,6 +36,7 @@ use crate::keys::KeyReader;
 use crate::phase::{Phase, PhaseCell};
 use crate::telemetry::RequestIds;
 use crate::telemetry::metrics::Recorder;
+use crate::wire::body::Stage;
 
 /// Everything a core needs to serve requests. Nothing in it is shared with another core but the key set, which is
 /// swapped whole, and the process's phase.
@@ -70,8 +72,13 @@ impl Proxy {
     /// Answers one request; there is always an answer.
     pub async fn serve(&self, request: Request<Incoming>, arrival: Arrival) -> Response<Download> {
         let mut trace = Trace::start(Rc::clone(&self.recorder), self.ids.next(), &request);
+        let has_body = !request.body().is_end_stream();
         let result = self.forward(request, arrival, &mut trace).await;
         let afterwards = if self.phase.get() >= Phase::Draining { Afterwards::Close } else { Afterwards::KeepAlive };
+        // Where the answer comes before the whole body, nobody is going to read the rest; and what a caller sends after
+        // `Expect` and a refusal may be the body or the next request (RFC 9110 10.1.1). The connection ends, so say so.
+        let whole = !has_body || trace.exchange().progress.as_ref().is_some_and(|body| body.stage() == Stage::Done);
+        let afterwards = if whole { afterwards } else { Afterwards::Close };
         match result {
             Ok(sanitized) => respond::answer(sanitized, trace, self.timeouts.idle, afterwards),
             Err(error) => respond::failure(&error, trace, afterwards),
@@ -95,6 +102,6 @@ impl Proxy {
         let outbound = rewrite::for_cloudbeds(credentialed, &self.routes);
         let origin = Arc::clone(&outbound.origin);
         let answer = self.upstream.send(outbound, trace.exchange()).await?;
-        sanitize::answer(answer, &origin)
+        sanitize::answer(answer, &origin, self.timeouts.idle).await
     }
 }

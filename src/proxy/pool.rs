@@ -91,6 +91,7 @@ pub enum Protocol {
 
 struct Idle {
     connection: Http1,
+    task: AbortHandle,
     since: Instant,
 }
 
@@ -99,7 +100,6 @@ struct Http1 {
     received: Rc<Cell<u64>>,
     opened: Instant,
     used: bool,
-    task: AbortHandle,
 }
 
 struct Http2 {
@@ -176,17 +176,31 @@ impl Pool {
     /// [`ProxyError::Dial`] when none is at hand and none can be made.
     pub async fn lease(self: &Rc<Self>, origin: &Arc<Origin>, need: Need) -> Result<Lease, ProxyError> {
         let host = self.host(origin);
+        match self.at_hand(&host, need) {
+            Some(lease) => Ok(lease),
+            // In a box: the handshake's state is large, and every request would carry room for it.
+            None => Box::pin(self.made_for(&host, need)).await,
+        }
+    }
+
+    fn at_hand(&self, host: &Rc<Host>, need: Need) -> Option<Lease> {
+        let lease = host.shared(need, self.settings).or_else(|| host.idle(need, self.settings))?;
+        if lease.reused {
+            self.recorder.upstream_reused();
+        }
+        Some(lease)
+    }
+
+    async fn made_for(self: &Rc<Self>, host: &Rc<Host>, need: Need) -> Result<Lease, ProxyError> {
         loop {
-            if let Some(lease) = host.shared(need, self.settings).or_else(|| host.idle(need, self.settings)) {
-                if lease.reused {
-                    self.recorder.upstream_reused();
-                }
-                return Ok(lease);
-            }
             if host.protocol.get() == Some(Protocol::Http1) {
-                self.dial(&host).await?;
+                self.dial(host).await?;
             } else {
-                self.dial_for_all(&host).await?;
+                self.dial_for_all(host).await?;
+            }
+            // Another request may have taken it meanwhile.
+            if let Some(lease) = self.at_hand(host, need) {
+                return Ok(lease);
             }
         }
     }
@@ -310,9 +324,8 @@ impl Host {
                 tracing::debug!(error = ended.err().map(tracing::field::display), "http/1.1 connection ended");
             });
             self.protocol.set(Some(Protocol::Http1));
-            let task = task.abort_handle();
-            let connection = Http1 { sender, received, opened: now, used: false, task };
-            self.idle.borrow_mut().push(Idle { connection, since: now });
+            let connection = Http1 { sender, received, opened: now, used: false };
+            self.idle.borrow_mut().push(Idle { connection, task: task.abort_handle(), since: now });
         }
         Ok(())
     }
@@ -356,7 +369,7 @@ impl Host {
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
-            let Idle { connection, since } = &idle[at];
+            let Idle { connection, since, .. } = &idle[at];
             if !connection.is_usable(now, settings) || now.duration_since(*since) > settings.idle {
                 idle.remove(at);
                 continue;
@@ -371,9 +384,9 @@ impl Host {
             // One that is not ready has just been given back and its task has yet to run; a fresh one takes its first
             // request at once.
             if fits && (!connection.used || connection.sender.is_ready()) {
-                let mut connection = idle.remove(at).connection;
+                let Idle { mut connection, task, .. } = idle.remove(at);
                 let reused = std::mem::replace(&mut connection.used, true);
-                let closing = Closing(Some(connection.task.clone()));
+                let closing = Closing(Some(task));
                 return Some(Lease { carrier: Carrier::Http1(connection, Rc::clone(self), closing), reused });
             }
         }
@@ -449,11 +462,11 @@ impl Lease {
 
     /// Makes the connection available again; to be called once the answer's body has been read to its end.
     pub fn give_back(self) {
-        if let Carrier::Http1(connection, host, mut closing) = self.carrier {
-            closing.0 = None;
-            if !connection.sender.is_closed() {
-                host.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
-            }
+        if let Carrier::Http1(connection, host, mut closing) = self.carrier
+            && let Some(task) = closing.0.take()
+            && !connection.sender.is_closed()
+        {
+            host.idle.borrow_mut().push(Idle { connection, task, since: Instant::now() });
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONNECTION;
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ use crate::telemetry::metrics::Leak;
 use crate::wire::body::Progress;
 use crate::wire::deadline::Deadline;
 use crate::wire::inspect::Refusal;
-use crate::wire::problem::{Code, Problem};
+use crate::wire::problem::Code;
 
 /// Our name for the request; Cloudbeds' own `X-Request-Id` passes beside it.
 pub const X_PROXY_REQUEST_ID: HeaderName = HeaderName::from_static("x-proxy-request-id");
@@ -43,8 +43,8 @@ pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards
     trace.leaks(Leak::Header, leaks);
     trace.answered(status, None, &headers);
     let id = trace.id();
-    let download =
-        Download { source: Source::Upstream { body, lease: Some(lease), masked: 0 }, trace, idle: Idle::new(idle) };
+    let source = Source::Upstream { body, lease: Some(lease), masked: 0, idle: Idle::new(idle) };
+    let download = Download { source, trace, ending: None };
     let mut response = Response::new(download);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -54,18 +54,25 @@ pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards
 
 /// A failure of our own.
 #[must_use]
-pub fn failure(error: &ProxyError, trace: Trace, afterwards: Afterwards) -> Response<Download> {
-    log(error, &trace);
-    problem(&error.problem(), trace, afterwards)
-}
-
-/// The same for a failure that has no error behind it.
-#[must_use]
-pub fn problem(problem: &Problem, mut trace: Trace, afterwards: Afterwards) -> Response<Download> {
+pub fn failure(error: &ProxyError, mut trace: Trace, afterwards: Afterwards) -> Response<Download> {
+    if let ProxyError::UpstreamRefused(Refusal::Leak) = error {
+        trace.leaks(Leak::Coded, 1);
+    }
+    let problem = error.problem();
+    // The cause goes to the operator; the caller gets fixed words. What a caller did wrong is in the access line.
+    if matches!(problem.code.status(), StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) {
+        let source = std::error::Error::source(error).map(Sources);
+        tracing::warn!(
+            request_id = trace.id().as_str(),
+            code = problem.code.as_str(),
+            cause = source.map(tracing::field::display),
+            "{error}"
+        );
+    }
     let own = problem.response();
     trace.answered(own.status(), Some(problem.code), own.headers());
     let id = trace.id();
-    let mut response = own.map(|body| Download { source: Source::Own(body), trace, idle: Idle::new(Duration::MAX) });
+    let mut response = own.map(|body| Download { source: Source::Own(body), trace, ending: None });
     finish(&mut response, id.header_value(), afterwards);
     response
 }
@@ -75,20 +82,6 @@ fn finish(response: &mut Response<Download>, id: HeaderValue, afterwards: Afterw
     headers.insert(X_PROXY_REQUEST_ID, id);
     if afterwards == Afterwards::Close {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-}
-
-/// The cause goes to the operator; the caller gets fixed words. What a caller did wrong is in the access line already.
-fn log(error: &ProxyError, trace: &Trace) {
-    let code = error.problem().code;
-    if code.status().is_server_error() && code != Code::Draining {
-        let source = std::error::Error::source(error).map(Sources);
-        tracing::warn!(
-            request_id = trace.id().as_str(),
-            code = code.as_str(),
-            cause = source.map(tracing::field::display),
-            "{error}"
-        );
     }
 }
 
@@ -113,12 +106,14 @@ impl std::fmt::Display for Sources<'_> {
 pub struct Download {
     source: Source,
     trace: Trace,
-    idle: Idle,
+    /// Why the body ends early, once that is known. It is said one poll later: hyper drops what it has not written
+    /// yet, head included, when a body fails, and writes it out when a body has nothing to give.
+    ending: Option<Cut>,
 }
 
 enum Source {
     Own(Bytes),
-    Upstream { body: Clean, lease: Option<Lease>, masked: u32 },
+    Upstream { body: Clean, lease: Option<Lease>, masked: u32, idle: Idle },
 }
 
 /// The limit between two bytes.
@@ -152,22 +147,24 @@ impl Download {
         self.trace.complete();
     }
 
-    fn cut(&mut self, cut: &Cut) {
-        let code = match cut {
+    fn cut(&mut self, cut: Cut, cx: &mut Context<'_>) {
+        let code = match &cut {
             Cut::Broken(_) => Code::UpstreamReset,
             Cut::Stalled => Code::UpstreamTimeout,
             Cut::Refused(_) => Code::UpstreamInvalid,
         };
-        if let Cut::Refused(Refusal::Leak) = cut {
+        if let Cut::Refused(Refusal::Leak) = &cut {
             self.trace.leaks(Leak::Coded, 1);
         }
         tracing::warn!(
             request_id = self.trace.id().as_str(),
             code = code.as_str(),
-            cause = std::error::Error::source(cut).map(|source| Sources(source).to_string()),
+            cause = std::error::Error::source(&cut).map(|source| Sources(source).to_string()),
             "{cut}"
         );
         self.trace.cut(code);
+        self.ending = Some(cut);
+        cx.waker().wake_by_ref();
     }
 }
 
@@ -177,22 +174,31 @@ impl Body for Download {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = self.get_mut();
+        if let Some(cut) = this.ending.take() {
+            return Poll::Ready(Some(Err(cut)));
+        }
         let polled = match &mut this.source {
             Source::Own(bytes) => {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)))
             }
-            Source::Upstream { body, masked, .. } => {
+            Source::Upstream { body, masked, idle, .. } => {
                 let polled = body.poll_chunk(cx);
                 let found = body.masked();
                 this.trace.leaks(Leak::Body, found - *masked);
                 *masked = found;
-                polled
+                match polled {
+                    Poll::Pending if idle.passed(cx) => Poll::Ready(Some(Err(Cut::Stalled))),
+                    Poll::Pending => Poll::Pending,
+                    ready => {
+                        idle.since = None;
+                        ready
+                    }
+                }
             }
         };
         match polled {
             Poll::Ready(Some(Ok(bytes))) => {
-                this.idle.since = None;
                 this.trace.sent(bytes.len());
                 // hyper does not poll for an end that is already visible.
                 if this.is_end_stream() {
@@ -201,16 +207,12 @@ impl Body for Download {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Poll::Ready(Some(Err(cut))) => {
-                this.cut(&cut);
-                Poll::Ready(Some(Err(cut)))
+                this.cut(cut, cx);
+                Poll::Pending
             }
             Poll::Ready(None) => {
                 this.end();
                 Poll::Ready(None)
-            }
-            Poll::Pending if this.idle.passed(cx) => {
-                this.cut(&Cut::Stalled);
-                Poll::Ready(Some(Err(Cut::Stalled)))
             }
             Poll::Pending => Poll::Pending,
         }

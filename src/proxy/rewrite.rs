@@ -7,16 +7,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHORIZATION,
-    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use hyper::body::Incoming;
 
 use super::credential::Credentialed;
-use super::identify::{Properties, X_PROPERTY_ID, is_twin};
+use super::identify::{Properties, X_PROPERTY_ID};
 use crate::origin::Origin;
 use crate::wire::inspect::Coding;
 
@@ -91,9 +88,7 @@ fn forwarded_headers(headers: HeaderMap) -> HeaderMap {
         let Some(name) = &name else { continue };
         if stays(name) && !nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes())) {
             if *name == ACCEPT_ENCODING {
-                if let Some(value) = inspectable(value) {
-                    kept.append(ACCEPT_ENCODING, value);
-                }
+                kept.append(ACCEPT_ENCODING, inspectable(value));
             } else {
                 kept.append(name.clone(), value);
             }
@@ -120,41 +115,56 @@ pub(super) fn nominated(headers: &HeaderMap) -> Vec<Bytes> {
 /// Whether a request field travels on.
 fn stays(name: &HeaderName) -> bool {
     let text = name.as_str();
-    if is_hop_by_hop(name) || *name == EXPECT || *name == X_PROPERTY_ID || *name == HOST {
-        return false;
+    if !text.contains('_') {
+        return travels(text);
     }
-    if is_credential(text) || text.starts_with("x-forwarded") || text == FORWARDED || text == "x-real-ip" {
-        return false;
-    }
-    if text.contains('_') {
-        // Whoever folds underscores would read these as the fields above, or frame the body by them.
-        let folded = text.replace('_', "-");
-        let own = [HOST, X_PROPERTY_ID, CONTENT_LENGTH, TRANSFER_ENCODING, FORWARDED];
-        return !(is_credential(&folded)
-            || folded.starts_with("x-forwarded")
-            || folded.starts_with("x-proxy-")
-            || folded == "x-real-ip"
-            || own.iter().any(|plain| is_twin(text, plain.as_str())));
-    }
-    // Ours, whichever are to come.
-    !text.starts_with("x-proxy-")
+    // Whoever folds underscores to hyphens would read these as the plain fields, or frame the body by them.
+    let folded = text.replace('_', "-");
+    travels(&folded) && folded != "content-length"
 }
 
-/// Fields in which a caller may have sent a credential. Dummies in them are normal, so they go without a word.
-fn is_credential(name: &str) -> bool {
-    [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].iter().any(|known| known == name)
-        || matches!(name, "x-api-key" | "proxy-authenticate" | "x-access-token" | "x-auth-token")
+/// The same for a name without underscores.
+fn travels(name: &str) -> bool {
+    let set_by_us = matches!(name, "host" | "x-property-id" | "expect") || name.starts_with("x-proxy-");
+    // Dummies in credential fields are normal, so they go without a word.
+    let credential = matches!(
+        name,
+        "authorization"
+            | "cookie"
+            | "proxy-authorization"
+            | "proxy-authenticate"
+            | "x-api-key"
+            | "x-access-token"
+            | "x-auth-token"
+    );
+    let provenance = matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded");
+    // Servers that heed these would serve another path than the one that was authorized.
+    let other_path = matches!(name, "x-original-url" | "x-rewrite-url");
+    // A part of an answer may hold the tail of a key without the `cbat_` by which the mask knows it. Without the
+    // field the whole answer comes, as RFC 9110 14.2 allows.
+    let part = matches!(name, "range" | "if-range");
+    !(set_by_us || credential || provenance || other_path || part || is_hop_by_hop(name))
 }
 
 /// RFC 9110 7.6.1: fields that end at each hop, whether or not they are nominated.
-pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+pub(super) fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
 }
 
 /// `Accept-Encoding` byte for byte when every coding in it can be inspected on the way back; otherwise only those
-/// members that can. zstd goes too: its decoder shows its output too late to inspect a stream as it passes.
-fn inspectable(value: HeaderValue) -> Option<HeaderValue> {
+/// members that can. zstd goes too: its decoder shows its output too late to inspect a stream as it passes. Where none
+/// is left, `identity` stands for it: without the field, any coding would do (RFC 9110 12.5.3).
+fn inspectable(value: HeaderValue) -> HeaderValue {
     let can = |member: &&[u8]| {
         let name = member.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         name.eq_ignore_ascii_case(b"identity") || Coding::parse(name).is_some_and(|coding| coding != Coding::Zstd)
@@ -162,9 +172,10 @@ fn inspectable(value: HeaderValue) -> Option<HeaderValue> {
     let members: Vec<&[u8]> = value.as_bytes().split(|byte| *byte == b',').collect();
     let kept: Vec<&[u8]> = members.iter().filter(|member| can(member)).copied().collect();
     if kept.len() == members.len() {
-        return Some(value);
+        return value;
     }
-    HeaderValue::from_bytes(kept.join(&b","[..]).trim_ascii()).ok().filter(|value| !value.is_empty())
+    let kept = HeaderValue::from_bytes(kept.join(&b","[..]).trim_ascii()).ok().filter(|value| !value.is_empty());
+    kept.unwrap_or(HeaderValue::from_static("identity"))
 }
 
 #[cfg(test)]
@@ -184,6 +195,10 @@ mod tests {
     fn credentials_hop_by_hop_fields_and_their_twins_do_not_travel() {
         let gone = [
             "Authorization",
+            "Range",
+            "If-Range",
+            "X-Original-URL",
+            "x_rewrite_url",
             "x-api-key",
             "Cookie",
             "Proxy-Authorization",
@@ -215,8 +230,15 @@ mod tests {
         for name in gone.into_iter().filter(|name| *name != "authorization_") {
             assert!(rewritten(&[(name, "x")]).is_empty(), "{name}");
         }
-        let stays =
-            ["Accept", "User-Agent", "Content-Type", "Idempotency-Key", "X-Organization-Id", "X_Custom", "Range"];
+        let stays = [
+            "Accept",
+            "User-Agent",
+            "Content-Type",
+            "Idempotency-Key",
+            "X-Organization-Id",
+            "X_Custom",
+            "If-None-Match",
+        ];
         for name in stays {
             assert_eq!(rewritten(&[(name, "x")]).len(), 1, "{name}");
         }
@@ -238,12 +260,11 @@ mod tests {
 
     #[test]
     fn only_codings_that_can_be_inspected_are_asked_for() {
-        let asked = |value: &str| {
-            inspectable(HeaderValue::try_from(value).unwrap()).map(|value| value.to_str().unwrap().to_owned())
-        };
-        assert_eq!(asked("gzip,deflate;q=0.5,  br").as_deref(), Some("gzip,deflate;q=0.5,  br"));
-        assert_eq!(asked("gzip, zstd, br, dcb").as_deref(), Some("gzip, br"));
-        assert_eq!(asked("*"), None);
-        assert_eq!(asked("zstd"), None);
+        let asked = |value: &str| inspectable(HeaderValue::try_from(value).unwrap()).to_str().unwrap().to_owned();
+        assert_eq!(asked("gzip,deflate;q=0.5,  br"), "gzip,deflate;q=0.5,  br");
+        assert_eq!(asked("gzip, zstd, br, dcb"), "gzip, br");
+        for nothing in ["*", "zstd", ""] {
+            assert_eq!(asked(nothing), "identity");
+        }
     }
 }

@@ -8,12 +8,14 @@
 use std::borrow::Cow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALT_SVC, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use super::error::ProxyError;
 use super::pool::Lease;
@@ -34,11 +36,12 @@ pub struct Sanitized {
     pub(super) leaks: u32,
 }
 
-/// Cleans the head and prepares the body. `origin` is where the answer comes from.
+/// Cleans the head and prepares the body. `origin` is where the answer comes from; `idle` bounds the wait for the
+/// first bytes of a coded body, which are inspected before the head is shown, so that a key in them still has an answer.
 ///
 /// # Errors
-/// When the body has a coding that cannot be inspected.
-pub fn answer(answer: Answer, origin: &Origin) -> Result<Sanitized, ProxyError> {
+/// When the body has a coding that cannot be inspected, or its first bytes do not pass.
+pub async fn answer(answer: Answer, origin: &Origin, idle: Duration) -> Result<Sanitized, ProxyError> {
     let Answer { response, lease, prefix, method } = answer;
     // The extensions stay behind: hyper would write a reason phrase from them, and that is text too.
     let (parts, incoming) = response.into_parts();
@@ -48,7 +51,12 @@ pub fn answer(answer: Answer, origin: &Origin) -> Result<Sanitized, ProxyError> 
         || incoming.is_end_stream();
     let filter = if empty { Filter::Plain(Mask::default()) } else { filter(parts.status, &headers)? };
     let left = if empty { Some(0) } else { incoming.size_hint().exact() };
-    Ok(Sanitized { status: parts.status, headers, body: Clean { incoming, filter, left }, lease, leaks })
+    let mut body = Clean { incoming, filter, left, first: None };
+    if matches!(body.filter, Filter::Coded(..)) {
+        // In a box: nearly every request goes without.
+        Box::pin(body.inspect_first(idle)).await?;
+    }
+    Ok(Sanitized { status: parts.status, headers, body, lease, leaks })
 }
 
 fn filter(status: StatusCode, headers: &HeaderMap) -> Result<Filter, ProxyError> {
@@ -80,10 +88,10 @@ fn shown_headers(headers: HeaderMap, origin: &Origin, prefix: Option<PropertyId>
         if !is_shown(name) || by_connection {
             continue;
         }
-        if *name == LOCATION {
-            if let Some(ours) = our_location(&value, origin, prefix) {
-                value = ours;
-            }
+        if *name == LOCATION
+            && let Some(ours) = our_location(&value, origin, prefix)
+        {
+            value = ours;
         }
         if let Some(covered) = mask::value(value.as_bytes()) {
             leaks += 1;
@@ -113,7 +121,7 @@ fn is_shown(name: &HeaderName) -> bool {
     !(credential
         || key_in_name
         || ours
-        || is_hop_by_hop(name)
+        || is_hop_by_hop(&folded)
         || *name == ALT_SVC
         || folded.starts_with("x-forwarded")
         || matches!(&*folded, "forwarded" | "x-real-ip"))
@@ -146,6 +154,8 @@ pub struct Clean {
     /// Bytes that have not been handed out yet, where the length is known. hyper stops asking once it has written
     /// them all, so the end has to be seen here.
     left: Option<u64>,
+    /// What was inspected before the head was shown.
+    first: Option<Bytes>,
 }
 
 enum Filter {
@@ -199,9 +209,23 @@ impl Clean {
         }
     }
 
+    async fn inspect_first(&mut self, idle: Duration) -> Result<(), ProxyError> {
+        let first = timeout(idle, std::future::poll_fn(|cx| self.poll_clean(cx)));
+        match first.await.unwrap_or(Some(Err(Cut::Stalled))).transpose() {
+            Ok(first) => self.first = first,
+            Err(Cut::Broken(error)) => return Err(ProxyError::UpstreamReset(error)),
+            Err(Cut::Refused(refusal)) => return Err(ProxyError::UpstreamRefused(refusal)),
+            Err(Cut::Stalled) => return Err(ProxyError::FirstByteTimeout(idle)),
+        }
+        Ok(())
+    }
+
     /// The next clean bytes; never an empty chunk.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
-        let polled = ready!(self.poll_clean(cx));
+        let polled = match self.first.take() {
+            Some(first) => Some(Ok(first)),
+            None => ready!(self.poll_clean(cx)),
+        };
         if let (Some(Ok(chunk)), Some(left)) = (&polled, &mut self.left) {
             *left = left.saturating_sub(chunk.len() as u64);
         }

@@ -244,10 +244,10 @@ impl Head {
         let uri = parts.uri.into_parts();
         let mut headers = parts.headers;
         headers.remove(TRANSFER_ENCODING);
-        if let (None, Some(authority)) = (headers.get(HOST), uri.authority) {
-            if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
-                headers.insert(HOST, host);
-            }
+        if let (None, Some(authority)) = (headers.get(HOST), uri.authority)
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            headers.insert(HOST, host);
         }
         let target = uri.path_and_query.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
         (Self { method: parts.method, target, headers }, upload)

@@ -2,7 +2,7 @@
 //!
 //! | path | switches |
 //! |---|---|
-//! | `/sandbox/download` | `bytes=N` up to 1 TiB; `chunked=1` does not announce the length |
+//! | `/sandbox/download` | `bytes=N` up to 1 TiB; `chunked=1` does not announce the length; `coding=` as in [`echo`](super::echo), up to 64 MiB |
 //! | `/sandbox/upload` | any method; answers `{"success":true,"bytes":N,"crc32":"…"}` once all has arrived. `gap_ms=` pauses after every frame read; `answer_after=N` answers without reading further; `hang_after=N` stops reading and never answers |
 //!
 //! A download's content is a fixed pattern of printable text without a key in it: [`pattern`].
@@ -11,12 +11,13 @@ use std::iter;
 
 use bytes::Bytes;
 use flate2::Crc;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::json;
 
-use super::body::{Body, Step, json};
+use super::body::{Body, Step, json, typed};
+use super::coding;
 use super::query::Pairs;
 
 /// One frame's worth: large enough that the work per frame does not count, small enough for many at once.
@@ -24,6 +25,10 @@ const FRAME: usize = 64 * 1024;
 
 /// The longest download.
 const MOST: u64 = 1 << 40;
+
+/// The longest coded one, which is made in memory, and the pieces it is sent in.
+const MOST_CODED: u64 = 64 << 20;
+const PIECE: usize = 1000;
 
 /// The first `bytes` bytes of every download, in frames; `bytes` is cut to 1 TiB.
 pub fn pattern(bytes: u64) -> impl Iterator<Item = Bytes> + Send {
@@ -40,9 +45,27 @@ pub fn pattern(bytes: u64) -> impl Iterator<Item = Bytes> + Send {
 
 pub(super) fn download(query: &Pairs) -> Response<Body> {
     let bytes = query.number("bytes").unwrap_or(0_u64).min(MOST);
+    if let Some(name) = query.get("coding") {
+        return coded(query, name, bytes.min(MOST_CODED));
+    }
     let body = Body::script(pattern(bytes).map(Step::Data));
     let mut answer = Response::new(if query.flag("chunked") { body } else { body.length(bytes) });
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    answer
+}
+
+/// The same, coded in one piece and sent in many.
+fn coded(query: &Pairs, name: &str, bytes: u64) -> Response<Body> {
+    let plain: Vec<u8> = pattern(bytes).flatten().collect();
+    let Some((coding, coded)) = coding::encode(name, &plain) else {
+        return typed(StatusCode::BAD_REQUEST, "text/plain", "unknown coding\n");
+    };
+    let (length, coded) = (coded.len(), Bytes::from(coded));
+    let pieces = (0..length).step_by(PIECE).map(move |at| Step::Data(coded.slice(at..length.min(at + PIECE))));
+    let body = Body::script(pieces);
+    let mut answer = Response::new(if query.flag("chunked") { body } else { body.length(length as u64) });
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
     answer
 }
 

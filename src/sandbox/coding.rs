@@ -43,20 +43,20 @@ fn brotli(plain: &[u8]) -> Vec<u8> {
     const BLOCK: usize = 4;
     let mut coded = Vec::with_capacity(plain.len() * 2);
     // WBITS: the four bits 1 and 101 (least significant first) say a window of 2^22.
-    let (mut bits, mut used) = (0b1011_u64, 4);
+    let (mut bits, mut used) = (0b1011_u64, 4_usize);
     for block in plain.chunks(BLOCK) {
         // ISLAST 0; MNIBBLES 00, which is four; MLEN - 1 in 16 bits; ISUNCOMPRESSED 1.
         let header = ((block.len() as u64 - 1) << 3) | (1 << 19);
         bits |= header << used;
         used += 20;
         // The content starts at a byte boundary, so the bits before it are padded.
-        coded.extend_from_slice(&bits.to_le_bytes()[..(used + 7) / 8]);
+        coded.extend_from_slice(&bits.to_le_bytes()[..usize::div_ceil(used, 8)]);
         coded.extend_from_slice(block);
         (bits, used) = (0, 0);
     }
     // ISLAST 1, ISLASTEMPTY 1.
     bits |= 0b11 << used;
-    coded.extend_from_slice(&bits.to_le_bytes()[..(used + 2).div_ceil(8)]);
+    coded.extend_from_slice(&bits.to_le_bytes()[..usize::div_ceil(used + 2, 8)]);
     coded
 }
 

@@ -3,6 +3,9 @@
 //! In: the hotels of the settings, later what is booked. Out: the same start for the same hotels, so that a test may name
 //! a reservation; no room is taken twice on one night, and balances follow from rates and nights. Amounts are cents.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use super::Hotel;
 use super::calendar::{Day, now};
 use crate::property::PropertyId;
@@ -71,10 +74,18 @@ pub(super) struct House {
     pub(super) stays: Vec<Stay>,
 }
 
-/// Everything.
+/// Everything. A hotel is furnished when it is first asked for: there may be a hundred thousand.
 pub(super) struct Data {
-    pub(super) houses: Vec<House>,
-    next: u64,
+    known: HashMap<PropertyId, Known>,
+    houses: HashMap<PropertyId, House>,
+    posted: u64,
+}
+
+/// A hotel not yet furnished.
+struct Known {
+    index: usize,
+    name: String,
+    organization: String,
 }
 
 impl House {
@@ -98,30 +109,34 @@ impl House {
 
 impl Data {
     pub(super) fn new(hotels: &[Hotel]) -> Self {
-        let mut data = Self { houses: Vec::new(), next: 1 };
+        // Hotels with one key are one organisation, named after the first of them.
+        let mut first: HashMap<&str, PropertyId> = HashMap::new();
+        let mut known = HashMap::new();
         for (index, hotel) in hotels.iter().enumerate() {
-            // Hotels with one key are one organisation, named after the first of them.
-            let first = hotels.iter().find(|other| other.key == hotel.key).unwrap_or(hotel);
-            let mut house = house(hotel, format!("9{}", first.property), index);
-            for room in 0..house.rooms.len() {
-                for turn in 0..6 {
-                    let stay = data.first_stay(&house, room, turn);
-                    house.stays.push(stay);
-                }
-            }
-            data.houses.push(house);
+            let organization = format!("9{}", first.entry(&hotel.key).or_insert(hotel.property));
+            known.insert(hotel.property, Known { index, name: hotel.name.clone(), organization });
         }
-        data
+        Self { known, houses: HashMap::new(), posted: 0 }
     }
 
+    /// Sees to it that these hotels can be looked at.
+    pub(super) fn furnish(&mut self, properties: &[PropertyId]) {
+        for property in properties {
+            if let (Some(known), Entry::Vacant(empty)) = (self.known.get(property), self.houses.entry(*property)) {
+                empty.insert(furnished(*property, known));
+            }
+        }
+    }
+
+    /// A hotel that is furnished.
     pub(super) fn house(&self, property: PropertyId) -> Option<&House> {
-        self.houses.iter().find(|house| house.property == property)
+        self.houses.get(&property)
     }
 
     /// Adds a reservation and gives it back with its ids filled in.
     pub(super) fn book(&mut self, property: PropertyId, mut stay: Stay) -> Option<(&House, &Stay)> {
         (stay.id, stay.guest.id, stay.created) = (self.id(RESERVATION), self.id(GUEST), now());
-        let house = self.houses.iter_mut().find(|house| house.property == property)?;
+        let house = self.houses.get_mut(&property)?;
         if house.stays.len() == STAYS_MAX {
             house.stays.remove(0);
         }
@@ -136,44 +151,19 @@ impl Data {
     }
 
     fn id(&mut self, base: u64) -> String {
-        self.next += 1;
-        (base + self.next).to_string()
-    }
-
-    fn first_stay(&mut self, house: &House, room: usize, turn: usize) -> Stay {
-        let (number, kind) = (room * 6 + turn, house.rooms[room].kind);
-        let (first, last) = (FIRST[number % FIRST.len()], LAST[number * 3 % LAST.len()]);
-        let offset = |number: usize| i64::try_from(number).unwrap_or(0);
-        // Five days apart and at most four nights long, so that a room is never taken twice.
-        let start = OPENING.plus(offset(turn * 5 + room % 2));
-        let nights = offset(1 + number % 4);
-        Stay {
-            id: self.id(RESERVATION),
-            guest: Guest {
-                id: self.id(GUEST),
-                first: first.to_owned(),
-                last: last.to_owned(),
-                email: format!("{}.{}@example.com", first.to_lowercase(), last.to_lowercase()),
-                country: "PT".to_owned(),
-                zip: "8000-123".to_owned(),
-                phone: format!("+351 900 000 {number:03}"),
-                gender: "N/A".to_owned(),
-            },
-            status: ["checked_out", "checked_in", "confirmed", "confirmed", "canceled", "not_confirmed"][turn],
-            start,
-            end: start.plus(nights),
-            created: format!("{}T10:{number:02}:00Z", start.plus(-30)),
-            source: if number.is_multiple_of(2) { "Website/Booking Engine" } else { "Walk-In" },
-            third_party: String::new(),
-            rooms: vec![Booked { kind, room: Some(room), adults: house.kinds[kind].guests.min(2), children: 0 }],
-        }
+        self.posted += 1;
+        (base + POSTED + self.posted).to_string()
     }
 }
 
-/// Where the counted ids start, so that one can tell from an id what it is of.
+/// Where ids start, so that one can tell from an id what it is of.
 const RESERVATION: u64 = 5_000_000_000_000;
-const GUEST: u64 = 70_000_000;
+const GUEST: u64 = 700_000_000;
 const FILE: u64 = 300_000;
+
+/// Ids up to here are the first ones', a hundred per hotel.
+const PER_HOTEL: usize = 100;
+const POSTED: u64 = 50_000_000;
 
 /// The first night of the data set.
 const OPENING: Day = Day::new(2026, 6, 1);
@@ -181,9 +171,9 @@ const OPENING: Day = Day::new(2026, 6, 1);
 const FIRST: [&str; 7] = ["Ana", "Bruno", "Carla", "Diego", "Elena", "Filipe", "Greta"];
 const LAST: [&str; 5] = ["Almeida", "Berg", "Costa", "Dupont", "Eriksen"];
 
-fn house(hotel: &Hotel, organization: String, index: usize) -> House {
+fn furnished(property: PropertyId, known: &Known) -> House {
     let kind = |number: usize, name, short, guests, rate| {
-        let id = (50_000 + index * 10 + number).to_string();
+        let id = (50_000 + known.index * 10 + number).to_string();
         Kind { id, name, short, guests, rate }
     };
     let kinds = vec![
@@ -198,8 +188,42 @@ fn house(hotel: &Hotel, organization: String, index: usize) -> House {
         name: format!("{}{}", kinds[kind].short, number + 1),
         kind,
     };
-    let rooms = numbered.into_iter().map(room).collect();
-    House { property: hotel.property, organization, name: hotel.name.clone(), kinds, rooms, stays: Vec::new() }
+    let rooms: Vec<Room> = numbered.into_iter().map(room).collect();
+    let stays = (0..rooms.len() * TURNS).map(|number| first_stay(known.index, &kinds, &rooms, number)).collect();
+    House { property, organization: known.organization.clone(), name: known.name.clone(), kinds, rooms, stays }
+}
+
+/// Each room is taken by six guests, one after the other.
+const TURNS: usize = 6;
+
+fn first_stay(index: usize, kinds: &[Kind], rooms: &[Room], number: usize) -> Stay {
+    let (room, turn) = (number / TURNS, number % TURNS);
+    let kind = rooms[room].kind;
+    let (first, last) = (FIRST[number % FIRST.len()], LAST[number * 3 % LAST.len()]);
+    let offset = |number: usize| i64::try_from(number).unwrap_or(0);
+    let id = |base: u64| (base + (index * PER_HOTEL + number) as u64).to_string();
+    // Five days apart and at most four nights long, so that a room is never taken twice.
+    let start = OPENING.plus(offset(turn * 5 + room % 2));
+    Stay {
+        id: id(RESERVATION),
+        guest: Guest {
+            id: id(GUEST),
+            first: first.to_owned(),
+            last: last.to_owned(),
+            email: format!("{}.{}@example.com", first.to_lowercase(), last.to_lowercase()),
+            country: "PT".to_owned(),
+            zip: "8000-123".to_owned(),
+            phone: format!("+351 900 000 {number:03}"),
+            gender: "N/A".to_owned(),
+        },
+        status: ["checked_out", "checked_in", "confirmed", "confirmed", "canceled", "not_confirmed"][turn],
+        start,
+        end: start.plus(offset(1 + number % 4)),
+        created: format!("{}T10:{number:02}:00Z", start.plus(-30)),
+        source: if number.is_multiple_of(2) { "Website/Booking Engine" } else { "Walk-In" },
+        third_party: String::new(),
+        rooms: vec![Booked { kind, room: Some(room), adults: kinds[kind].guests.min(2), children: 0 }],
+    }
 }
 
 #[cfg(test)]
@@ -209,16 +233,19 @@ mod tests {
 
     #[test]
     fn no_room_is_taken_twice_on_one_night() {
-        let data = Data::new(&Settings::demo().hotels);
-        for house in &data.houses {
+        let hotels = Settings::demo().hotels;
+        let mut data = Data::new(&hotels);
+        data.furnish(&[hotels[0].property, hotels[1].property]);
+        let mut ids = std::collections::HashSet::new();
+        for house in data.houses.values() {
             let mut taken = std::collections::HashSet::new();
             for stay in &house.stays {
+                assert!(ids.insert(&stay.id));
                 for day in stay.start.until(stay.end) {
                     assert!(taken.insert((stay.rooms[0].room, day.to_string())));
                 }
             }
             assert_eq!(house.stays.len(), 24);
         }
-        assert_ne!(data.houses[0].stays[0].id, data.houses[1].stays[0].id);
     }
 }

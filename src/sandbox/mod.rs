@@ -21,6 +21,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::listen;
 use crate::property::PropertyId;
 
 mod answers;
@@ -129,8 +130,8 @@ pub struct Sandbox {
 /// # Errors
 /// When the address cannot be bound or the certificate cannot be made.
 pub async fn start(settings: Settings) -> io::Result<Sandbox> {
-    // The sandbox's one bind; whoever owns a listener already comes in by `start_on`.
-    start_on(TcpListener::bind(settings.listen)?, settings)
+    let listener = listen::tcp(settings.listen, 1)?.pop().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    start_on(listener, settings)
 }
 
 /// The same on a listener that is bound already; `settings.listen` is not looked at.

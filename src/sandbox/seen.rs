@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -30,6 +30,8 @@ pub struct Seen {
     pub headers: Vec<(String, Vec<u8>)>,
     /// How much of its body has been read so far.
     pub body_bytes: u64,
+    /// Whether trailers came behind its body.
+    pub trailers: bool,
     /// The number of its connection, counted from 1.
     pub connection: u64,
 }
@@ -46,7 +48,7 @@ impl Seen {
 pub(super) struct Recorder {
     on: bool,
     connections: AtomicU64,
-    history: Mutex<VecDeque<(Seen, Arc<AtomicU64>)>>,
+    history: Mutex<VecDeque<(Seen, Arc<Progress>)>>,
 }
 
 impl Recorder {
@@ -65,9 +67,10 @@ impl Recorder {
 
     pub(super) fn requests(&self) -> Vec<Seen> {
         let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        let counted = |(seen, body): &(Seen, Arc<AtomicU64>)| {
+        let counted = |(seen, body): &(Seen, Arc<Progress>)| {
             let mut seen = seen.clone();
-            seen.body_bytes = body.load(Ordering::Relaxed);
+            seen.body_bytes = body.bytes.load(Ordering::Relaxed);
+            seen.trailers = body.trailers.load(Ordering::Relaxed);
             seen
         };
         history.iter().map(counted).collect()
@@ -76,7 +79,7 @@ impl Recorder {
     /// Notes the head and counts the body from here on.
     pub(super) fn record<B>(&self, connection: u64, request: Request<B>) -> Request<Counted<B>> {
         let count = self.on.then(|| {
-            let count = Arc::new(AtomicU64::new(0));
+            let count = Arc::<Progress>::default();
             let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
             if history.len() == KEPT {
                 history.pop_front();
@@ -97,6 +100,7 @@ fn head<B>(connection: u64, request: &Request<B>) -> Seen {
         version: request.version(),
         headers: request.headers().iter().map(owned).collect(),
         body_bytes: 0,
+        trailers: false,
         connection,
     }
 }
@@ -107,10 +111,17 @@ pub(super) fn authority<B>(request: &Request<B>) -> String {
     request.uri().authority().map(http::uri::Authority::as_str).or_else(host).unwrap_or_default().to_owned()
 }
 
+/// How much of a body has come by.
+#[derive(Default)]
+struct Progress {
+    bytes: AtomicU64,
+    trailers: AtomicBool,
+}
+
 /// A request body that is counted while it is read.
 pub(super) struct Counted<B> {
     body: B,
-    count: Option<Arc<AtomicU64>>,
+    count: Option<Arc<Progress>>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
@@ -122,10 +133,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        if let (Poll::Ready(Some(Ok(frame))), Some(count)) = (&polled, &self.count)
-            && let Some(data) = frame.data_ref()
-        {
-            count.fetch_add(data.remaining() as u64, Ordering::Relaxed);
+        if let (Poll::Ready(Some(Ok(frame))), Some(count)) = (&polled, &self.count) {
+            match frame.data_ref() {
+                Some(data) => {
+                    count.bytes.fetch_add(data.remaining() as u64, Ordering::Relaxed);
+                }
+                None => count.trailers.store(true, Ordering::Relaxed),
+            }
         }
         polled
     }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::MakeWriter;
@@ -17,6 +17,10 @@ use crate::wire::mask;
 /// Messages that may wait for the writer. The queue's slots are allocated at once, 32 bytes each: the appender's
 /// default of 128,000 would be 4 MiB in a sidecar that is to live in 10.
 const QUEUE: usize = 16_384;
+
+/// Bytes that may wait for the writer. A message holds up to 16 KiB of lines, so the number of messages alone would
+/// let 256 MiB pile up behind an output that does not move.
+const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Bytes the writing thread collects before a write, while more are waiting.
 const BATCH: usize = 64 * 1024;
@@ -29,8 +33,7 @@ pub struct LostLines {
 }
 
 impl LostLines {
-    /// Lines lost since the start. Two threads that lose a bundle of lines at the same moment may count one bundle
-    /// twice; nothing that was lost is left out.
+    /// Lines lost since the start.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.queue.dropped_lines() as u64 + self.more.load(Ordering::Relaxed)
@@ -41,7 +44,33 @@ impl LostLines {
 #[derive(Clone, Debug)]
 pub(super) struct Sink {
     queue: NonBlocking,
+    waiting: Arc<Waiting>,
     lost: LostLines,
+}
+
+/// What is in the queue.
+#[derive(Debug, Default)]
+struct Waiting {
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Waiting {
+    /// Takes room for a message, if there is room.
+    fn enter(&self, bytes: usize) -> bool {
+        let messages_before = self.messages.fetch_add(1, Ordering::Relaxed);
+        let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let room = messages_before < QUEUE && bytes_before + bytes <= QUEUE_BYTES;
+        if !room {
+            self.leave(bytes);
+        }
+        room
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.messages.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Sink {
@@ -49,11 +78,13 @@ impl Sink {
     /// for what is still queued.
     pub(super) fn start(output: impl Write + Send + 'static) -> (Self, WorkerGuard) {
         let more = Arc::new(AtomicU64::new(0));
-        let batch = Batch { output, lines: Vec::with_capacity(BATCH), lost: Arc::clone(&more) };
+        let waiting = Arc::<Waiting>::default();
+        let batch =
+            Batch { output, lines: Vec::with_capacity(BATCH), waiting: Arc::clone(&waiting), lost: Arc::clone(&more) };
         let (queue, guard) =
             NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).thread_name("log").finish(batch);
         let lost = LostLines { queue: queue.error_counter(), more };
-        (Self { queue, lost }, guard)
+        (Self { queue, waiting, lost }, guard)
     }
 
     pub(super) fn lost_lines(&self) -> LostLines {
@@ -66,11 +97,10 @@ impl Write for Sink {
         // Formatters write UTF-8; should one not, its line is made readable rather than let through unseen.
         let text = String::from_utf8_lossy(lines);
         let masked: Cow<'_, str> = mask::text(&text);
-        let lost_before = self.lost.queue.dropped_lines();
-        self.queue.write_all(masked.as_bytes())?;
-        if self.lost.queue.dropped_lines() != lost_before {
-            // The queue counts messages, and one may hold several lines.
-            self.lost.more.fetch_add(line_count(lines).saturating_sub(1), Ordering::Relaxed);
+        if self.waiting.enter(masked.len()) {
+            self.queue.write_all(masked.as_bytes())?;
+        } else {
+            self.lost.more.fetch_add(line_count(lines), Ordering::Relaxed);
         }
         Ok(lines.len())
     }
@@ -93,14 +123,17 @@ impl<'a> MakeWriter<'a> for Sink {
 struct Batch<W> {
     output: W,
     lines: Vec<u8>,
+    waiting: Arc<Waiting>,
     lost: Arc<AtomicU64>,
 }
 
 impl<W: Write> Write for Batch<W> {
+    /// One message of the queue.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         if self.lines.len() + lines.len() > BATCH {
             self.flush()?;
         }
+        self.waiting.leave(lines.len());
         self.lines.extend_from_slice(lines);
         Ok(lines.len())
     }
@@ -188,6 +221,20 @@ mod tests {
         }
         assert_eq!(all(), 2 * messages, "every line is written or counted");
         drop(guard);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_too() {
+        let (_release, gate) = mpsc::channel();
+        let (mut sink, guard) = Sink::start(Stuck(gate, Arc::default()));
+        let bundle = vec![b'\n'; 16 * 1024];
+        let fit = (QUEUE_BYTES + 2 * BATCH) / bundle.len();
+        for _ in 0..fit + 10 {
+            sink.write_all(&bundle).unwrap();
+        }
+        assert!(sink.lost_lines().count() >= 10 * bundle.len() as u64);
+        assert!(sink.waiting.bytes.load(Ordering::Relaxed) <= QUEUE_BYTES);
+        std::mem::forget(guard); // It would wait for what can never be written.
     }
 
     #[test]

@@ -5,8 +5,10 @@
 //! before it was written. hyper parses everything again; what it would have forgiven never reaches it. The gate also
 //! keeps the caller's deadlines, since it is the one place that knows what is being waited for.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -56,46 +58,67 @@ enum At {
     End,
 }
 
+/// Why hyper sees the end of the stream, or will when it comes.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The caller closed, was idle for too long, or broke off.
+    Ended,
+    /// Nothing was in flight for the time given: the caller is still there, and so is its connection.
+    Parked,
+    /// A head did not pass; the caller is to be told.
+    Refused(Problem),
+}
+
 const NEXT_HEAD: At = At::Head { searched: 0, line_start: 0, since: None };
 
 /// The stream hyper serves.
 pub struct Gate<S> {
     inner: Take<S>,
     limits: Limits,
+    park_after: Duration,
     buffer: BytesMut,
     at: At,
-    refusal: Option<Problem>,
+    outcome: Outcome,
     read_deadline: Deadline,
     waiting_since: Option<Instant>,
     write_deadline: Deadline,
     blocked_since: Option<Instant>,
     read_held: bool,
+    mid_head: Rc<Cell<bool>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
-    /// A gate before a fresh connection.
-    pub fn new(stream: S, limits: Limits) -> Self {
+    /// A gate before a connection that waits for a request; after `park_after` it waits without hyper.
+    pub fn new(stream: S, limits: Limits, park_after: Duration) -> Self {
         Self {
             inner: stream.take(u64::MAX),
             limits,
+            park_after,
             buffer: BytesMut::new(),
             at: NEXT_HEAD,
-            refusal: None,
+            outcome: Outcome::Ended,
             read_deadline: Deadline::default(),
             waiting_since: None,
             write_deadline: Deadline::default(),
             blocked_since: None,
             read_held: false,
+            mid_head: Rc::default(),
         }
     }
 
-    /// The socket, once hyper is done with it, and the refusal that is still to be answered.
-    pub fn into_parts(self) -> (S, Option<Problem>) {
-        (self.inner.into_inner(), self.refusal)
+    /// True while a head has begun and not ended. hyper sees nothing of such a head, and would take the connection for
+    /// an idle one.
+    pub fn mid_head(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.mid_head)
+    }
+
+    /// The socket, once hyper is done with it, and what is to be done with it now.
+    pub fn into_parts(self) -> (S, Outcome) {
+        (self.inner.into_inner(), self.outcome)
     }
 
     fn refuse(&mut self, problem: Problem) {
-        self.refusal = Some(problem);
+        self.outcome = Outcome::Refused(problem);
         self.at = At::End;
         self.buffer = BytesMut::new();
     }
@@ -110,6 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// Gets a complete, checked head into the buffer, or finds that there will be none.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.mid_head.set(false);
         while let At::Head { .. } = self.at {
             if self.search() {
                 continue;
@@ -124,9 +148,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                     )
                     .closing(),
                 ),
-                Poll::Ready(Ok(_)) => self.waiting_since = None,
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => ready!(self.poll_head_deadline(cx)),
+                Poll::Pending => {
+                    self.mid_head.set(!self.buffer.is_empty());
+                    ready!(self.poll_head_deadline(cx));
+                    self.mid_head.set(false);
+                }
             }
         }
         Poll::Ready(Ok(()))
@@ -137,7 +165,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         let now = Instant::now();
         if self.buffer.is_empty() {
             let waiting = *self.waiting_since.get_or_insert(now);
-            if self.read_deadline.passed(waiting + self.limits.idle, cx) {
+            let limit = self.limits.idle.min(self.park_after);
+            if limit.is_zero() || self.read_deadline.passed(waiting + limit, cx) {
+                if limit < self.limits.idle {
+                    self.outcome = Outcome::Parked;
+                }
                 self.at = At::End;
                 return Poll::Ready(());
             }
@@ -160,10 +192,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// Looks for the end of a head in what is buffered; true when that decided something.
     fn search(&mut self) -> bool {
-        let At::Head { searched, line_start, .. } = &mut self.at else { return false };
+        let At::Head { searched, line_start, since } = &mut self.at else { return false };
         if *searched == 0 && self.buffer.starts_with(b"\r\n") {
             // RFC 9112 2.2: an empty line before a request line is ignored; some clients end bodies with one.
+            // It is no head that has begun, so the idle limit goes on counting: empty lines keep nothing open.
             self.buffer.advance(2);
+            *since = None;
         }
         while let Some(found) = memchr(b'\n', &self.buffer[*searched..]) {
             let lf = *searched + found;

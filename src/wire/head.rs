@@ -13,6 +13,10 @@ use super::problem::{Code, Problem};
 /// The longest method accepted, in bytes. The longest registered one, UPDATEREDIRECTREF, has 17.
 const METHOD_MAX: usize = 24;
 
+/// The longest target and the longest header name that the http crate can hold, in bytes.
+const TARGET_MAX: usize = 65_534;
+const NAME_MAX: usize = 65_535;
+
 /// How the bytes behind a head belong to it (RFC 9112 6.3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Framing {
@@ -28,6 +32,10 @@ const REQUEST_ERROR: &str = "http_request_error";
 
 const fn malformed(detail: &'static str) -> Problem {
     Problem::new(Code::RequestInvalid, REQUEST_ERROR, detail).closing()
+}
+
+const fn too_large(detail: &'static str) -> Problem {
+    Problem::new(Code::HeadersTooLarge, REQUEST_ERROR, detail).closing()
 }
 
 /// Checks a complete head: the request line, the header lines and the empty line behind them.
@@ -47,12 +55,7 @@ pub fn check(head: &[u8], max_headers: usize) -> Result<Framing, Problem> {
         }
         headers += 1;
         if headers > max_headers {
-            return Err(Problem::new(
-                Code::HeadersTooLarge,
-                REQUEST_ERROR,
-                "The request has too many header lines; send fewer, or raise client.max_headers.",
-            )
-            .closing());
+            return Err(too_large("The request has too many header lines; send fewer, or raise client.max_headers."));
         }
         header_line(line, &mut seen)?;
     }
@@ -86,26 +89,63 @@ fn request_line(line: &[u8]) -> Result<u8, Problem> {
     if target.is_empty() {
         return Err(bad);
     }
+    check_target(target)?;
+    Ok(minor)
+}
+
+/// The target's bytes. What it means is judged elsewhere; that hyper can hold it at all is seen to here, since a parse
+/// error of hyper's own would be answered without a word.
+fn check_target(target: &[u8]) -> Result<(), Problem> {
+    let invalid = |detail| Err(Problem::new(Code::PathInvalid, REQUEST_ERROR, detail).closing());
+    if target.len() > TARGET_MAX {
+        return Err(too_large("The request target is longer than 65534 bytes; send what is long in the body."));
+    }
+    let mut plain = target.first() == Some(&b'/');
     for byte in target {
         // RFC 9112 3.2: no fragment in a request target. hyper would cut it off without a word.
         if *byte == b'#' {
-            return Err(Problem::new(
-                Code::PathInvalid,
-                REQUEST_ERROR,
+            return invalid(
                 "The request target contains `#`; a fragment is never sent, and a literal one is written %23.",
-            )
-            .closing());
+            );
         }
         if *byte <= b' ' || *byte == 0x7f {
-            return Err(Problem::new(
-                Code::PathInvalid,
-                REQUEST_ERROR,
-                "The request target contains a control character; percent-encode it.",
-            )
-            .closing());
+            return invalid("The request target contains a control character; percent-encode it.");
         }
+        plain &= is_plain(*byte);
     }
-    Ok(minor)
+    if !plain && http::Uri::try_from(target).is_err() {
+        return invalid("The request target is not a URL; percent-encode bytes such as \", <, > and ` in it.");
+    }
+    Ok(())
+}
+
+/// RFC 3986's unreserved and reserved characters and `%`, with which every path and query can be written.
+const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'-' | b'.'
+                | b'_'
+                | b'~'
+                | b'%'
+                | b':'
+                | b'/'
+                | b'?'
+                | b'['
+                | b']'
+                | b'@'
+                | b'!'
+                | b'$'
+                | b'&'
+                | b'\''
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b','
+                | b';'
+                | b'='
+        )
 }
 
 /// What the header lines said about framing and host.
@@ -147,6 +187,9 @@ fn header_line(line: &[u8], seen: &mut Seen) -> Result<(), Problem> {
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
         return Err(malformed("A header name contains white space or another character that names cannot have."));
+    }
+    if name.len() > NAME_MAX {
+        return Err(too_large("A header name is longer than 65535 bytes; send what is long in the body."));
     }
     if !value.iter().all(|byte| *byte >= b' ' && *byte != 0x7f || *byte == b'\t') {
         return Err(malformed("A header value contains a control character; remove it."));
@@ -284,7 +327,11 @@ mod tests {
         ] {
             assert_eq!(framing(head), Err(Code::RequestInvalid), "{head:?}");
         }
-        for head in ["GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", "GET /a\u{7f} HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        for head in [
+            "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /a\u{7f} HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /a<b HTTP/1.1\r\nHost: a\r\n\r\n",
+        ] {
             assert_eq!(framing(head), Err(Code::PathInvalid), "{head:?}");
         }
     }

@@ -213,10 +213,10 @@ impl Problem {
         }
         let mut json = String::with_capacity(256 + 2 * detail.len());
         // Writing to a String cannot fail.
-        let _ = write!(
+        let _ = writeln!(
             json,
             "{{\"type\":\"urn:cloudbeds-auth-proxy:problem:{code}\",\"title\":\"{title}\",\"status\":{status},\
-             \"detail\":\"{detail}\",\"code\":\"{code}\",\"success\":false,\"message\":\"{detail}\"}}\n"
+             \"detail\":\"{detail}\",\"code\":\"{code}\",\"success\":false,\"message\":\"{detail}\"}}"
         );
         Bytes::from(json)
     }

@@ -1,3 +1,5 @@
+//! What YAML is read and what is refused, and that no fault quotes it.
+
 use serde::Deserialize;
 
 use super::*;

@@ -3,10 +3,33 @@
 //! One binary, one file per topic. The harness looks for every key it knows in everything the process emits.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may end itself"
+)]
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 
+mod authorize;
+mod coded;
+mod demo;
 mod faults;
 mod harness;
+mod http2;
+mod identify;
+mod keys;
+mod lifecycle;
 mod main_job;
+mod observe;
 mod pool;
+mod replay;
+mod rewrite;
+mod sanitize;
+mod start;
+mod stream;
 mod streaming;
+mod unreachable;
+mod uploads;
+mod wire;

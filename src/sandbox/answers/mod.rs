@@ -87,6 +87,7 @@ where
     // Read for every operation: clients that send a body with a GET exist, and HTTP/1.1 could not go on behind it.
     let (form, _) = body::read(body, FORM_MAX).await;
     let mut data = state.data.lock().unwrap_or_else(PoisonError::into_inner);
+    data.furnish(&grant.properties);
     let answered = match operation {
         Operation::Hotels => hotels::list(&data, &grant, &query),
         Operation::HotelDetails => grant.one(&data, query.get("propertyID")).map(hotels::details),

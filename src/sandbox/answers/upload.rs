@@ -54,6 +54,7 @@ where
 
 fn check(state: &State, grant: &Grant, parts: Vec<Part>) -> Result<(String, Part), Failure> {
     let mut data = state.data.lock().unwrap_or_else(PoisonError::into_inner);
+    data.furnish(&grant.properties);
     let property = parts.iter().find(|part| part.name == "propertyID").map(|part| String::from_utf8_lossy(&part.start));
     grant.one(&data, property.as_deref())?;
     let file = parts.into_iter().find(|part| part.name == "file" && part.filename.is_some());

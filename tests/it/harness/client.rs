@@ -132,10 +132,47 @@ impl Answer {
         code
     }
 
+    /// Asserts that the answer is our own refusal with this code, its status in the table of codes, and a sentence.
+    pub fn assert_refused(&self, code: &str) {
+        assert_eq!(self.code(), code, "{}", self.text());
+        let status = match code {
+            "property_missing" | "property_invalid" | "property_conflict" | "path_invalid" | "request_invalid" => 400,
+            "caller_unknown" => 401,
+            "caller_refused" | "property_unknown" | "path_refused" => 403,
+            "method_refused" => 405,
+            "key_rejected" => 424,
+            "budget_exhausted" => 429,
+            "headers_too_large" => 431,
+            "upgrade_unsupported" => 501,
+            "upstream_unreachable" | "upstream_tls" | "upstream_reset" | "upstream_invalid" => 502,
+            "draining" | "overloaded" => 503,
+            "upstream_timeout" => 504,
+            other => panic!("{other} is not in the table"),
+        };
+        assert_eq!(self.status, status, "{code}");
+        let detail = self.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.len() > 30 && detail.ends_with('.') && !detail.contains("  "), "{detail}");
+    }
+
     pub fn assert_clean(&self, secrets: &[String]) {
         for (name, value) in &self.headers {
             assert_clean(&format!("the header {name}"), value.as_bytes(), secrets);
         }
         assert_clean("an answer's body", &self.body, secrets);
+    }
+}
+
+impl Answer {
+    /// Checks code, status and RFC 9209's error type of a failure of our own.
+    pub fn assert_failed(&self, status: u16, code: &str, error: &str, what: &str) {
+        assert_eq!(self.status, status, "{what}: {}", self.text());
+        assert_eq!(self.code(), code, "{what}");
+        self.assert_proxy_status(error, what);
+    }
+
+    /// Checks RFC 9209's error type alone, as an answer to HEAD has no more.
+    pub fn assert_proxy_status(&self, error: &str, what: &str) {
+        let proxy_status = self.header("proxy-status").unwrap();
+        assert!(proxy_status.contains(&format!("error={error};")), "{what}: {proxy_status}");
     }
 }

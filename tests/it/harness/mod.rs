@@ -1,17 +1,32 @@
 //! A scene: an upstream, a proxy before it, a client, and an eye on every byte that must not hold a key.
 
+pub mod caller;
+pub mod certificate;
 pub mod client;
+pub mod line;
+pub mod origin;
 pub mod proxy;
+pub mod run;
 pub mod upstream;
+pub mod wire;
 
-pub use client::{Answer, Call};
+pub use caller::{Caller, in_time, together, until};
+pub use certificate::{Alpn, Certificate};
+pub use client::Answer;
+pub use line::{End, Line};
+pub use origin::Origin;
 pub use proxy::{Builder, Proxy, key};
-pub use upstream::{Alpn, Caller, Certificate, HTTP1, HTTP2, Manner, Peer, Upstream, in_time, together, until};
+pub use run::Run;
+pub use upstream::{HTTP1, HTTP2, Manner, Peer, Upstream};
+pub use wire::Wire;
 
 use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Sandbox, Settings};
 
 /// The longest any single step of a test may take.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// The HTTP versions an upstream may speak; what holds for one must hold for the other.
+pub const EITHER: [Protocols; 2] = [Protocols::Http1, Protocols::Http2];
 
 /// A sandbox with the two demo hotels, 1001 and 1002, speaking the given HTTP versions.
 pub async fn cloudbeds(protocols: Protocols) -> (Sandbox, Vec<Hotel>) {

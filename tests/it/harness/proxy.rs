@@ -11,7 +11,7 @@ use cloudbeds_auth_proxy::sandbox::{Hotel, Sandbox, random_key};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::{Call, raw};
-use super::{Answer, PATIENCE, assert_clean};
+use super::{Answer, PATIENCE, Wire, assert_clean};
 
 /// A fresh key of the observed form.
 pub fn key() -> String {
@@ -26,11 +26,15 @@ pub struct Builder {
     config: String,
     environment: Vec<(String, String)>,
     filter: String,
+    before: Vec<Prepare>,
 }
+
+/// Something done in the proxy's directory before it starts.
+type Prepare = Box<dyn FnOnce(&Path) + Send>;
 
 /// A running proxy. Dropped, it is killed, and its log is searched for every key it was given.
 pub struct Proxy {
-    child: Child,
+    pub child: Child,
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub directory: tempfile::TempDir,
@@ -64,8 +68,34 @@ impl Builder {
         self
     }
 
+    /// Does something in the proxy's directory before it starts, when all other files are there.
+    pub fn before(mut self, prepare: impl FnOnce(&Path) + Send + 'static) -> Self {
+        self.before.push(Box::new(prepare));
+        self
+    }
+
     /// Starts the binary and waits until it says that it is ready.
     pub async fn start(self) -> Proxy {
+        let (directory, mut command, secrets) = self.command();
+        let child = command.spawn().unwrap();
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut proxy = Proxy { child, address: unknown, admin: unknown, directory, secrets };
+        let (listen, admin) = proxy.wait_for("ready", || ready(&(proxy.log() + &proxy.stderr()))).await;
+        (proxy.address, proxy.admin) = (listen.parse().unwrap_or(unknown), admin);
+        proxy
+    }
+
+    /// Starts it where it is expected to end by itself: exit code, and what it said on standard error.
+    pub async fn refused(self) -> (Option<i32>, String) {
+        let (directory, mut command, secrets) = self.command();
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut proxy = Proxy { child: command.spawn().unwrap(), address: unknown, admin: unknown, directory, secrets };
+        let status = proxy.ended().await;
+        (status.code(), proxy.stderr())
+    }
+
+    /// Its directory, the command that starts it, and the keys it is given.
+    pub fn command(self) -> (tempfile::TempDir, Command, Vec<String>) {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         let mut keys = String::new();
@@ -86,7 +116,11 @@ impl Builder {
         let kept: Vec<&str> =
             yaml.lines().filter(|line| line.split_once(':').is_none_or(|(name, _)| !given.contains(&name))).collect();
         std::fs::write(at("config.yaml"), format!("{}\n{}", kept.join("\n"), self.config)).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_cloudbeds-auth-proxy"))
+        for prepare in self.before {
+            prepare(directory.path());
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cloudbeds-auth-proxy"));
+        command
             .arg("serve")
             .arg("--config")
             .arg(at("config.yaml"))
@@ -95,18 +129,29 @@ impl Builder {
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::from(std::fs::File::create(at("stdout")).unwrap()))
-            .stderr(Stdio::from(std::fs::File::create(at("stderr")).unwrap()))
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::from(std::fs::File::create(at("stderr")).unwrap()));
         let secrets = self.keys.into_iter().map(|(_, key)| key).collect();
-        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut proxy = Proxy { child, address: unknown, admin: unknown, directory, secrets };
-        let ready = proxy.wait_for_event("ready").await;
-        let listen = ready["listen"].as_str().unwrap();
-        proxy.address = listen.split(", ").next().unwrap().parse().unwrap_or(unknown);
-        proxy.admin = ready["admin"].as_str().unwrap().parse().unwrap();
-        proxy
+        (directory, command, secrets)
     }
+}
+
+/// Where a proxy whose log this is listens, its first listener and admin, once it says that it is ready; a log of
+/// either format.
+pub fn ready(log: &str) -> Option<(String, SocketAddr)> {
+    log.lines().find_map(|line| {
+        let (listen, admin) = if let Ok(event) = serde_json::from_str::<serde_json::Value>(line) {
+            (event["message"] == "ready").then(|| (text(&event["listen"]), text(&event["admin"])))?
+        } else {
+            let fields = line.split_once(": ready listen=")?.1;
+            let (listen, rest) = fields.split_once(" admin=")?;
+            (listen.to_owned(), rest.split(' ').next()?.to_owned())
+        };
+        Some((listen.split(", ").next()?.to_owned(), admin.parse().ok()?))
+    })
+}
+
+fn text(value: &serde_json::Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 impl Proxy {
@@ -129,6 +174,7 @@ impl Proxy {
             environment: Vec::new(),
             // tokio's own trace events would be most of the log and say nothing of requests.
             filter: "trace,mio=info,polling=info".to_owned(),
+            before: Vec::new(),
         }
     }
 
@@ -176,6 +222,34 @@ impl Proxy {
     /// Everything logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// What it said on standard error.
+    pub fn stderr(&self) -> String {
+        std::fs::read_to_string(self.path("stderr")).unwrap_or_default()
+    }
+
+    /// Waits until a metric series has the value.
+    pub async fn wait_for_metric(&self, series: &str, wanted: impl Fn(f64) -> bool) {
+        let started = Instant::now();
+        loop {
+            let value = self.metric(series).await;
+            if wanted(value) {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "{series} stays at {value}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// A connection of its own, for bytes as they are.
+    pub async fn connect(&self) -> Wire {
+        Wire::tcp(self.address).await
+    }
+
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The log's events, parsed.

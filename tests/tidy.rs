@@ -1,0 +1,192 @@
+//! Invariants of the source that no compiler keeps.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may end itself"
+)]
+#![allow(missing_docs, reason = "the tests' names are their documentation")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A source file: its path from the repository's root, and its code.
+struct File {
+    path: String,
+    text: String,
+}
+
+impl File {
+    /// Its code without comments and without its unit tests.
+    fn code(&self) -> String {
+        let tests = self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
+        let lines = self.text[..tests].lines().map(|line| match line.trim_start().starts_with("//") {
+            true => "",
+            false => line.split(" // ").next().unwrap_or_default(),
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Whether it holds nothing but tests.
+    fn is_test(&self) -> bool {
+        !self.path.starts_with("src/") || self.path.ends_with("tests.rs") || self.path.contains("/tests/")
+    }
+
+    /// The top module it belongs to: `keys` for `src/keys/watch.rs`.
+    fn module(&self) -> &str {
+        let path = self.path.strip_prefix("src/").unwrap_or_default();
+        path.split('/').next().unwrap_or_default().trim_end_matches(".rs")
+    }
+}
+
+fn files(directories: &[&str]) -> Vec<File> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut open: Vec<PathBuf> = directories.iter().map(|directory| root.join(directory)).collect();
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push(File { path: path.strip_prefix(root).unwrap().display().to_string(), text });
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+fn sources() -> Vec<File> {
+    files(&["src"]).into_iter().filter(|file| !file.is_test()).collect()
+}
+
+/// Where code (no test, no comment) holds one of these words.
+fn users(words: &[&str]) -> BTreeSet<String> {
+    let used = |file: &File| words.iter().any(|word| file.code().contains(word));
+    sources().into_iter().filter(used).map(|file| file.path).collect()
+}
+
+fn only(paths: &[&str]) -> BTreeSet<String> {
+    paths.iter().map(|path| (*path).to_owned()).collect()
+}
+
+#[test]
+fn every_file_opens_with_its_promise() {
+    for file in files(&["src", "tests", "benches"]) {
+        assert!(file.text.starts_with("//! "), "{} does not open with //!", file.path);
+    }
+}
+
+#[test]
+fn a_key_leaves_by_one_door_that_one_caller_uses() {
+    let calls = sources().iter().map(|file| file.code().matches(".bearer()").count()).sum::<usize>();
+    assert_eq!((calls, users(&[".bearer()"])), (1, only(&["src/proxy/rewrite.rs"])));
+}
+
+#[test]
+fn sockets_are_bound_in_one_file_and_dialled_in_one() {
+    let binding = ["TcpListener::bind", "UnixListener::bind", "socket2", "TcpSocket", ".bind("];
+    assert_eq!(users(&binding), only(&["src/listen.rs"]));
+    assert_eq!(users(&["TcpStream::connect", "lookup_host", "ToSocketAddrs"]), only(&["src/https.rs"]));
+    // `listen` asks whether anybody still listens on a socket file before it replaces it.
+    assert_eq!(users(&["UnixStream::connect"]), only(&["src/listen.rs"]));
+}
+
+#[test]
+fn yaml_is_read_in_one_place() {
+    for file in sources().iter().filter(|file| file.code().contains("serde_yaml")) {
+        assert_eq!(file.module(), "yaml", "{} uses serde_yaml", file.path);
+    }
+}
+
+/// From the command line down: a module uses those on lower levels only.
+const LEVELS: [&[&str]; 7] = [
+    &["cli"],
+    &["app"],
+    &["admin", "config", "proxy", "sandbox"],
+    &["https", "keys", "listen"],
+    &["telemetry"],
+    &["wire", "yaml"],
+    &["address", "fault", "origin", "phase", "process", "property", "secret"],
+];
+
+fn level(module: &str) -> usize {
+    let found = LEVELS.iter().position(|level| level.contains(&module));
+    found.unwrap_or_else(|| panic!("{module} has no place in LEVELS, in tests/tidy.rs"))
+}
+
+/// The modules of the crate that a file names, as `crate::x` or in `use crate::{x, y}`.
+fn uses(file: &File) -> BTreeSet<String> {
+    let code = file.code();
+    let mut found = BTreeSet::new();
+    for (at, start) in code.match_indices("crate::") {
+        let rest = &code[at + start.len()..];
+        let name = |text: &str| -> String {
+            text.trim_start().chars().take_while(|letter| letter.is_ascii_lowercase() || *letter == '_').collect()
+        };
+        match rest.strip_prefix('{') {
+            None => found.extend([name(rest)]),
+            Some(list) => {
+                let (mut depth, mut item) = (0, String::new());
+                for letter in list.chars() {
+                    match letter {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => found.extend([name(&std::mem::take(&mut item))]),
+                        _ => {}
+                    }
+                    if depth == 0 && letter != ',' {
+                        item.push(letter);
+                    }
+                }
+                found.insert(name(&item));
+            }
+        }
+    }
+    found.retain(|name| !name.is_empty());
+    found
+}
+
+#[test]
+fn imports_point_one_way() {
+    let app = sources().into_iter().find(|file| file.path == "src/app.rs").expect("the composition root");
+    assert!(uses(&app).is_superset(&only(&["config", "keys", "proxy", "telemetry"])), "imports are not found any more");
+    for file in sources().iter().filter(|file| !matches!(file.module(), "main" | "lib")) {
+        for used in uses(file).iter().filter(|used| *used != file.module()) {
+            assert!(level(file.module()) < level(used), "{} uses {used}, which does not stand below it", file.path);
+        }
+    }
+}
+
+#[test]
+fn only_the_composition_root_sees_the_whole_configuration() {
+    for file in sources().iter().filter(|file| uses(file).contains("config")) {
+        assert!(matches!(file.module(), "app" | "cli" | "config"), "{} uses config", file.path);
+    }
+}
+
+#[test]
+fn nothing_outside_tests_may_end_the_process_or_print() {
+    let ends = [".unwrap()", ".expect(", "panic!(", "todo!(", "unimplemented!(", "unreachable!(", "dbg!("];
+    assert_eq!(users(&ends), only(&[]));
+    assert_eq!(users(&["process::exit", "process::abort"]), only(&[]));
+    assert_eq!(users(&["println!(", "eprintln!(", "print!(", "eprint!("]), only(&[]));
+    for path in users(&["io::stdout()", "io::stderr()"]) {
+        assert!(path.starts_with("src/cli/") || path.starts_with("src/telemetry/"), "{path} writes to the terminal");
+    }
+}
+
+#[test]
+fn every_error_code_has_its_row_in_the_readme() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    for code in cloudbeds_auth_proxy::wire::problem::Code::ALL {
+        let row = format!("| {} | `{}` |", code.status().as_u16(), code.as_str());
+        assert!(readme.contains(&row), "README.md has no row {row}");
+    }
+}
