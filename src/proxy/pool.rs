@@ -91,6 +91,7 @@ pub enum Protocol {
 
 struct Idle {
     connection: Http1,
+    task: AbortHandle,
     since: Instant,
 }
 
@@ -99,7 +100,6 @@ struct Http1 {
     received: Rc<Cell<u64>>,
     opened: Instant,
     used: bool,
-    task: AbortHandle,
 }
 
 struct Http2 {
@@ -324,9 +324,8 @@ impl Host {
                 tracing::debug!(error = ended.err().map(tracing::field::display), "http/1.1 connection ended");
             });
             self.protocol.set(Some(Protocol::Http1));
-            let task = task.abort_handle();
-            let connection = Http1 { sender, received, opened: now, used: false, task };
-            self.idle.borrow_mut().push(Idle { connection, since: now });
+            let connection = Http1 { sender, received, opened: now, used: false };
+            self.idle.borrow_mut().push(Idle { connection, task: task.abort_handle(), since: now });
         }
         Ok(())
     }
@@ -370,7 +369,7 @@ impl Host {
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
-            let Idle { connection, since } = &idle[at];
+            let Idle { connection, since, .. } = &idle[at];
             if !connection.is_usable(now, settings) || now.duration_since(*since) > settings.idle {
                 idle.remove(at);
                 continue;
@@ -385,9 +384,9 @@ impl Host {
             // One that is not ready has just been given back and its task has yet to run; a fresh one takes its first
             // request at once.
             if fits && (!connection.used || connection.sender.is_ready()) {
-                let mut connection = idle.remove(at).connection;
+                let Idle { mut connection, task, .. } = idle.remove(at);
                 let reused = std::mem::replace(&mut connection.used, true);
-                let closing = Closing(Some(connection.task.clone()));
+                let closing = Closing(Some(task));
                 return Some(Lease { carrier: Carrier::Http1(connection, Rc::clone(self), closing), reused });
             }
         }
@@ -463,11 +462,11 @@ impl Lease {
 
     /// Makes the connection available again; to be called once the answer's body has been read to its end.
     pub fn give_back(self) {
-        if let Carrier::Http1(connection, host, mut closing) = self.carrier {
-            closing.0 = None;
-            if !connection.sender.is_closed() {
-                host.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
-            }
+        if let Carrier::Http1(connection, host, mut closing) = self.carrier
+            && let Some(task) = closing.0.take()
+            && !connection.sender.is_closed()
+        {
+            host.idle.borrow_mut().push(Idle { connection, task, since: Instant::now() });
         }
     }
 }

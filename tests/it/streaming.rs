@@ -41,7 +41,7 @@ impl<'a> Memory<'a> {
 
     fn check(&self, what: &str) {
         let grown = self.proxy.memory().1.saturating_sub(self.before);
-        eprintln!("{what}: {} KiB more than {} KiB", grown / 1024, self.before / 1024);
+        println!("{what}: {} KiB more than {} KiB", grown / 1024, self.before / 1024);
         assert!(grown < GROWTH, "{what}: grown by {} KiB from {} KiB", grown / 1024, self.before / 1024);
     }
 }
@@ -278,7 +278,7 @@ async fn a_decompression_bomb_holds_up_nobody_else_of_its_core() {
         (count, longest)
     };
     let (whole, (count, longest)) = tokio::join!(bombed, others);
-    eprintln!("bomb: {whole:?}; meanwhile {count} requests, the longest {longest:?}");
+    println!("bomb: {whole:?}; meanwhile {count} requests, the longest {longest:?}");
     assert!(longest < Duration::from_secs(1), "{longest:?} of {whole:?}");
     memory.check("bomb");
 }

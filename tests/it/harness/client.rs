@@ -161,3 +161,18 @@ impl Answer {
         assert_clean("an answer's body", &self.body, secrets);
     }
 }
+
+impl Answer {
+    /// Checks code, status and RFC 9209's error type of a failure of our own.
+    pub fn assert_failed(&self, status: u16, code: &str, error: &str, what: &str) {
+        assert_eq!(self.status, status, "{what}: {}", self.text());
+        assert_eq!(self.code(), code, "{what}");
+        self.assert_proxy_status(error, what);
+    }
+
+    /// Checks RFC 9209's error type alone, as an answer to HEAD has no more.
+    pub fn assert_proxy_status(&self, error: &str, what: &str) {
+        let proxy_status = self.header("proxy-status").unwrap();
+        assert!(proxy_status.contains(&format!("error={error};")), "{what}: {proxy_status}");
+    }
+}

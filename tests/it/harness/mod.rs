@@ -1,5 +1,7 @@
 //! A scene: an upstream, a proxy before it, a client, and an eye on every byte that must not hold a key.
 
+pub mod caller;
+pub mod certificate;
 pub mod client;
 pub mod line;
 pub mod origin;
@@ -8,12 +10,14 @@ pub mod run;
 pub mod upstream;
 pub mod wire;
 
+pub use caller::{Caller, in_time, together, until};
+pub use certificate::{Alpn, Certificate};
 pub use client::Answer;
 pub use line::{End, Line};
 pub use origin::Origin;
 pub use proxy::{Builder, Proxy, key};
 pub use run::Run;
-pub use upstream::{Alpn, Caller, Certificate, HTTP1, HTTP2, Manner, Peer, Upstream, in_time, together, until};
+pub use upstream::{HTTP1, HTTP2, Manner, Peer, Upstream};
 pub use wire::Wire;
 
 use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Sandbox, Settings};

@@ -7,31 +7,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::BytesMut;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
-};
-use rustls::ServerConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{Builder, PATIENCE, Proxy, key};
-
-/// How good the certificate is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Certificate {
-    Good,
-    WrongName,
-    Expired,
-    NotYetValid,
-    SelfSigned,
-}
+use super::certificate::{Alpn, Certificate, config};
+use super::{Builder, Proxy, key};
 
 /// What a connection starts with.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +25,6 @@ pub enum Manner {
     Tls(Certificate, Alpn),
     /// No TLS: the script sees the socket.
     Plain,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Alpn {
-    Http1,
-    Http2,
 }
 
 /// The usual manner.
@@ -318,133 +297,10 @@ impl AsyncWrite for Stream {
     }
 }
 
-fn config(certificate: Certificate, alpn: Alpn) -> (String, ServerConfig) {
-    let mut root = CertificateParams::default();
-    root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    let root = CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap();
-    let name = if certificate == Certificate::WrongName { "elsewhere.test" } else { "localhost" };
-    let mut leaf = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    match certificate {
-        Certificate::Expired => leaf.not_after = date_time_ymd(2020, 1, 1),
-        Certificate::NotYetValid => leaf.not_before = date_time_ymd(2200, 1, 1),
-        _ => {}
+impl Proxy {
+    /// Whether the next request is served, by a script that answers `/ok` with [`Peer::answer`] and the body `ok`.
+    pub async fn assert_serves(&self, what: &str) {
+        let answer = self.get("/ok").property("1001").send().await;
+        assert_eq!((answer.status.as_u16(), &*answer.text()), (200, "ok"), "{what}: the next request");
     }
-    let key = KeyPair::generate().unwrap();
-    let leaf = match certificate {
-        Certificate::SelfSigned => leaf.self_signed(&key).unwrap(),
-        _ => leaf.signed_by(&key, &root).unwrap(),
-    };
-    let chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone()];
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    config.alpn_protocols = vec![match alpn {
-        Alpn::Http1 => b"http/1.1".to_vec(),
-        Alpn::Http2 => b"h2".to_vec(),
-    }];
-    (root.pem(), config)
-}
-
-/// The application's end of a connection, byte by byte.
-pub struct Caller {
-    pub stream: TcpStream,
-    buffer: BytesMut,
-}
-
-impl Caller {
-    /// Connects to the proxy.
-    pub async fn connect(proxy: &Proxy) -> Self {
-        Self { stream: TcpStream::connect(proxy.address).await.unwrap(), buffer: BytesMut::new() }
-    }
-
-    /// Sends bytes as they are.
-    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        in_time(self.stream.write_all(bytes.as_ref())).await.unwrap();
-    }
-
-    /// Sends a request head for property 1001, with further lines.
-    pub async fn head(&mut self, method: &str, target: &str, lines: &str) {
-        let head = format!("{method} {target} HTTP/1.1\r\nhost: proxy\r\nx-property-id: 1001\r\n{lines}\r\n");
-        self.write(head).await;
-    }
-
-    /// Reads the head of an answer.
-    pub async fn answer_head(&mut self) -> String {
-        loop {
-            if let Some(end) = memchr::memmem::find(&self.buffer, b"\r\n\r\n") {
-                let head = self.buffer.split_to(end + 4);
-                return String::from_utf8_lossy(&head).into_owned();
-            }
-            let read = in_time(self.stream.read_buf(&mut self.buffer)).await.unwrap();
-            assert!(read > 0, "closed before an answer: {:?}", self.buffer);
-        }
-    }
-
-    /// Reads exactly so many bytes.
-    pub async fn read(&mut self, count: usize) -> Vec<u8> {
-        while self.buffer.len() < count {
-            let read = in_time(self.stream.read_buf(&mut self.buffer)).await.unwrap();
-            assert!(read > 0, "closed after {} bytes", self.buffer.len());
-        }
-        self.buffer.split_to(count).to_vec()
-    }
-
-    /// Reads what is there, at most so many bytes.
-    pub async fn some(&mut self, most: u64) -> BytesMut {
-        if self.buffer.is_empty() {
-            self.buffer.reserve(256 << 10);
-            let read = in_time(self.stream.read_buf(&mut self.buffer)).await.unwrap();
-            assert!(read > 0, "closed before the end");
-        }
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        self.buffer.split_to(self.buffer.len().min(most))
-    }
-
-    /// Reads until the proxy closes the connection; whether it did so with a reset.
-    pub async fn rest(&mut self) -> (String, bool) {
-        let reset = loop {
-            match in_time(self.stream.read_buf(&mut self.buffer)).await {
-                Ok(0) => break false,
-                Ok(_) => {}
-                Err(_) => break true,
-            }
-        };
-        let rest = self.buffer.split();
-        (String::from_utf8_lossy(&rest).into_owned(), reset)
-    }
-}
-
-/// Waits, but not for ever.
-pub async fn in_time<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
-}
-
-/// Runs futures together; their outputs in order.
-pub async fn together<F: Future>(all: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut all: Vec<_> = all.into_iter().map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|cx| {
-        for (future, output) in all.iter_mut().filter(|(_, output)| output.is_none()) {
-            if let Poll::Ready(done) = future.as_mut().poll(cx) {
-                *output = Some(done);
-            }
-        }
-        if all.iter().all(|(_, output)| output.is_some()) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    all.into_iter().filter_map(|(_, output)| output).collect()
-}
-
-/// Waits until something is so.
-pub async fn until<F: AsyncFnMut() -> bool>(what: &str, mut so: F) {
-    let look = async {
-        while !so().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(tokio::time::timeout(PATIENCE, look).await.is_ok(), "{what}: not in time");
 }

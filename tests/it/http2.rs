@@ -1,0 +1,171 @@
+//! HTTP/2 as servers end it: GOAWAY, refused and broken streams, few streams at once; and callers that give up while the
+//! connection all of them wait for is being made.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+
+use crate::harness::{Caller, HTTP2, Peer, Upstream, in_time, together, until};
+
+/// Serves HTTP/2, with at most so many streams at once.
+pub async fn serve_http2(peer: Peer, streams: Option<u32>, served: &AtomicUsize) {
+    let mut builder = h2::server::Builder::new();
+    if let Some(streams) = streams {
+        builder.max_concurrent_streams(streams);
+    }
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(peer.into_stream()).await else { return };
+    while let Some(Ok((mut request, mut respond))) = connection.accept().await {
+        served.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            while let Some(Ok(data)) = request.body_mut().data().await {
+                let _ = request.body_mut().flow_control().release_capacity(data.len());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            match request.uri().path() {
+                "/refuse" => respond.send_reset(h2::Reason::REFUSED_STREAM),
+                "/break" => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+                _ => {
+                    if let Ok(mut body) = respond.send_response(Response::new(()), false) {
+                        let _ = body.send_data(Bytes::from_static(b"ok"), true);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// One frame (RFC 9113 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = &(payload.len() as u32).to_be_bytes()[1..];
+    [length, &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Answers so many requests of a connection, by hand; at the next one it says GOAWAY and that it did not act on it.
+async fn goaway_after(mut peer: Peer, answers: usize, served: &AtomicUsize) {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    peer.write(frame(SETTINGS, 0, 0, &[])).await;
+    let _preface = peer.exactly(24).await;
+    let (mut left, mut last) = (answers, 0);
+    while let Some(head) = peer.exactly(9).await {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let Some(payload) = peer.exactly(length).await else { return };
+        match (head[3], head[4] & 1) {
+            (SETTINGS, 0) => peer.write(frame(SETTINGS, 1, 0, &[])).await,
+            (PING, 0) => peer.write(frame(PING, 1, 0, &payload)).await,
+            (HEADERS, _) if left > 0 => {
+                (left, last) = (left - 1, stream);
+                served.fetch_add(1, Ordering::Relaxed);
+                // `:status: 200` is number 8 of HPACK's table.
+                peer.write(frame(HEADERS, 4, stream, &[0x88])).await;
+                peer.write(frame(DATA, 1, stream, b"ok")).await;
+            }
+            (HEADERS, _) => {
+                peer.write(frame(GOAWAY, 0, 0, &[last.to_be_bytes(), [0; 4]].concat())).await;
+                return peer.linger().await;
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn http2(streams: Option<u32>) -> (Upstream, Arc<AtomicUsize>) {
+    let served = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&served);
+    let upstream = Upstream::start(HTTP2, move |peer: Peer| {
+        let count = Arc::clone(&count);
+        async move { serve_http2(peer, streams, &count).await }
+    })
+    .await;
+    (upstream, served)
+}
+
+#[tokio::test]
+async fn gets_survive_a_server_that_says_goaway_again_and_again() {
+    for answers in [1, 7] {
+        let served = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&served);
+        let upstream = Upstream::start(HTTP2, move |peer: Peer| {
+            let count = Arc::clone(&count);
+            async move { goaway_after(peer, answers, &count).await }
+        })
+        .await;
+        let proxy = upstream.proxy().config("workers: 1").log("info").start().await;
+        for round in 0..20 {
+            let calls = (0..10).map(|_| proxy.get("/x").property("1001").send());
+            for answer in together(calls).await {
+                assert_eq!(answer.status, 200, "{answers} {round}: {}", answer.text());
+            }
+        }
+        assert_eq!(served.load(Ordering::Relaxed), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_tried_elsewhere_and_a_broken_one_is_not() {
+    let (upstream, served) = http2(None).await;
+    let proxy = upstream.proxy().config("workers: 1").start().await;
+    for (method, path, most) in [("GET", "/refuse", 4), ("POST", "/refuse", 1), ("GET", "/break", 1)] {
+        proxy.get("/x").property("1001").send().await;
+        let before = served.load(Ordering::Relaxed);
+        let answer = proxy.call(method, path).property("1001").send().await;
+        assert_eq!((answer.status, &*answer.code()), (StatusCode::BAD_GATEWAY, "upstream_reset"), "{method} {path}");
+        assert_eq!(served.load(Ordering::Relaxed) - before, most, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn twenty_requests_at_once_pass_a_server_that_allows_one_stream() {
+    let (upstream, served) = http2(Some(1)).await;
+    let proxy = upstream.proxy().config("workers: 1").start().await;
+    for method in ["GET", "POST"] {
+        let calls = (0..20).map(|_| proxy.call(method, "/x").property("1001").body("").send());
+        for answer in together(calls).await {
+            assert_eq!(answer.status, 200, "{method}: {}", answer.text());
+        }
+    }
+    assert_eq!(served.load(Ordering::Relaxed), 40);
+}
+
+#[tokio::test]
+async fn callers_that_give_up_while_a_connection_is_made_leave_nothing_behind() {
+    // The first handshake hangs until it is released; the connection after it is good.
+    let release = Arc::new(tokio::sync::Notify::new());
+    let held = Arc::clone(&release);
+    let upstream = Upstream::start_after(
+        HTTP2,
+        move |number| {
+            let held = Arc::clone(&held);
+            async move {
+                if number == 0 {
+                    held.notified().await;
+                }
+            }
+        },
+        async |peer: Peer| serve_http2(peer, None, &AtomicUsize::new(0)).await,
+    )
+    .await;
+    let proxy = upstream.proxy().config("workers: 1").start().await;
+    let mut callers = Vec::new();
+    for _ in 0..5 {
+        let mut caller = Caller::connect(&proxy).await;
+        caller.head("GET", "/x", "").await;
+        callers.push(caller);
+    }
+    let patient = proxy.get("/x").property("1001").send();
+    until("the dial has begun", async || upstream.connections() == 1).await;
+    for caller in &callers {
+        caller.stream.set_zero_linger().unwrap();
+    }
+    drop(callers);
+    release.notify_one();
+    let answer = in_time(patient).await;
+    assert_eq!((answer.status, upstream.connections()), (StatusCode::OK, 1));
+}

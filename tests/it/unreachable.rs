@@ -1,0 +1,100 @@
+//! A Cloudbeds that cannot be reached, or cannot prove to be Cloudbeds: each failure has its code, and none of them sees
+//! a byte of a request.
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::harness::{Alpn, Certificate, HTTP1, Manner, Peer, Proxy, Upstream, key, together};
+
+#[tokio::test]
+async fn a_server_that_cannot_be_reached_is_502_upstream_unreachable() {
+    // Bound and not listening: the port is ours, and refuses.
+    let refusing = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    refusing.bind(&SockAddr::from("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap())).unwrap();
+    let port = refusing.local_addr().unwrap().as_socket().unwrap().port();
+    let upstream = Upstream::start(HTTP1, Peer::hang).await;
+    let origin = |base_url: &str| Proxy::to_origin(base_url, upstream.root_pem()).key("1001", &key());
+
+    let proxy = origin(&format!("https://127.0.0.1:{port}")).start().await;
+    for method in ["GET", "POST"] {
+        let answer = proxy.call(method, "/x").property("1001").send().await;
+        answer.assert_failed(502, "upstream_unreachable", "connection_refused", method);
+    }
+
+    let proxy = origin("https://nowhere.invalid").env("UPSTREAM__TIMEOUTS__CONNECT", "15s").start().await;
+    let answer = proxy.get("/x").property("1001").send().await;
+    answer.assert_failed(502, "upstream_unreachable", "dns_error", "a name that does not resolve");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_accepted_in_time_is_502_upstream_unreachable() {
+    // A listener whose queue is full: the system drops further SYNs, as a packet filter would.
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    full.bind(&SockAddr::from("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap())).unwrap();
+    full.listen(0).unwrap();
+    let address = full.local_addr().unwrap();
+    let fill: Vec<Socket> = (0..4)
+        .map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&address);
+            socket
+        })
+        .collect();
+    let upstream = Upstream::start(HTTP1, Peer::hang).await;
+    let base_url = format!("https://127.0.0.1:{}", address.as_socket().unwrap().port());
+    let proxy = Proxy::to_origin(&base_url, upstream.root_pem())
+        .key("1001", &key())
+        .env("UPSTREAM__TIMEOUTS__CONNECT", "300ms")
+        .start()
+        .await;
+
+    let calls = (0..5).map(|_| proxy.get("/x").property("1001").send());
+    for answer in together(calls).await {
+        answer.assert_failed(502, "upstream_unreachable", "connection_timeout", "a full queue");
+    }
+    drop((fill, full));
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_prove_itself_gets_no_byte_of_a_request() {
+    for certificate in [Certificate::WrongName, Certificate::Expired, Certificate::NotYetValid, Certificate::SelfSigned]
+    {
+        for alpn in [Alpn::Http1, Alpn::Http2] {
+            let upstream = Upstream::start(Manner::Tls(certificate, alpn), async |mut peer| peer.serve().await).await;
+            let proxy = upstream.proxy().start().await;
+            for method in ["GET", "POST"] {
+                let answer = proxy.call(method, "/x").property("1001").body("secret").send().await;
+                answer.assert_failed(502, "upstream_tls", "tls_certificate_error", &format!("{certificate:?}"));
+            }
+            assert!(upstream.connections() >= 2, "{certificate:?}");
+            assert!(upstream.received().iter().all(String::is_empty), "{certificate:?}: {:?}", upstream.received());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_tls_gets_no_byte_of_a_request() {
+    let plain = Upstream::start(Manner::Plain, async |mut peer: Peer| {
+        peer.write("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+        peer.log_all().await;
+    })
+    .await;
+    let proxy = plain.proxy().start().await;
+    let answer = proxy.get("/marker").property("1001").send().await;
+    answer.assert_failed(502, "upstream_tls", "tls_protocol_error", "plain text");
+
+    let hanging = Upstream::start(Manner::Plain, async |mut peer: Peer| peer.log_all().await).await;
+    let proxy = hanging.proxy().env("UPSTREAM__TIMEOUTS__TLS", "300ms").start().await;
+    let answer = proxy.get("/marker").property("1001").send().await;
+    answer.assert_failed(502, "upstream_tls", "connection_timeout", "a handshake that hangs");
+
+    let gone = Upstream::start(Manner::Plain, async |peer: Peer| peer.close().await).await;
+    let proxy = gone.proxy().start().await;
+    let answer = proxy.get("/marker").property("1001").send().await;
+    answer.assert_failed(502, "upstream_tls", "tls_protocol_error", "closed within the handshake");
+
+    for received in [plain.received(), hanging.received()].concat() {
+        // The hello only: nothing of HTTP is in it.
+        assert!(received.starts_with('\u{16}') && !received.contains("marker"), "{received:?}");
+    }
+}
