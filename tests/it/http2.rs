@@ -122,6 +122,41 @@ async fn a_refused_stream_is_tried_elsewhere_and_a_broken_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_stream_whose_end_comes_after_its_last_byte_is_not_reset() {
+    let resets = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&resets);
+    let upstream = Upstream::start(HTTP2, move |peer: Peer| {
+        let count = Arc::clone(&count);
+        async move {
+            let Ok(mut connection) = h2::server::handshake(peer.into_stream()).await else { return };
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let count = Arc::clone(&count);
+                tokio::spawn(async move {
+                    let head = Response::builder().header("content-length", "2").body(()).unwrap();
+                    let mut body = respond.send_response(head, false).unwrap();
+                    body.send_data(Bytes::from_static(b"ok"), false).unwrap();
+                    let reset = std::future::poll_fn(|cx| body.poll_reset(cx));
+                    if tokio::time::timeout(Duration::from_millis(50), reset).await.is_ok() {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let _ = body.send_data(Bytes::new(), true);
+                });
+            }
+        }
+    })
+    .await;
+    let proxy = upstream.proxy().config("workers: 1").start().await;
+    for _ in 0..3 {
+        let answer = proxy.get("/x").property("1001").send().await;
+        assert_eq!((answer.status.as_u16(), &*answer.text()), (200, "ok"));
+    }
+    // The next answer comes behind the ends of those before it.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(proxy.get("/x").property("1001").send().await.status, 200);
+    assert_eq!(resets.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
 async fn twenty_requests_at_once_pass_a_server_that_allows_one_stream() {
     let (upstream, served) = http2(Some(1)).await;
     let proxy = upstream.proxy().config("workers: 1").start().await;

@@ -253,6 +253,14 @@ async fn a_caller_that_is_too_slow_is_let_go() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(started.elapsed() < Duration::from_secs(4), "empty lines keep a connection open for ever");
+    // Nor does it keep a connection that is parked by then.
+    let (_cloudbeds, _, patient) = scene(Protocols::Both, "client: { idle: 1500ms }").await;
+    let (mut parked, started) = (patient.line().await, Instant::now());
+    while !parked.is_closed() && started.elapsed() < Duration::from_secs(8) {
+        parked.write("\r\n").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(started.elapsed() < Duration::from_secs(6), "empty lines keep a parked connection open for ever");
     // Nor does one byte of a head every so often keep it.
     let (mut line, started) = (proxy.line().await, Instant::now());
     while started.elapsed() < Duration::from_millis(700) {
