@@ -37,7 +37,12 @@ impl Routes {
 
     /// A path's own origin comes first, since another product answers there; then the key's, then the common one.
     fn origin(&self, path: &str, key: Option<&Arc<Origin>>) -> Arc<Origin> {
-        let special = self.prefixes.iter().find(|(prefix, _)| path.starts_with(&**prefix));
+        // Whole segments: `/vault` is not the start of `/vaults`.
+        let fits = |prefix: &str| {
+            let rest = path.strip_prefix(prefix);
+            rest.is_some_and(|rest| prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
+        };
+        let special = self.prefixes.iter().find(|(prefix, _)| fits(prefix));
         Arc::clone(special.map(|(_, origin)| origin).or(key).unwrap_or(&self.base))
     }
 }
@@ -257,6 +262,24 @@ mod tests {
             ("x-many", "b"),
         ]);
         assert_eq!(kept, ["content-length: 3", "x-many: a", "x-many: b"]);
+    }
+
+    #[test]
+    fn a_paths_own_host_comes_first_and_then_the_keys() {
+        let origin = |host: &str| format!("https://{host}.example").parse::<Origin>().unwrap();
+        let prefixes = [("/vault".to_owned(), origin("vault")), ("/vault/v2/".to_owned(), origin("newer"))];
+        let routes = Routes::new(origin("base"), prefixes);
+        let island = Arc::new(origin("island"));
+        for (path, key, expected) in [
+            ("/api/v1.3/getHotels", None, "base"),
+            ("/api/v1.3/getHotels", Some(&island), "island"),
+            ("/vault", Some(&island), "vault"),
+            ("/vault/v1/tokens", None, "vault"),
+            ("/vault/v2/tokens", None, "newer"),
+            ("/vaults", None, "base"),
+        ] {
+            assert_eq!(routes.origin(path, key).host(), format!("{expected}.example"), "{path}");
+        }
     }
 
     #[test]
