@@ -40,11 +40,16 @@ pub(crate) struct Plan<'a> {
 }
 
 /// What a run shows while it goes on.
-#[derive(Default)]
 pub(crate) struct Progress {
     pub(crate) answered: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) stop: AtomicBool,
+}
+
+impl Progress {
+    pub(crate) const fn new() -> Self {
+        Self { answered: AtomicU64::new(0), failed: AtomicU64::new(0), stop: AtomicBool::new(false) }
+    }
 }
 
 /// What came of it.

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -165,8 +166,9 @@ fn signal(id: u32, signal: Signal) {
     }
 }
 
-/// On Ctrl-C or SIGTERM: ends what was started, removes `directory`, and ends the bench with 130.
-pub(crate) fn end_on_signals(directory: PathBuf) {
+/// On Ctrl-C or SIGTERM: ends what was started, removes `directory`, and ends the bench with 130. Where there is a
+/// `softly`, the first signal only sets that, and whoever looks at it ends in order.
+pub(crate) fn end_on_signals(directory: PathBuf, softly: Option<&'static AtomicBool>) {
     use tokio::signal::unix::{SignalKind, signal as caught};
     std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
@@ -176,9 +178,14 @@ pub(crate) fn end_on_signals(directory: PathBuf) {
             else {
                 return;
             };
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if softly.is_none_or(|softly| softly.swap(true, Ordering::Relaxed)) {
+                    break;
+                }
             }
             let started = STARTED.lock().unwrap_or_else(PoisonError::into_inner).clone();
             started.iter().for_each(|id| signal(*id, Signal::TERM));

@@ -46,7 +46,7 @@ pub(crate) fn measure(place: &Place<'_>, peers: &[Proxy], notes: &mut Vec<String
                 limit: LIMIT,
                 request: &get,
             };
-            let outcome = pace::run(&plan, &Progress::default())?;
+            let outcome = pace::run(&plan, &Progress::new())?;
             if outcome.good() < outcome.all() {
                 notes.push(format!("{} at latency: {:?}", name(peers[index].peer), outcome.ends));
             }

@@ -54,7 +54,7 @@ fn run(options: &Options) -> Result<bool, Sentence> {
     // First, while there is one thread: later ones are pinned as this one is.
     let machine = Machine::divide();
     let directory = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
-    end_on_signals(directory.path().to_owned());
+    end_on_signals(directory.path().to_owned(), None);
     let stand_in = StandIn::start(machine.load_threads)?;
     peers::write(&directory.path().join("root.pem"), &stand_in.root_pem, 0o644)?;
     let place = Place { options, machine: &machine, stand_in: &stand_in, directory: directory.path() };

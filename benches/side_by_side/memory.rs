@@ -19,12 +19,12 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// What a peer has until it has put away what it no longer needs.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// In `--quick`.
-const FEW: usize = 200;
+/// The same in `--quick`, and how many idle connections there are then.
+const FEW: (Duration, usize) = (Duration::from_millis(300), 200);
 
 /// `at_start` holds each peer's memory from before its first request.
 pub(crate) fn measure(place: &Place<'_>, peers: &[Proxy], at_start: &[u64], notes: &mut Vec<String>) -> Section {
-    let wanted = if place.options.quick { FEW } else { place.machine.idle_connections() };
+    let (settle, wanted) = if place.options.quick { FEW } else { (SETTLE, place.machine.idle_connections()) };
     if wanted < 10_000 && !place.options.quick {
         let most = place.machine.descriptors;
         notes.push(format!(
@@ -42,7 +42,7 @@ pub(crate) fn measure(place: &Place<'_>, peers: &[Proxy], at_start: &[u64], note
             true => with_one_key(place, proxy.peer).map_or_else(|_| "–".to_owned(), |rss| rss.to_string()),
             false => "–".to_owned(),
         };
-        let (count, each) = match idle(proxy, wanted) {
+        let (count, each) = match idle(proxy, wanted, settle) {
             Ok((count, bytes)) => (count.to_string(), format!("{:.2}", bytes / 1024.0)),
             Err(why) => {
                 notes.push(format!("{}: {why}", name(proxy.peer)));
@@ -62,7 +62,7 @@ fn with_one_key(place: &Place<'_>, peer: Peer) -> Result<u64, Sentence> {
 }
 
 /// Opens connections until there are `wanted`, and says what each has cost, in bytes.
-fn idle(proxy: &Proxy, wanted: usize) -> Result<(usize, f64), Sentence> {
+fn idle(proxy: &Proxy, wanted: usize, settle: Duration) -> Result<(usize, f64), Sentence> {
     let open = |count: usize| -> Result<Vec<TcpStream>, Sentence> {
         (0..count as u64)
             .map(|number| {
@@ -75,10 +75,10 @@ fn idle(proxy: &Proxy, wanted: usize) -> Result<(usize, f64), Sentence> {
     };
     // The first ones make room that the later ones share; they are not what "each further" means.
     let first = open((wanted / 10).min(100))?;
-    sleep(SETTLE);
+    sleep(settle);
     let before = proxy.process.rss();
     let rest = open(wanted - first.len())?;
-    sleep(SETTLE);
+    sleep(settle);
     let bytes = proxy.process.rss().saturating_sub(before) as f64 * 1024.0;
     Ok((first.len() + rest.len(), bytes / rest.len().max(1) as f64))
 }
