@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod pace;
 pub(crate) mod process;
 
+use std::io::{IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 /// What went wrong, as a sentence for whoever started the bench.
@@ -17,6 +18,16 @@ pub(crate) fn free_address() -> Result<SocketAddr, Sentence> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .map_err(|error| format!("no free port on 127.0.0.1: {error}"))
+}
+
+/// Shows what goes on, in place of what was shown before; nothing when nobody watches. An empty text takes it away.
+pub(crate) fn show(text: &str) {
+    let mut err = std::io::stderr();
+    if err.is_terminal() {
+        // Whoever closed the terminal does not want to read of it.
+        let _ = write!(err, "\r\x1b[K{text}");
+        let _ = err.flush();
+    }
 }
 
 /// The middle value; of two middle ones the mean. `None` of nothing.

@@ -72,7 +72,7 @@ fn run(options: &Options) -> Result<bool, Sentence> {
         }
         calls.join().map_err(|_| "the load itself broke down".to_owned())?
     })?;
-    show::clear();
+    kit::show("");
     if PROGRESS.stop.load(Ordering::Relaxed) {
         println!("Stopped early.");
     }

@@ -1,12 +1,13 @@
 //! What the person at the terminal sees, and the same as JSON.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::kit;
 use crate::kit::pace::{Outcome, Progress};
 
 /// Characters of the longest bar.
@@ -21,17 +22,9 @@ pub(crate) fn progress(progress: &Progress, seconds: u64, of: Duration) {
     let rate = (answered + failed) / seconds.max(1);
     let line = format!("{seconds} s of {} s: {answered} answered, {failed} failed, {rate}/s", of.as_secs());
     if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K{line}");
-        let _ = std::io::stderr().flush();
+        kit::show(&line);
     } else if seconds.is_multiple_of(10) {
         eprintln!("{line}");
-    }
-}
-
-/// Takes the progress line away.
-pub(crate) fn clear() {
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
     }
 }
 

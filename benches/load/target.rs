@@ -73,7 +73,10 @@ impl Target {
         )?;
         let keys = directory.join("keys.yaml");
         sandbox.wait_ready(READY, || keys.exists() && TcpStream::connect(cloudbeds).is_ok())?;
-        let log = directory.join("proxy.log");
+        // Elsewhere than the keys: the proxy watches their directory, and would hear of every line of its log.
+        let logs = directory.join("logs");
+        std::fs::create_dir(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
+        let log = logs.join("proxy.log");
         let text = format!(
             "listen: {address}\nadmin: {{ listen: {admin} }}\nkeys: {{ file: {keys:?} }}\n\
              upstream: {{ base_url: \"https://localhost:{}\", ca_file: {:?} }}\n\

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::kit::client::Client;
 use crate::kit::pace::{self, Outcome, Pace, Plan, Progress};
-use crate::kit::{Sentence, median};
+use crate::kit::{Sentence, median, show};
 use crate::options::{Peer, name};
 use crate::peers::{FIRST, KEYS, Place, Proxy};
 use crate::report::Section;
@@ -33,7 +33,7 @@ pub(crate) fn measure(place: &Place<'_>, peers: &[Proxy], notes: &mut Vec<String
     for round in 0..place.options.rounds {
         for turn in 0..peers.len() {
             let index = (turn + round as usize) % peers.len();
-            eprint!("\r\x1b[Klatency: round {}, {}", round + 1, name(peers[index].peer));
+            show(&format!("latency: round {}, {}", round + 1, name(peers[index].peer)));
             // One call ahead, so that no connection's first use is measured in one peer and not in another.
             if let Ok(mut client) = Client::connect(peers[index].address, LIMIT) {
                 let _ = client.call(&get(0));
@@ -53,7 +53,7 @@ pub(crate) fn measure(place: &Place<'_>, peers: &[Proxy], notes: &mut Vec<String
             by_peer[index].push(outcome);
         }
     }
-    eprint!("\r\x1b[K");
+    show("");
     let nginx = peers.iter().position(|proxy| proxy.peer == Peer::Nginx);
     let ratio = |index: usize, share: f64| {
         let pairs = by_peer[index].iter().zip(&by_peer[nginx?]);

@@ -7,8 +7,8 @@ use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::kit::Sentence;
 use crate::kit::client::Client;
+use crate::kit::{Sentence, show};
 use crate::latency::get;
 use crate::options::{Peer, name};
 use crate::peers::{How, Place, Proxy};
@@ -36,7 +36,7 @@ pub(crate) fn measure(place: &Place<'_>, peers: &[Proxy], at_start: &[u64], note
         &["peer", "1 key", "10,000 keys", "after the work", "idle connections", "for each of them"],
     );
     for (proxy, start) in peers.iter().zip(at_start) {
-        eprint!("\r\x1b[Kmemory: {}", name(proxy.peer));
+        show(&format!("memory: {}", name(proxy.peer)));
         let worked = proxy.process.rss();
         let one_key = match proxy.peer.is_ours() {
             true => with_one_key(place, proxy.peer).map_or_else(|_| "–".to_owned(), |rss| rss.to_string()),
@@ -51,7 +51,7 @@ pub(crate) fn measure(place: &Place<'_>, peers: &[Proxy], at_start: &[u64], note
         };
         section.row([name(proxy.peer), one_key, start.to_string(), worked.to_string(), count, each]);
     }
-    eprint!("\r\x1b[K");
+    show("");
     section
 }
 

@@ -120,7 +120,9 @@ impl Place<'_> {
                 words.args(["-db", "-f"]).arg(&config);
             }
             _ => {
-                let keys = format!("keys-{}.yaml", how.keys);
+                // In a directory of their own: ours watches it, and would hear of every line of everybody's log.
+                let keys = format!("keys/{}.yaml", how.keys);
+                fs::create_dir_all(self.directory.join("keys")).map_err(|error| format!("keys: {error}"))?;
                 self.map_file(&keys, how.keys, |property, key| format!("\"{property}\": {key}\n"))?;
                 let keys = self.directory.join(keys);
                 let text = recipes::ours(&site, free_address()?, &keys, &file("log"), how.workers);

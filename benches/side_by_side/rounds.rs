@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::kit::{Sentence, median, spread};
+use crate::kit::{Sentence, median, show, spread};
 use crate::options::{Peer, Work, name};
 use crate::peers::{KEYS, Place, Proxy};
 use crate::wrk::{Load, Run};
@@ -43,13 +43,13 @@ pub(crate) fn measure(place: &Place<'_>, peers: &[Proxy], notes: &mut Vec<String
         for round in 0..place.options.rounds {
             for turn in 0..peers.len() {
                 let index = (turn + round as usize) % peers.len();
-                eprint!(
-                    "\r\x1b[K{}: round {} of {}, {}",
+                show(&format!(
+                    "{}: round {} of {}, {}",
                     name(work),
                     round + 1,
                     place.options.rounds,
                     name(peers[index].peer)
-                );
+                ));
                 match load.run(place, &peers[index], &script, place.options.duration(), u64::from(round) * 997) {
                     Ok(run) if run.requests > 0 => {
                         if run.errors > 0 {
@@ -62,7 +62,7 @@ pub(crate) fn measure(place: &Place<'_>, peers: &[Proxy], notes: &mut Vec<String
                 }
             }
         }
-        eprint!("\r\x1b[K");
+        show("");
         compare(&mut table);
         rows.append(&mut table);
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::kit::{Sentence, median, spread};
+use crate::kit::{Sentence, median, show, spread};
 use crate::options::{Peer, Work, name};
 use crate::peers::{How, Place};
 use crate::report::Section;
@@ -72,7 +72,7 @@ fn in_turns(place: &Place<'_>, hows: [How<'_>; 2], keys: impl Fn(&How<'_>) -> u6
     for round in 0..=place.options.rounds {
         let mut runs = Vec::new();
         for (proxy, script) in &instances {
-            eprint!("\r\x1b[K{}: round {round}", name(proxy.peer));
+            show(&format!("{}: round {round}", name(proxy.peer)));
             let duration = if round == 0 { Duration::from_secs(1) } else { place.options.duration() };
             runs.push(load.run(place, proxy, script, duration, u64::from(round) * 997)?);
         }
@@ -81,7 +81,7 @@ fn in_turns(place: &Place<'_>, hows: [How<'_>; 2], keys: impl Fn(&How<'_>) -> u6
             pairs.push([*one, *two]);
         }
     }
-    eprint!("\r\x1b[K");
+    show("");
     Ok(pairs)
 }
 
