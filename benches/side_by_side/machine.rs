@@ -22,6 +22,8 @@ pub(crate) struct Machine {
     pub(crate) two: Option<String>,
     /// Threads of the load and the stand-in.
     pub(crate) load_threads: usize,
+    /// All that this process was allowed when it started.
+    pub(crate) cores: usize,
     pub(crate) wrk: Option<PathBuf>,
     /// The most descriptors a process may have.
     pub(crate) descriptors: u64,
@@ -37,6 +39,7 @@ impl Machine {
         let mut machine = Self {
             proxy: None,
             two: None,
+            cores: cores.len(),
             load_threads: cores.len().saturating_sub(1).max(1),
             wrk: find("wrk"),
             descriptors: raise_descriptors(),
@@ -91,7 +94,7 @@ impl Machine {
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         json!({
             "cpu": model.map_or("unknown", |(_, name)| name),
-            "cores": allowed_cores().len(),
+            "cores": self.cores,
             "kernel": read("/proc/sys/kernel/osrelease").trim(),
             "load_average": read("/proc/loadavg").split(' ').next().unwrap_or_default(),
             "pinned": self.proxy.is_some(),

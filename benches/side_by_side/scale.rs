@@ -37,13 +37,13 @@ pub(crate) fn workers(place: &Place<'_>, notes: &mut Vec<String>) -> Result<Sect
     let two = place.machine.two.as_deref();
     if two.is_none() {
         notes.push(
-            "Two workers and a load that outruns them need four cores. Here load, upstream and workers share two, so the \
-             requests/s below are the machine's limit; what can be read is whether a request costs more CPU with two."
+            "Two workers and a load that outruns them need four cores. Here they share what there is, so their \
+             requests/s are the machine's limit; what can be read is whether a request costs more CPU with two."
                 .to_owned(),
         );
     }
     // Without room of their own, both instances get the same cores: all.
-    let all = format!("0-{}", std::thread::available_parallelism().map_or(1, |count| count.get()).max(2) - 1);
+    let all = format!("0-{}", place.machine.cores.max(1) - 1);
     let own = two.or(Some(all.as_str()));
     let one_core = if two.is_some() { None } else { own };
     let hows = [How { cores: one_core, ..How::default() }, How { workers: 2, cores: own, ..How::default() }];
