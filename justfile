@@ -20,9 +20,17 @@ test *args:
 demo *args:
     cargo run --release -- demo {{args}}
 
-# The benchmarks; arguments go to criterion
+# The benchmarks of parts and single requests; arguments go to criterion
 bench *args:
-    cargo bench {{args}}
+    cargo bench --bench key_lookup --bench request_path {{args}}
+
+# Beside nginx and HAProxy, about ten minutes; --quick for a look, --help for the rest
+side-by-side *args:
+    cargo bench --bench side_by_side -- {{args}}
+
+# Load for a sandbox, or for a proxy of one's own; --help says how
+load *args:
+    cargo bench --bench load -- {{args}}
 
 # The image's program in an empty root (needs root)
 image:

@@ -1,0 +1,47 @@
+//! What both benches that run whole processes are made of: starting and measuring them, calling them, timing calls.
+//!
+//! In: programs of this machine. Out: their processes, which end with the bench however it ends, and figures of them.
+#![allow(dead_code, reason = "each bench compiles this for itself and needs a part of it")]
+
+pub(crate) mod client;
+pub(crate) mod pace;
+pub(crate) mod process;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+/// What went wrong, as a sentence for whoever started the bench.
+pub(crate) type Sentence = String;
+
+/// An address of loopback that nobody listens on right now.
+pub(crate) fn free_address() -> Result<SocketAddr, Sentence> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map_err(|error| format!("no free port on 127.0.0.1: {error}"))
+}
+
+/// Shows what goes on, in place of what was shown before; nothing when nobody watches. An empty text takes it away.
+pub(crate) fn show(text: &str) {
+    let mut err = std::io::stderr();
+    if err.is_terminal() {
+        // Whoever closed the terminal does not want to read of it.
+        let _ = write!(err, "\r\x1b[K{text}");
+        let _ = err.flush();
+    }
+}
+
+/// The middle value; of two middle ones the mean. `None` of nothing.
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
+    sorted.sort_by(f64::total_cmp);
+    let upper = *sorted.get(sorted.len() / 2)?;
+    let lower = *sorted.get(sorted.len().checked_sub(1)? / 2)?;
+    Some(f64::midpoint(lower, upper))
+}
+
+/// The smallest and the largest value.
+pub(crate) fn spread(values: &[f64]) -> Option<(f64, f64)> {
+    let least = values.iter().copied().min_by(f64::total_cmp)?;
+    let most = values.iter().copied().max_by(f64::total_cmp)?;
+    Some((least, most))
+}
