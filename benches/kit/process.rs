@@ -24,6 +24,9 @@ const GRACE: Duration = Duration::from_secs(3);
 /// How often an ending or a starting process is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Set once a signal ends the bench: from then on nothing is started, and no end of a process means anything.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
 /// The ids of what was started here and has not ended yet.
 static STARTED: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
@@ -64,6 +67,7 @@ impl Running {
     ///
     /// In a process group of its own: a Ctrl-C is for the bench, which then ends it in order.
     pub(crate) fn start(name: &str, mut command: Command, output: &Path) -> Result<Self, Sentence> {
+        hold_if_ending();
         let failed = |error: io::Error| format!("{name} does not start: {error}");
         let out = fs::File::create(output).map_err(failed)?;
         command.process_group(0).stdin(Stdio::null()).stderr(out.try_clone().map_err(failed)?).stdout(out);
@@ -91,6 +95,7 @@ impl Running {
     pub(crate) fn wait_end(&mut self, limit: Duration) -> Result<(), Sentence> {
         let started = Instant::now();
         loop {
+            hold_if_ending();
             match self.child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
                 Ok(Some(status)) => return Err(format!("{} failed ({status}): {}", self.name, self.last_words())),
@@ -159,6 +164,13 @@ impl Drop for Running {
     }
 }
 
+/// Keeps the calling thread from taking what a signal does for a result; the process ends within the second.
+fn hold_if_ending() {
+    while ENDING.load(Ordering::Acquire) {
+        sleep(LOOK);
+    }
+}
+
 fn signal(id: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
         // It may have ended this moment.
@@ -187,6 +199,7 @@ pub(crate) fn end_on_signals(directory: PathBuf, softly: Option<&'static AtomicB
                     break;
                 }
             }
+            ENDING.store(true, Ordering::Release);
             let started = STARTED.lock().unwrap_or_else(PoisonError::into_inner).clone();
             started.iter().for_each(|id| signal(*id, Signal::TERM));
             sleep(Duration::from_millis(500));
