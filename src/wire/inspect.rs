@@ -8,16 +8,14 @@
 use std::io::{self, Write};
 
 use self::brotli::Brotli;
+use self::deflate::Deflate;
 use self::zstd::Zstd;
 use super::mask::Mask;
 use bytes::Bytes;
-use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 mod brotli;
+mod deflate;
 mod zstd;
-
-/// Encoded bytes decoded at a time. Deflate expands at most 1032-fold, so one slice yields 1 MiB at the most.
-const SLICE: usize = 1024;
 
 /// Decoded bytes after which the inspector asks for a pause.
 const BUDGET: u64 = 256 * 1024;
@@ -86,11 +84,7 @@ pub struct Inspector {
 }
 
 enum Decoder {
-    Gzip(MultiGzDecoder<Scanner>),
-    /// Waits for the first byte, which tells zlib from bare deflate.
-    DeflateStart,
-    Zlib(ZlibDecoder<Scanner>),
-    Deflate(DeflateDecoder<Scanner>),
+    Deflate(Box<Deflate>),
     Brotli(Box<Brotli>),
     Zstd(Box<Zstd>),
 }
@@ -124,10 +118,9 @@ impl Inspector {
     /// At the start of a body.
     #[must_use]
     pub fn new(coding: Coding) -> Self {
-        let scanner = Scanner::default();
         let decoder = match coding {
-            Coding::Gzip => Decoder::Gzip(MultiGzDecoder::new(scanner)),
-            Coding::Deflate => Decoder::DeflateStart,
+            Coding::Gzip => Decoder::Deflate(Box::new(Deflate::gzip())),
+            Coding::Deflate => Decoder::Deflate(Box::new(Deflate::Start)),
             Coding::Brotli => Decoder::Brotli(Box::default()),
             Coding::Zstd => Decoder::Zstd(Box::default()),
         };
@@ -136,6 +129,8 @@ impl Inspector {
 
     /// Takes the next chunk; [`step`](Self::step) until it is released before handing in another one.
     pub fn push(&mut self, chunk: Bytes) {
+        // Once, here: `step` may look at the same chunk again and again.
+        self.coded.inspect(&chunk);
         self.chunk = chunk;
         self.done = 0;
     }
@@ -145,43 +140,18 @@ impl Inspector {
     /// # Errors
     /// A [`Refusal`]: nothing of the chunk may be passed on.
     pub fn step(&mut self) -> Result<Step, Refusal> {
-        if self.done == 0 && self.coded.inspect(&self.chunk) {
+        if self.coded.found() > 0 {
             return Err(Refusal::Leak);
         }
-        match &mut self.decoder {
+        let whole = match &mut self.decoder {
+            Decoder::Deflate(deflate) => deflate.decode(&self.chunk, &mut self.done)?,
+            Decoder::Brotli(brotli) => brotli.decode(&self.chunk, &mut self.done)?,
             Decoder::Zstd(zstd) => {
                 zstd.hold(&self.chunk)?;
                 return Ok(Step::Release(Bytes::new()));
             }
-            Decoder::Brotli(brotli) => {
-                if !brotli.decode(&self.chunk, &mut self.done)? {
-                    return Ok(Step::Pause);
-                }
-            }
-            _ => {
-                if !self.slices()? {
-                    return Ok(Step::Pause);
-                }
-            }
-        }
-        Ok(Step::Release(std::mem::take(&mut self.chunk)))
-    }
-
-    /// Decodes slice by slice; false when there is more to do than the budget allows.
-    fn slices(&mut self) -> Result<bool, Refusal> {
-        let start = self.decoder.scanner().map_or(0, |scanner| scanner.decoded);
-        while self.done < self.chunk.len() {
-            let end = self.chunk.len().min(self.done + SLICE);
-            self.decoder.decode(&self.chunk[self.done..end])?;
-            self.done = end;
-            if let Some(scanner) = self.decoder.scanner() {
-                scanner.verdict()?;
-                if scanner.decoded - start > BUDGET && self.done < self.chunk.len() {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
+        };
+        Ok(if whole { Step::Release(std::mem::take(&mut self.chunk)) } else { Step::Pause })
     }
 
     /// The end of the body: what was held back, once it is inspected. To be called again after a [`Step::Pause`].
@@ -191,51 +161,7 @@ impl Inspector {
     pub fn finish(&mut self) -> Result<Step, Refusal> {
         match &mut self.decoder {
             Decoder::Zstd(zstd) => zstd.finish(),
-            _ => Ok(Step::Release(Bytes::new())),
-        }
-    }
-}
-
-impl Decoder {
-    fn decode(&mut self, mut slice: &[u8]) -> Result<(), Refusal> {
-        if let (Self::DeflateStart, Some(first)) = (&*self, slice.first()) {
-            // RFC 1950 2.2: the low half of a zlib stream's first byte is 8; a bare deflate stream that starts so
-            // would have to begin with a stored block and padding that no encoder writes.
-            *self = if first & 0x0f == 8 {
-                Self::Zlib(ZlibDecoder::new(Scanner::default()))
-            } else {
-                Self::Deflate(DeflateDecoder::new(Scanner::default()))
-            };
-        }
-        while !slice.is_empty() {
-            let used = match self {
-                Self::Gzip(decoder) => decoder.write(slice),
-                Self::Zlib(decoder) => decoder.write(slice),
-                Self::Deflate(decoder) => decoder.write(slice),
-                Self::DeflateStart | Self::Brotli(_) | Self::Zstd(_) => Ok(slice.len()),
-            };
-            match used {
-                // Bytes behind the end of the coded stream are bytes nobody decoded.
-                Ok(0) | Err(_) => return Err(Refusal::Undecodable),
-                Ok(used) => slice = &slice[used..],
-            }
-        }
-        // The decoders keep a last piece of output back until they are asked for it.
-        let flushed = match self {
-            Self::Gzip(decoder) => decoder.flush(),
-            Self::Zlib(decoder) => decoder.flush(),
-            Self::Deflate(decoder) => decoder.flush(),
-            Self::DeflateStart | Self::Brotli(_) | Self::Zstd(_) => Ok(()),
-        };
-        flushed.map_err(|_| Refusal::Undecodable)
-    }
-
-    fn scanner(&self) -> Option<&Scanner> {
-        match self {
-            Self::Gzip(decoder) => Some(decoder.get_ref()),
-            Self::Zlib(decoder) => Some(decoder.get_ref()),
-            Self::Deflate(decoder) => Some(decoder.get_ref()),
-            Self::DeflateStart | Self::Brotli(_) | Self::Zstd(_) => None,
+            Decoder::Deflate(_) | Decoder::Brotli(_) => Ok(Step::Release(Bytes::new())),
         }
     }
 }
