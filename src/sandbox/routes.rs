@@ -3,43 +3,71 @@
 //! In: a request and the connection it came by. Out: the answer, always with `X-Request-ID`. The vendor's paths need a
 //! key; those under `/sandbox/` do not, since what they show must be tried without one too.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use tokio::sync::watch;
 
+use super::accounts::{Accounts, places};
 use super::body::{self, Body, typed};
+use super::clock::Clock;
+use super::connect::Asked;
 use super::data::Data;
-use super::keys::{Keys, random_bytes};
+use super::keys::random_bytes;
+use super::page::Tickets;
 use super::query::Pairs;
 use super::seen::{Recorder, authority};
 use super::socket::{Cut, Fuse};
-use super::{Hotel, answers, bulk, echo, trouble};
+use super::{Settings, answers, bulk, connect, echo, exchange, trouble};
 
 /// Everything the connections of one sandbox share.
 pub(super) struct State {
     pub(super) recorder: Recorder,
-    pub(super) keys: Keys,
+    pub(super) clock: Clock,
     pub(super) data: Mutex<Data>,
+    /// Consent pages that were shown.
+    pub(super) asked: Tickets<Asked>,
     /// A change cuts every open connection in this way.
     pub(super) cut: watch::Sender<Cut>,
+    accounts: Mutex<Accounts>,
+    resources: AtomicBool,
     run: String,
     answered: AtomicU64,
 }
 
 impl State {
-    pub(super) fn new(hotels: &[Hotel], record: bool) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let clock = Clock::new();
         let run = random_bytes()[..6].iter().map(|byte| format!("{byte:02x}")).collect();
         Self {
-            recorder: Recorder::new(record),
-            keys: Keys::new(hotels),
-            data: Mutex::new(Data::new(hotels)),
+            recorder: Recorder::new(settings.record),
+            accounts: Mutex::new(Accounts::new(settings, clock.now())),
+            data: Mutex::new(Data::new(places(settings))),
+            clock,
+            asked: Tickets::default(),
             cut: watch::Sender::new(Cut::Fin),
+            resources: AtomicBool::new(settings.resources),
             run,
             answered: AtomicU64::new(0),
         }
+    }
+
+    /// Who may do what. Never held while something is waited for, nor while the data are locked.
+    pub(super) fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an exchange says what its key opens; the vendor's description leaves it open.
+    pub(super) fn shows_resources(&self) -> bool {
+        self.resources.load(Ordering::Relaxed)
+    }
+
+    /// Tells those who subscribed what has changed since the last time.
+    pub(super) fn announce(&self) {
+        let _ = self.accounts().take_changes();
     }
 
     fn request_id(&self) -> Option<HeaderValue> {
@@ -76,11 +104,21 @@ where
                 _ => not_found(),
             }
         }
+        (None, Some("access_token")) if head.method == Method::POST => {
+            let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            exchange::answer(&state, content_type.unwrap_or_default(), body).await
+        }
         (None, Some(operation)) => match answers::Operation::find(&head.method, operation) {
             Some(operation) => answers::answer(&state, operation, &head, query, body).await,
             None => not_found(),
         },
-        (None, None) => not_found(),
+        (None, None) => match path.strip_prefix("/connect/") {
+            Some(path) => {
+                let answer = connect::answer(&state, &head.method, path.trim_end_matches('/'), &query, body).await;
+                answer.unwrap_or_else(not_found)
+            }
+            None => not_found(),
+        },
     };
     if let Some(id) = state.request_id() {
         answer.headers_mut().insert("x-request-id", id);

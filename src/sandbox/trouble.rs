@@ -67,7 +67,7 @@ pub(super) fn fail(query: &Pairs) -> Response<Body> {
             answer
         }
         Some("error") => typed(StatusCode::INTERNAL_SERVER_ERROR, "text/html; charset=UTF-8", "<h1>Server Error</h1>"),
-        _ => failure("User who approved this connection is not active anymore"),
+        _ => failure(answers::USER_LEFT),
     }
 }
 

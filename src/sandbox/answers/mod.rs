@@ -10,9 +10,10 @@ use http::header::CONTENT_TYPE;
 use http::{Method, Response, StatusCode, request};
 use serde_json::{Value, json};
 
+use super::accounts::{Grant, NoGrant};
 use super::body::{self, Body, json as answer_json};
 use super::data::{Data, House};
-use super::keys::{Grant, NoGrant};
+use super::keys::sent_key;
 use super::query::Pairs;
 use super::routes::State;
 use crate::property::{NotAPropertyId, PropertyId};
@@ -26,6 +27,7 @@ mod upload;
 const FORM_MAX: usize = 1 << 20;
 
 const FOREIGN: &str = "None of the included property id's match the access_token user's property id";
+pub(super) const USER_LEFT: &str = "User who approved this connection is not active anymore";
 const UNSPECIFIED: &str = "Please specify \"propertyID\" parameter for this call";
 
 /// What can be asked of the API.
@@ -73,13 +75,19 @@ pub(super) async fn answer<B>(
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
-    let grant = match state.keys.grant(&head.headers) {
+    let now = state.clock.now();
+    let key = sent_key(&head.headers).ok_or(NoGrant::Missing);
+    let grant = match key.and_then(|key| state.accounts().open(key, now)) {
         Ok(grant) => grant,
         Err(why) => {
             body::read(body, 0).await;
             return refusal(why);
         }
     };
+    if grant.properties.is_empty() {
+        body::read(body, 0).await;
+        return failure(&canceled(&grant.left));
+    }
     let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if operation == Operation::PostFile {
         return upload::answer(state, &grant, content_type, body).await;
@@ -95,7 +103,7 @@ where
         Operation::Reservations => reservations::list(&data, &grant, &query),
         Operation::Reservation => reservations::one(&data, &grant, &query),
         Operation::Userinfo => Ok(hotels::userinfo(&query)),
-        Operation::PostReservation => booking::answer(&mut data, &grant, &Pairs::parse(&form)),
+        Operation::PostReservation => booking::answer(&mut data, &grant, &Pairs::parse(&form), now),
         // Answered above, since its body is not kept.
         Operation::PostFile => Err(String::new()),
     };
@@ -118,10 +126,21 @@ fn refusal(why: NoGrant) -> Response<Body> {
         NoGrant::Missing => "Missing \"Authorization\" header",
         NoGrant::Invalid => "Access token is invalid",
         NoGrant::Revoked => return revoked(),
+        NoGrant::UserLeft => return failure(USER_LEFT),
     };
     let words = "The resource owner or authorization server denied the request.";
     let body = json!({"error": "access_denied", "error_description": words, "message": words, "hint": hint});
     answer_json(StatusCode::UNAUTHORIZED, &body)
+}
+
+/// For hotels that left the vendor.
+fn canceled(left: &[PropertyId]) -> String {
+    let ids: Vec<String> = left.iter().map(ToString::to_string).collect();
+    format!(
+        "Your request could not be fully completed. The property(ies) you are accessing have an invalid status. See \
+         details:\ncanceled: {}",
+        ids.join(", ")
+    )
 }
 
 impl Grant {
@@ -140,7 +159,12 @@ impl Grant {
             Some(list) => {
                 let ids: Result<Vec<PropertyId>, NotAPropertyId> =
                     list.split(',').map(|id| id.trim().parse()).collect();
-                ids.unwrap_or_default().into_iter().filter(|id| self.properties.contains(id)).collect()
+                let ids = ids.unwrap_or_default();
+                let left: Vec<PropertyId> = ids.iter().copied().filter(|id| self.left.contains(id)).collect();
+                if !left.is_empty() {
+                    return Err(canceled(&left));
+                }
+                ids.into_iter().filter(|id| self.properties.contains(id)).collect()
             }
         };
         if wanted.is_empty() {
