@@ -6,6 +6,7 @@ mod client;
 
 mod api;
 mod connect;
+mod control;
 mod exchange;
 mod fates;
 mod partner;
