@@ -5,6 +5,7 @@
 mod client;
 
 mod api;
+mod books;
 mod connect;
 mod control;
 mod exchange;
