@@ -45,6 +45,7 @@ fn app(state: &State, accounts: &Accounts, index: AppIndex, app: &App) -> Value 
         "webhook": app.webhook,
         "suspended": accounts.is_suspended(index),
         "hotels": hotels,
+        "unconnected": accounts.unconnected(index, HOTELS).iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
 
