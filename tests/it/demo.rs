@@ -195,11 +195,11 @@ async fn a_running_sandbox_is_steered_from_the_command_line() {
         (run.ended().await.code(), run.printed(), run.said())
     };
     let state = async || -> serde_json::Value { serde_json::from_str(&run(&["show", "state"]).await.1).unwrap() };
-    assert_eq!(state().await["apps"][0]["hotels"][0]["key_works"], true);
+    assert_eq!(state().await["apps"][0]["hotels"][0]["key"], "works");
     assert_eq!(run(&["do", "revoke", "property=1001"]).await.0, Some(0));
-    assert_eq!(state().await["apps"][0]["hotels"][0]["key_works"], false);
+    assert_eq!(state().await["apps"][0]["hotels"][0]["key"], "revoked");
     assert_eq!(run(&["do", "clock", "by=31d"]).await.0, Some(0));
-    assert_eq!(state().await["apps"][0]["hotels"][1]["key_works"], false);
+    assert_eq!(state().await["apps"][0]["hotels"][1]["key"], "expired");
     assert_eq!(run(&["show", "requests"]).await.1, "[]\n");
     let (code, printed, said) = run(&["do", "clock", "by=soon"]).await;
     assert_eq!((code, printed.as_str()), (Some(1), ""));

@@ -24,7 +24,7 @@ pub use budget::Budget;
 use budget::Calls;
 pub(super) use budget::Spent;
 use code::Codes;
-use keys::Keys;
+use keys::{Current, Keys};
 pub(super) use keys::{Grant, NoGrant};
 pub(super) use life::{Approved, Exchange, Refused};
 use place::organization_of;
@@ -223,8 +223,8 @@ impl Accounts {
         Ok(Arc::new(Grant { app: grant.app, properties, left }))
     }
 
-    /// The key an app has for a hotel, with the time of its last use and whether it works.
-    pub(super) fn key(&self, app: AppIndex, property: PropertyId, now: SystemTime) -> Option<(&str, SystemTime, bool)> {
+    /// The last key an app was given for a hotel.
+    pub(super) fn key(&self, app: AppIndex, property: PropertyId, now: SystemTime) -> Option<Current<'_>> {
         self.keys.current(app, &self.connections.get(&(app, property))?.owner, now)
     }
 

@@ -92,10 +92,9 @@ fn app(app: &Value) -> App {
             property: text(&hotel["property"]),
             name: text(&hotel["name"]),
             state: text(&hotel["state"]),
-            key: match (hotel["key_works"] == true, &hotel["idle_days"]) {
-                (true, days) => format!("works, idle for {days} days"),
-                (false, Value::Null) => "none".to_owned(),
-                (false, _) => "dead".to_owned(),
+            key: match hotel["key"].as_str() {
+                Some("works") => format!("works, idle for {} days", hotel["idle_days"]),
+                why => why.unwrap_or("none").to_owned(),
             },
             left: hotel["left"] == true,
         }),

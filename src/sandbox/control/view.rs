@@ -52,12 +52,12 @@ fn app(state: &State, accounts: &Accounts, index: AppIndex, app: &App) -> Value 
 fn hotel(state: &State, accounts: &Accounts, app: AppIndex, property: PropertyId) -> Value {
     let now = state.clock.now();
     let key = accounts.key(app, property, now);
-    let idle = key.map(|(_, used, _)| now.duration_since(used).unwrap_or_default().as_secs() / 86_400);
+    let idle = key.as_ref().map(|key| now.duration_since(key.used).unwrap_or_default().as_secs() / 86_400);
     json!({
         "property": property.to_string(),
         "name": accounts.hotel(property).map(|place| place.name.as_str()),
         "state": accounts.state(app, property).as_str(),
-        "key_works": key.is_some_and(|(.., works)| works),
+        "key": key.map(|key| key.dead.unwrap_or("works")),
         "idle_days": idle,
         "left": accounts.has_left(property),
     })
