@@ -15,7 +15,7 @@ use crate::wire::mask;
 const HOTELS: usize = 200;
 
 pub(super) fn state(state: &State) -> Value {
-    let manner = state.webhooks();
+    let (manner, rules) = (state.webhooks(), state.rules.all());
     let accounts = state.accounts();
     let apps: Vec<Value> = accounts.apps().map(|(index, known)| app(state, &accounts, index, known)).collect();
     json!({
@@ -25,7 +25,7 @@ pub(super) fn state(state: &State) -> Value {
         "budget": accounts.budget().map(|budget| json!({"per_second": budget.per_second, "tolerance": budget.tolerance})),
         "resources": state.shows_resources(),
         "webhooks": {"copies": manner.copies, "reversed": manner.reversed},
-        "rules": state.rules.all().iter().map(rule).collect::<Vec<_>>(),
+        "rules": rules.iter().map(rule).collect::<Vec<_>>(),
         "mails": accounts.mails(),
     })
 }
