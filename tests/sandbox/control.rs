@@ -175,7 +175,9 @@ async fn the_page_has_the_buttons_and_says_once_what_came_of_one() {
     let fields = format!("Host: {control}\r\nAccept: text/html,*/*\r\nOrigin: http://{control}\r\n");
     let (status, head, page) = raw(control, "GET /", &fields, "").await;
     assert_eq!(status, 200);
-    assert!(head.to_lowercase().contains("content-security-policy: default-src 'none'"), "{head}");
+    assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
+    // A browser says where a form comes from only if the page lets it.
+    assert!(head.contains("referrer-policy: same-origin"), "{head}");
     for words in ["Seaside Demo Hotel", &client_id, "31 days on", "User left", "Make trouble", "Reset all connections"]
     {
         assert!(page.contains(words), "{words}");

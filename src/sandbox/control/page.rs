@@ -6,7 +6,8 @@
 use std::net::SocketAddr;
 
 use askama::Template;
-use http::{Response, StatusCode};
+use http::header::REFERRER_POLICY;
+use http::{HeaderValue, Response, StatusCode};
 use serde_json::Value;
 
 use super::view;
@@ -77,7 +78,10 @@ pub(super) fn page(state: &State, sandbox: SocketAddr, said: Option<&str>) -> Re
             .collect(),
         delivered: newest(&view::webhooks(state), delivery).into_iter().take(LAST).collect(),
     };
-    answer(StatusCode::OK, &control)
+    let mut answer = answer(StatusCode::OK, &control);
+    // Under `no-referrer` browsers send `Origin: null` with a form, which is what a foreign page looks like.
+    answer.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    answer
 }
 
 fn app(app: &Value) -> App {
