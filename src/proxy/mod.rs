@@ -34,8 +34,8 @@ use self::trace::Trace;
 use self::upstream::{Timeouts, Upstream};
 use crate::keys::KeyReader;
 use crate::phase::{Phase, PhaseCell};
-use crate::telemetry::{AccessLines, RequestIds};
 use crate::telemetry::metrics::Recorder;
+use crate::telemetry::{AccessLines, RequestIds};
 use crate::wire::body::Stage;
 
 /// Everything a core needs to serve requests. Nothing in it is shared with another core but the key set, which is

@@ -4,6 +4,7 @@
 //! that belongs to one hop, then every credential the caller sent in any spelling; what we set is set last, so nothing
 //! the caller sends can remove or replace it. Path, query, body and all other fields pass byte for byte.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use hyper::body::Incoming;
 use super::credential::Credentialed;
 use super::identify::{Properties, X_PROPERTY_ID};
 use crate::origin::Origin;
+use crate::wire::field::folded;
 use crate::wire::inspect::Coding;
 
 /// Which origin serves a path.
@@ -125,12 +127,11 @@ pub(super) fn nominated(headers: &HeaderMap) -> Vec<Bytes> {
 
 /// Whether a request field travels on.
 fn stays(name: &str) -> bool {
-    if !name.contains('_') {
-        return travels(name);
+    match folded(name) {
+        Cow::Borrowed(name) => travels(name),
+        // Whoever folds underscores to hyphens would read these as the plain fields, or frame the body by them.
+        Cow::Owned(folded) => travels(&folded) && folded != "content-length",
     }
-    // Whoever folds underscores to hyphens would read these as the plain fields, or frame the body by them.
-    let folded = name.replace('_', "-");
-    travels(&folded) && folded != "content-length"
 }
 
 /// The same for a name without underscores.
