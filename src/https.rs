@@ -224,8 +224,7 @@ async fn connect(
     resolved: impl Future<Output = Resolved>,
     deadline: Instant,
 ) -> Result<TcpStream, DialError> {
-    let addresses =
-        resolved.await.map_err(|source| DialError::Resolve { host: origin.host().to_owned(), source })?;
+    let addresses = resolved.await.map_err(|source| DialError::Resolve { host: origin.host().to_owned(), source })?;
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for (tried, address) in addresses.iter().enumerate() {
         let left = (addresses.len() - tried) as u32;
