@@ -37,6 +37,10 @@ const STREAMS: usize = 100;
 const STREAM_WINDOW: u32 = 1 << 19;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
+/// How far the buffer of an HTTP/1.1 connection may grow, in bytes: large enough for every head and for reading at
+/// full speed. hyper's 400 KiB would stay with each connection that carried a large body once.
+const BUFFER: usize = 64 * 1024;
+
 /// A connection without a request on it counts as fresh for this long: the time it takes whoever waited for it to run.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -134,8 +138,11 @@ impl Host {
                 running,
             }));
         } else {
-            let (sender, running) =
-                http1::Builder::new().handshake(io).await.map_err(|error| self.handshake_error(error))?;
+            let (sender, running) = http1::Builder::new()
+                .max_buf_size(BUFFER)
+                .handshake(io)
+                .await
+                .map_err(|error| self.handshake_error(error))?;
             let task = spawn_local(async move {
                 let ended = running.await;
                 tracing::debug!(error = ended.err().map(tracing::field::display), "http/1.1 connection ended");
