@@ -26,6 +26,7 @@ use crate::origin::Origin;
 use crate::proxy::error::DialErrorShared;
 use crate::wire::ahead::ReadAhead;
 use crate::wire::body::Upload;
+use crate::wire::deadline::Deadline;
 
 /// Streams on one HTTP/2 connection before another is opened, unless the server allows fewer. nginx and most gateways
 /// allow 100 to 128.
@@ -68,6 +69,7 @@ pub(super) struct Http1 {
     pub(super) received: Rc<Cell<u64>>,
     pub(super) opened: Instant,
     pub(super) used: bool,
+    pub(super) deadline: Deadline,
 }
 
 pub(super) struct Http2 {
@@ -148,7 +150,7 @@ impl Host {
                 tracing::debug!(error = ended.err().map(tracing::field::display), "http/1.1 connection ended");
             });
             self.protocol.set(Some(Protocol::Http1));
-            let connection = Http1 { sender, received, opened: now, used: false };
+            let connection = Http1 { sender, received, opened: now, used: false, deadline: Deadline::default() };
             self.idle.borrow_mut().push(Idle { connection, task: task.abort_handle(), since: now });
         }
         Ok(())
