@@ -155,7 +155,9 @@ impl Upstream {
         progress: &Progress,
     ) -> Result<Response<Incoming>, Failed> {
         let before = lease.received();
-        let outcome = self.until_first_byte(lease.send(request), progress).await;
+        let mut deadline = lease.take_deadline();
+        let outcome = self.until_first_byte(lease.send(request), progress, &mut deadline).await;
+        lease.keep_deadline(deadline);
         match outcome {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(mut error)) => match error.take_message() {
@@ -182,22 +184,21 @@ impl Upstream {
         &self,
         mut sent: std::pin::Pin<Box<dyn Future<Output = T> + '_>>,
         progress: &Progress,
+        deadline: &mut Deadline,
     ) -> Result<T, ProxyError> {
         let Timeouts { first_byte, idle } = self.timeouts;
-        let mut deadline = Deadline::default();
         std::future::poll_fn(|cx| {
             if let Poll::Ready(done) = sent.as_mut().poll(cx) {
                 return Poll::Ready(Ok(done));
             }
             loop {
-                let now = Instant::now();
-                let due = match progress.stage() {
-                    Stage::Done => progress.moved() + first_byte,
-                    Stage::Upstream => progress.moved() + idle,
-                    Stage::Caller | Stage::Failed | Stage::Abandoned => now + idle,
-                };
                 // Nobody wakes this task when the stage changes, so it looks again within the shorter limit.
-                let look = due.min(now + first_byte.min(idle));
+                let soon = || Instant::now() + first_byte.min(idle);
+                let (due, look) = match progress.stage() {
+                    Stage::Done => (progress.moved() + first_byte, progress.moved() + first_byte),
+                    Stage::Upstream => (progress.moved() + idle, soon().min(progress.moved() + idle)),
+                    Stage::Caller | Stage::Failed | Stage::Abandoned => (Instant::now() + idle, soon()),
+                };
                 if !deadline.passed(look, cx) {
                     return Poll::Pending;
                 }

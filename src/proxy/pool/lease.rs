@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Protocol;
 use super::host::{Host, Http1, Http2, Idle};
 use crate::wire::body::Upload;
+use crate::wire::deadline::Deadline;
 
 /// A connection for one request. Dropped without [`give_back`](Self::give_back), an HTTP/1.1 connection is closed at
 /// once, whatever it is in the middle of: hyper alone would wait for an upstream that does not read.
@@ -85,6 +86,22 @@ impl Lease {
         match &mut self.carrier {
             Carrier::Http1(connection, ..) => Box::pin(connection.sender.try_send_request(request)),
             Carrier::Http2(place) => Box::pin(place.0.sender.clone().try_send_request(request)),
+        }
+    }
+
+    /// The timer this connection's requests are watched by. It stays armed from one to the next: setting one up anew costs
+    /// more than moving it.
+    pub fn take_deadline(&mut self) -> Deadline {
+        match &mut self.carrier {
+            Carrier::Http1(connection, ..) => std::mem::take(&mut connection.deadline),
+            Carrier::Http2(_) => Deadline::default(),
+        }
+    }
+
+    /// Gives the timer back.
+    pub fn keep_deadline(&mut self, deadline: Deadline) {
+        if let Carrier::Http1(connection, ..) = &mut self.carrier {
+            connection.deadline = deadline;
         }
     }
 
