@@ -22,7 +22,7 @@ use std::process::{Command, ExitCode, Stdio};
 use clap::Parser;
 use serde_json::Value;
 
-use expected::{Figures, Verdict};
+use expected::Figures;
 use inputs::CALLS;
 use kit::Sentence;
 use kit::process::find;
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool, Sentence> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions/expected.tsv");
     let here = made_by();
-    let counted = count(options.filter.as_deref())?;
+    let mut counted = count(options.filter.as_deref())?;
     if options.update {
         std::fs::write(&file, expected::text(&counted, &here))
             .map_err(|error| format!("{}: {error}", file.display()))?;
@@ -78,34 +78,15 @@ fn run(options: &Options) -> Result<bool, Sentence> {
     let mut figures = expected::parse(&text).map_err(|why| format!("{}: {why}", file.display()))?;
     if let Some(filter) = &options.filter {
         figures.retain(|stage, _| stage.contains(filter.as_str()));
+        counted.retain(|stage, _| stage.contains(filter.as_str()));
     }
-    let lines = expected::compare(&figures, &counted);
-    println!("\nInstructions of one call\n  {:<36} {:>9} {:>9}", "stage", "committed", "counted");
-    lines.iter().for_each(|line| println!("{line}"));
-    let of = |verdict: fn(Verdict) -> bool| -> Vec<&str> {
-        lines.iter().filter(|line| verdict(line.verdict())).map(|line| line.stage.as_str()).collect()
-    };
-    let (failing, down) = (of(Verdict::fails), of(|verdict| verdict == Verdict::Down));
-    let made = text.lines().find(|line| line.contains("rustc")).unwrap_or_default().trim_start_matches("# ");
-    if made != here && (!failing.is_empty() || !down.is_empty()) {
-        println!("\nThe committed figures are of: {made}\nand these of:                 {here}");
+    let judgement = expected::judge(&figures, &counted);
+    print!("{}", judgement.text);
+    let there = expected::made_by(&text);
+    if there != here {
+        println!("\nThe committed figures are of {there};\nthese of {here}.");
     }
-    if !down.is_empty() {
-        println!(
-            "\nMore than {} % down: {}. Keep it that way: scripts/instructions --update",
-            expected::MORE,
-            down.join(", ")
-        );
-    }
-    if !failing.is_empty() {
-        println!(
-            "\nMore than {} % up, or without a figure: {}.\nWhere that is wanted, scripts/instructions --update writes \
-             the new figures; commit them with the reason.",
-            expected::MORE,
-            failing.join(", ")
-        );
-    }
-    Ok(failing.is_empty())
+    Ok(judgement.passes)
 }
 
 /// Runs all that is counted under valgrind; instructions of one call, by stage.

@@ -21,6 +21,7 @@ mod recipes;
 mod report;
 mod rounds;
 mod scale;
+mod soak;
 mod stand_in;
 mod trips;
 mod wrk;
@@ -36,6 +37,7 @@ use options::{Options, Peer, Work, name};
 use peers::{How, Place, Proxy};
 use report::{Report, Section};
 use stand_in::StandIn;
+use wrk::Load;
 
 fn main() -> ExitCode {
     let options = Options::read();
@@ -69,7 +71,8 @@ fn run(options: &Options) -> Result<bool, Sentence> {
     let all_equal = peers.len() == wanted;
 
     let rows = rounds::measure(&place, &peers, &mut notes)?;
-    let complete = rows.iter().all(|row| !row.runs.is_empty());
+    let works = options.works.iter().filter(|work| Load::of(**work).is_some()).count();
+    let complete = rows.len() == works * peers.len() && rows.iter().all(|row| !row.runs.is_empty());
     let mut sections = Vec::new();
     let mut failed = 0;
     let mut keep = |section: Result<Section, Sentence>, notes: &mut Vec<String>| match section {
@@ -99,6 +102,10 @@ fn run(options: &Options) -> Result<bool, Sentence> {
     if options.has(Work::Trips) {
         keep(trips::measure(&place), &mut notes);
     }
+    if options.has(Work::Soak) {
+        let section = soak::measure(&place, &mut notes);
+        keep(section, &mut notes);
+    }
 
     let (rounds, seconds) = (options.rounds, options.seconds);
     let report = Report { machine: described, versions: versions(options), rounds, seconds, rows, sections, notes };
@@ -116,7 +123,7 @@ fn run(options: &Options) -> Result<bool, Sentence> {
 fn start(place: &Place<'_>, notes: &mut Vec<String>) -> (Vec<Proxy>, Vec<u64>) {
     let (mut peers, mut memory) = (Vec::new(), Vec::new());
     for &peer in &place.options.peers {
-        let proxy = match place.start(peer, How::default()) {
+        let mut proxy = match place.start(peer, How::default()) {
             Ok(proxy) => proxy,
             Err(why) => {
                 eprintln!("{why}");
@@ -126,7 +133,9 @@ fn start(place: &Place<'_>, notes: &mut Vec<String>) -> (Vec<Proxy>, Vec<u64>) {
         };
         sleep(Duration::from_millis(300));
         let rss = proxy.process.rss();
-        let faults = equal::faults(&proxy, place.stand_in);
+        let mut faults = equal::faults(&proxy, place.stand_in);
+        // Then whatever answered was somebody else.
+        faults.extend(proxy.process.ended());
         if faults.is_empty() {
             println!("{}: does equal work", name(peer));
             peers.push(proxy);
