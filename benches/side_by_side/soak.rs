@@ -52,7 +52,7 @@ pub(crate) fn measure(place: &Place<'_>, notes: &mut Vec<String>) -> Result<Sect
         }
     }
     if section.rows.is_empty() {
-        return Err("Nothing was soaked: the soak is of ours-h1 and ours-h2, and needs wrk.".to_owned());
+        return Err("it is of ours-h1 and ours-h2, and needs wrk".to_owned());
     }
     notes.push(format!(
         "Soak: {} s each at 32 connections; \"settled\" is after {} s, and the slope is of what follows.",
