@@ -1,5 +1,6 @@
 //! The part of `cargo bench --bench instructions` that decides: what passes, what fails, and what is said of it.
 
+#![allow(clippy::unwrap_used, reason = "a test may end itself")]
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 
 #[path = "../benches/instructions/expected.rs"]

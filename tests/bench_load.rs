@@ -1,5 +1,6 @@
 //! What `cargo bench --bench load` loads, and what it refuses to.
 
+#![allow(clippy::unwrap_used, reason = "a test may end itself")]
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 #![allow(dead_code, reason = "the bench's own files, of which parts are tested")]
 

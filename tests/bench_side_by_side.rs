@@ -1,6 +1,7 @@
 //! What `cargo bench --bench side_by_side` does where things are not as they should be: on one core, with a port that
 //! is taken, with a program that does not start. Its figures are not tested, and nothing is timed here.
 
+#![allow(clippy::unwrap_used, reason = "a test may end itself")]
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 #![allow(dead_code, reason = "the bench's own files, of which parts are tested")]
 

@@ -66,15 +66,19 @@ fn main() -> ExitCode {
 /// Counts and compares; whether no stage takes more than it may.
 fn run(options: &Options) -> Result<bool, Sentence> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions/expected.tsv");
-    let here = made_by();
-    let mut counted = count(options.filter.as_deref())?;
+    let failed = |error: std::io::Error| format!("{}: {error}", file.display());
+    let (cpu, here) = (cpu(), made_by());
     if options.update {
-        std::fs::write(&file, expected::text(&counted, &here))
-            .map_err(|error| format!("{}: {error}", file.display()))?;
+        std::fs::write(&file, expected::text(&count(None)?, &here)).map_err(failed)?;
         println!("Written: {}", file.display());
         return Ok(true);
     }
-    let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let text = std::fs::read_to_string(&file).map_err(failed)?;
+    let there = expected::made_by(&text);
+    if !there.starts_with(&cpu) {
+        return Err(format!("The committed figures are of {there}; this is {cpu} for which other code is chosen."));
+    }
+    let mut counted = count(options.filter.as_deref())?;
     let mut figures = expected::parse(&text).map_err(|why| format!("{}: {why}", file.display()))?;
     if let Some(filter) = &options.filter {
         figures.retain(|stage, _| stage.contains(filter.as_str()));
@@ -82,7 +86,6 @@ fn run(options: &Options) -> Result<bool, Sentence> {
     }
     let judgement = expected::judge(&figures, &counted);
     print!("{}", judgement.text);
-    let there = expected::made_by(&text);
     if there != here {
         println!("\nThe committed figures are of {there};\nthese of {here}.");
     }
@@ -145,12 +148,21 @@ fn runner() -> Result<PathBuf, Sentence> {
     }
 }
 
+/// The kind of CPU, as far as code is chosen by it; valgrind knows nothing beyond AVX2.
+fn cpu() -> String {
+    #[cfg(target_arch = "x86_64")]
+    let vectors = if std::arch::is_x86_feature_detected!("avx2") { " with AVX2," } else { " without AVX2," };
+    #[cfg(not(target_arch = "x86_64"))]
+    let vectors = ",";
+    format!("{}{vectors}", std::env::consts::ARCH)
+}
+
 /// What the counts depend on beside the source.
 fn made_by() -> String {
     let rustc = said(Path::new("rustc"), "--version");
     let valgrind = said(Path::new("valgrind"), "--version");
     let glibc = said(Path::new("getconf"), "GNU_LIBC_VERSION");
-    format!("{}, {rustc}, {valgrind}, {glibc}", std::env::consts::ARCH)
+    format!("{} {rustc}, {valgrind}, {glibc}", cpu())
 }
 
 /// The first line a program says when asked, or that it says nothing.

@@ -110,11 +110,11 @@ impl World {
         let (caller, near) = UnixStream::pair().unwrap();
         caller.set_nonblocking(true).unwrap();
         near.set_nonblocking(true).unwrap();
-        let serving = runtime.block_on(async {
-            let near = Stream::Unix(tokio::net::UnixStream::from_std(near).unwrap());
-            let arrival = Arrival { identify: identify::Settings::default(), local: None };
-            connection::serve(near, Rc::clone(&proxy), arrival, LIMITS, &Rc::new(Open::default()))
-        });
+        let inside = runtime.enter();
+        let near = Stream::Unix(tokio::net::UnixStream::from_std(near).unwrap());
+        drop(inside);
+        let arrival = Arrival { identify: identify::Settings::default(), local: None };
+        let serving = connection::serve(near, Rc::clone(&proxy), arrival, LIMITS, &Rc::new(Open::default()));
         runtime.spawn_local(serving);
         let (answer, origin) = (Vec::with_capacity(1 << 21), Arc::new(origin));
         Self { runtime, far, proxy, origin, caller, answer, sent: 0, _log: log, _directory: directory }
