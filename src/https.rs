@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,6 +24,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::origin::Origin;
+use crate::wire::ahead::ReadAhead;
 
 /// How connections are made; shared by all cores (rustls keeps the TLS sessions to resume in it).
 #[derive(Clone)]
@@ -50,7 +52,7 @@ pub enum DialError {
         /// The host's name.
         host: String,
         /// What the resolver said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// No address accepted a TCP connection.
     #[error("cannot connect to {origin}")]
@@ -118,7 +120,7 @@ pub enum RootsError {
 /// A connection, ready for HTTP.
 pub struct Connection {
     /// The encrypted stream.
-    pub stream: Counted<TlsStream<TcpStream>>,
+    pub stream: Counted<TlsStream<ReadAhead<TcpStream>>>,
     /// Whether the server chose HTTP/2.
     pub http2: bool,
 }
@@ -164,11 +166,23 @@ impl Dialer {
     /// # Errors
     /// A [`DialError`] for the first step that failed or took too long.
     pub async fn dial(&self, origin: &Origin) -> Result<Connection, DialError> {
+        self.dial_resolved(origin, resolve(origin)).await
+    }
+
+    /// The same, with the look-up of the name left to `resolved`, so that several attempts can share one.
+    ///
+    /// # Errors
+    /// As [`Dialer::dial`].
+    pub async fn dial_resolved(
+        &self,
+        origin: &Origin,
+        resolved: impl Future<Output = Resolved>,
+    ) -> Result<Connection, DialError> {
         let deadline = Instant::now() + self.connect;
-        let stream = timeout_at(deadline, connect(origin, deadline))
+        let stream = timeout_at(deadline, connect(origin, resolved, deadline))
             .await
             .map_err(|_| DialError::ConnectTimeout { origin: origin.to_string(), limit: self.connect })??;
-        let handshake = self.tls.connect(origin.server_name().clone(), stream);
+        let handshake = self.tls.connect(origin.server_name().clone(), ReadAhead::new(stream));
         let stream = tokio::time::timeout(self.handshake, handshake)
             .await
             .map_err(|_| DialError::TlsTimeout { origin: origin.to_string(), limit: self.handshake })?
@@ -193,11 +207,24 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), RootsError> {
     if added == 0 { Err(fault("no certificate in it")) } else { Ok(()) }
 }
 
+/// A host's addresses, or what the resolver said.
+pub type Resolved = Result<Vec<SocketAddr>, Arc<io::Error>>;
+
+/// Looks a host's name up, on a thread of the runtime's, since the system's resolver blocks.
+///
+/// # Errors
+/// What the resolver says.
+pub async fn resolve(origin: &Origin) -> Resolved {
+    Ok(lookup_host((origin.host(), origin.port())).await.map_err(Arc::new)?.collect())
+}
+
 /// Tries the host's addresses one after the other, each for its share of the time that is left.
-async fn connect(origin: &Origin, deadline: Instant) -> Result<TcpStream, DialError> {
-    let resolved = lookup_host((origin.host(), origin.port())).await;
-    let addresses: Vec<_> =
-        resolved.map_err(|source| DialError::Resolve { host: origin.host().to_owned(), source })?.collect();
+async fn connect(
+    origin: &Origin,
+    resolved: impl Future<Output = Resolved>,
+    deadline: Instant,
+) -> Result<TcpStream, DialError> {
+    let addresses = resolved.await.map_err(|source| DialError::Resolve { host: origin.host().to_owned(), source })?;
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for (tried, address) in addresses.iter().enumerate() {
         let left = (addresses.len() - tried) as u32;

@@ -112,7 +112,7 @@ const LEVELS: [&[&str]; 7] = [
     &["https", "keys", "listen"],
     &["telemetry"],
     &["wire", "yaml"],
-    &["address", "fault", "origin", "phase", "process", "property", "secret"],
+    &["address", "fault", "flight", "origin", "phase", "process", "property", "secret"],
 ];
 
 fn level(module: &str) -> usize {

@@ -5,13 +5,14 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use dashmap::DashMap;
 
 use super::{Key, KeySet};
 use crate::origin::{NotAnOrigin, Origin};
-use crate::property::PropertyId;
+use crate::property::{IdHasher, PropertyId};
 
 /// A [`KeySet`] in the making. `P` is whatever tells a row's place.
 pub(super) struct Builder<P> {
@@ -55,7 +56,7 @@ impl<P: Copy> Builder<P> {
     /// The finished set; nothing when there is no row.
     pub(super) fn finish(self) -> Option<KeySet> {
         let (properties, keys) = (self.rows.len(), self.keys.len());
-        let map = DashMap::with_capacity(properties);
+        let map = DashMap::with_capacity_and_hasher(properties, BuildHasherDefault::<IdHasher>::default());
         for (property, (key, _)) in self.rows {
             map.insert(property, key);
         }

@@ -5,14 +5,14 @@
 //! here displays a key, and no fault quotes a file.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
 use dashmap::ReadOnlyView;
 
 use crate::fault::Fault;
 use crate::origin::Origin;
-use crate::property::PropertyId;
+use crate::property::{IdHasher, PropertyId};
 use crate::secret::ApiKey;
 
 mod build;
@@ -54,7 +54,7 @@ impl Hash for Key {
 
 /// All keys of one moment. Looking one up takes no lock.
 pub struct KeySet {
-    by_property: ReadOnlyView<PropertyId, Arc<Key>>,
+    by_property: ReadOnlyView<PropertyId, Arc<Key>, BuildHasherDefault<IdHasher>>,
     properties: usize,
     keys: usize,
 }

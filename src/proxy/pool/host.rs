@@ -14,27 +14,32 @@ use std::time::Duration;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use super::lease::{Carrier, Closing, Lease, Place};
 use super::{Need, Protocol, Settings};
-use crate::https::{Connection, Counted, DialError};
+use crate::flight::Flights;
+use crate::https::{Connection, Counted, DialError, Resolved};
 use crate::origin::Origin;
 use crate::proxy::error::DialErrorShared;
+use crate::wire::ahead::ReadAhead;
 use crate::wire::body::Upload;
 
 /// Streams on one HTTP/2 connection before another is opened, unless the server allows fewer. nginx and most gateways
 /// allow 100 to 128.
 const STREAMS: usize = 100;
 
-/// HTTP/2 flow-control windows, in bytes: a stream's, and a connection's. At 512 KiB a stream fills a 50 Mbit/s path of
+/// HTTP/2 flow-control windows, in bytes: a stream's, and a connection's. At 256 KiB a stream fills a 25 Mbit/s path of
 /// 80 ms. The connection's has room for every stream's, or a few callers that do not read would fill it and hold up all
 /// others; what a caller can have in memory is its own stream's window.
-const STREAM_WINDOW: u32 = 1 << 19;
+const STREAM_WINDOW: u32 = 1 << 18;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
+
+/// How far the buffer of an HTTP/1.1 connection may grow, in bytes: large enough for every head and for reading at
+/// full speed. hyper's 400 KiB would stay with each connection that carried a large body once.
+const BUFFER: usize = 64 * 1024;
 
 /// A connection without a request on it counts as fresh for this long: the time it takes whoever waited for it to run.
 const FRESH: Duration = Duration::from_secs(1);
@@ -46,7 +51,10 @@ pub(super) struct Host {
     pub(super) protocol: Cell<Option<Protocol>>,
     pub(super) idle: RefCell<Vec<Idle>>,
     pub(super) shared: RefCell<Vec<Rc<Http2>>>,
-    pub(super) dialing: RefCell<Option<Rc<Dialing>>>,
+    /// The connection attempt that several requests wait for.
+    pub(super) dialing: Flights<Result<(), DialErrorShared>>,
+    /// The look-up of the host's name, of which several attempts at a time need no more than one: each takes a thread.
+    pub(super) resolving: Flights<Resolved>,
 }
 
 pub(super) struct Idle {
@@ -73,14 +81,7 @@ pub(super) struct Http2 {
 }
 
 /// What moves an HTTP/2 connection on.
-pub(super) type Running = http2::Connection<TokioIo<Counted<TlsStream<TcpStream>>>, Upload, LocalExecutor>;
-
-/// One connection attempt that several requests wait for.
-#[derive(Default)]
-pub(super) struct Dialing {
-    pub(super) done: RefCell<Option<Result<(), DialErrorShared>>>,
-    pub(super) notify: Notify,
-}
+pub(super) type Running = http2::Connection<TokioIo<Counted<TlsStream<ReadAhead<TcpStream>>>>, Upload, LocalExecutor>;
 
 impl Host {
     pub(super) fn new(origin: Arc<Origin>) -> Self {
@@ -89,7 +90,8 @@ impl Host {
             protocol: Cell::new(None),
             idle: RefCell::default(),
             shared: RefCell::default(),
-            dialing: RefCell::default(),
+            dialing: Flights::default(),
+            resolving: Flights::default(),
         }
     }
 
@@ -136,8 +138,11 @@ impl Host {
                 running,
             }));
         } else {
-            let (sender, running) =
-                http1::Builder::new().handshake(io).await.map_err(|error| self.handshake_error(error))?;
+            let (sender, running) = http1::Builder::new()
+                .max_buf_size(BUFFER)
+                .handshake(io)
+                .await
+                .map_err(|error| self.handshake_error(error))?;
             let task = spawn_local(async move {
                 let ended = running.await;
                 tracing::debug!(error = ended.err().map(tracing::field::display), "http/1.1 connection ended");
