@@ -25,9 +25,9 @@ use cloudbeds_auth_proxy::proxy::rewrite::Routes;
 use cloudbeds_auth_proxy::proxy::sanitize::Sanitized;
 use cloudbeds_auth_proxy::proxy::trace::Trace;
 use cloudbeds_auth_proxy::proxy::upstream::{Answer, Exchange};
-use cloudbeds_auth_proxy::telemetry::access::{self, Connection, End, Finished};
+use cloudbeds_auth_proxy::telemetry::access::{Connection, End, Finished};
 use cloudbeds_auth_proxy::telemetry::metrics::Recorder;
-use cloudbeds_auth_proxy::telemetry::{Guard, Metrics, RequestIds};
+use cloudbeds_auth_proxy::telemetry::{AccessLines, Guard, Metrics, RequestIds};
 use cloudbeds_auth_proxy::wire::chunks::Chunks;
 use cloudbeds_auth_proxy::wire::gate::Gate;
 use cloudbeds_auth_proxy::wire::head;
@@ -44,7 +44,7 @@ use tokio::runtime::LocalRuntime;
 use tokio::time::Instant;
 
 use crate::inputs::{self, CALLS, FIRST, requests, usual_head};
-use crate::world::{self, LIMITS, LONG, World, counted_turn, json};
+use crate::world::{self, LIMITS, LONG, World, counted_flush, counted_turn, json};
 
 /// The value of a future that never waits.
 fn now<T>(future: impl Future<Output = T>) -> T {
@@ -228,7 +228,7 @@ fn to_respond() -> (World, Vec<(Sanitized, Trace)>) {
     let (world, answers) = answers();
     let inside = world.inside();
     let sanitized = sanitized(&world, answers);
-    let trace = |request| Trace::start(Rc::clone(&world.proxy.recorder), world.proxy.ids.next(), &request);
+    let trace = |request| Trace::start(&world.proxy, &request);
     let both = sanitized.into_iter().zip(to_identify().into_iter().map(trace)).collect();
     drop(inside);
     (world, both)
@@ -350,28 +350,28 @@ fn metrics_record((recorder, finished): (Recorder, Finished<'static>)) {
     }
 }
 
-fn log() -> (Guard, Finished<'static>) {
+fn log() -> (Guard, AccessLines, Finished<'static>) {
     let guard = inputs::log_to(std::path::Path::new("/dev/null"));
-    access::collect_on_this_thread();
-    let finished = finished(&RequestIds::new(0));
-    access::emit(&finished);
-    (guard, finished)
+    let (lines, finished) = (guard.access_log().lines(), finished(&RequestIds::new(0)));
+    lines.write(&finished);
+    lines.flush();
+    (guard, lines, finished)
 }
 
 #[library_benchmark(setup = log)]
-fn access_line((guard, finished): (Guard, Finished<'static>)) {
+fn access_line((guard, lines, finished): (Guard, AccessLines, Finished<'static>)) {
     for _ in 0..CALLS {
-        access::emit(black_box(&finished));
+        lines.write(black_box(&finished));
     }
-    access::flush();
-    forget(guard);
+    lines.flush();
+    forget((guard, lines));
 }
 
-// Whole requests. Only the proxy's turns are counted.
+// Whole requests. Only what the proxy does is counted.
 
 fn proxy_only() -> LibraryBenchmarkConfig {
     let mut callgrind = instructions_only();
-    callgrind.entry_point(EntryPoint::Custom("*::counted_turn".to_owned()));
+    callgrind.entry_point(EntryPoint::Custom("*::counted_*".to_owned()));
     LibraryBenchmarkConfig::default().tool(callgrind).clone()
 }
 
@@ -389,6 +389,7 @@ fn request((mut world, path): (World, &'static str)) {
     for _ in 0..CALLS {
         world.answer(path, counted_turn);
     }
+    counted_flush(&world);
     forget(world);
 }
 

@@ -2,9 +2,9 @@
 //!
 //! In: which version of HTTP the upstream speaks. Out: a [`World`] in which one request after the other is answered.
 //! The proxy is put together as `app/worker.rs` does it, with an access log in a file, on a runtime of its own; the
-//! upstream has another. Neither ever waits: they are given turns, and [`counted_turn`] alone is what is counted. So
-//! the figures are the proxy's, with its half of TLS and HTTP and none of the upstream's, and no thread's luck is in
-//! them. What the kernel does is in no instruction count.
+//! upstream has another. Neither ever waits: they are given turns, and [`counted_turn`] and [`counted_flush`] alone are
+//! what is counted. So the figures are the proxy's, with its half of TLS and HTTP and none of the upstream's, and no
+//! thread's luck is in them. What the kernel does is in no instruction count.
 
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -26,7 +26,7 @@ use cloudbeds_auth_proxy::proxy::pool::{self, Pool};
 use cloudbeds_auth_proxy::proxy::rewrite::Routes;
 use cloudbeds_auth_proxy::proxy::upstream::{Timeouts, Upstream};
 use cloudbeds_auth_proxy::proxy::{Arrival, Proxy, identify};
-use cloudbeds_auth_proxy::telemetry::{Guard, Metrics, RequestIds, access};
+use cloudbeds_auth_proxy::telemetry::{Guard, Metrics, RequestIds};
 use cloudbeds_auth_proxy::wire::gate::Limits;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -61,8 +61,13 @@ pub(crate) struct World {
 #[inline(never)]
 pub(crate) fn counted_turn(runtime: &LocalRuntime) {
     turn(runtime);
-    // A core does this whenever it runs out of work.
-    access::flush();
+}
+
+/// The hand-over of the access lines that have collected, counted. A core does it by the clock, of which the number of
+/// lines in it would depend.
+#[inline(never)]
+pub(crate) fn counted_flush(world: &World) {
+    world.proxy.lines.flush();
 }
 
 /// One turn that is not counted. It must not be the same code: the compiler would make one function of the two.
@@ -96,7 +101,6 @@ impl World {
         let (dialer, _) = Dialer::new(Some(&root), http2, LONG, LONG).unwrap();
         let pool = pool::Settings { idle: LONG, max_age: LONG, unsafe_reuse: LONG };
         let timeouts = Timeouts { first_byte: LONG, idle: LONG };
-        access::collect_on_this_thread();
         let proxy = Rc::new(Proxy {
             policy: Policy::default(),
             routes: Rc::new(Routes::new(origin.clone(), [])),
@@ -104,6 +108,7 @@ impl World {
             upstream: Upstream::new(Rc::new(Pool::new(dialer, pool, Rc::clone(&recorder))), timeouts),
             timeouts,
             recorder,
+            lines: Rc::new(log.access_log().lines()),
             ids: RequestIds::new(0),
             phase: phase(),
         });
@@ -114,7 +119,7 @@ impl World {
         let near = Stream::Unix(tokio::net::UnixStream::from_std(near).unwrap());
         drop(inside);
         let arrival = Arrival { identify: identify::Settings::default(), local: None };
-        let serving = connection::serve(near, Rc::clone(&proxy), arrival, LIMITS, &Rc::new(Open::default()));
+        let serving = connection::serve(near, Rc::clone(&proxy), arrival, LIMITS, &Rc::new(Open::default()), ());
         runtime.spawn_local(serving);
         let (answer, origin) = (Vec::with_capacity(1 << 21), Arc::new(origin));
         Self { runtime, far, proxy, origin, caller, answer, sent: 0, _log: log, _directory: directory }
