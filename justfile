@@ -24,9 +24,17 @@ demo *args:
 bench *args:
     cargo bench --bench key_lookup --bench request_path {{args}}
 
+# Instructions of each stage beside the committed figures; --update writes those anew
+instructions *args:
+    scripts/instructions {{args}}
+
 # Beside nginx and HAProxy, about ten minutes; --quick for a look, --help for the rest
 side-by-side *args:
     cargo bench --bench side_by_side -- {{args}}
+
+# Ten minutes of load on ours, and what its memory does
+soak *args:
+    cargo bench --bench side_by_side -- --works soak {{args}}
 
 # Load for a sandbox, or for a proxy of one's own; --help says how
 load *args:

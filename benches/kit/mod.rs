@@ -7,8 +7,10 @@ pub(crate) mod client;
 pub(crate) mod pace;
 pub(crate) mod process;
 
+use std::fs::OpenOptions;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 
 /// What went wrong, as a sentence for whoever started the bench.
 pub(crate) type Sentence = String;
@@ -18,6 +20,12 @@ pub(crate) fn free_address() -> Result<SocketAddr, Sentence> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .map_err(|error| format!("no free port on 127.0.0.1: {error}"))
+}
+
+/// Whether results can go there, asked before minutes are spent on them. What the file holds is left as it is.
+pub(crate) fn can_be_written(file: &Path) -> Result<(), Sentence> {
+    let opened = OpenOptions::new().create(true).append(true).open(file);
+    opened.map(drop).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 /// Shows what goes on, in place of what was shown before; nothing when nobody watches. An empty text takes it away.

@@ -76,9 +76,9 @@ impl Outcome {
         self.bytes += other.bytes;
     }
 
-    /// Milliseconds within which this share of the calls was answered.
-    pub(crate) fn quantile(&self, share: f64) -> f64 {
-        self.times.value_at_quantile(share) as f64 / 1000.0
+    /// Milliseconds within which this share of the calls was answered, if any was.
+    pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
+        (!self.times.is_empty()).then(|| self.times.value_at_quantile(share) as f64 / 1000.0)
     }
 
     /// Answers without an error of anybody's.

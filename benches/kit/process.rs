@@ -6,11 +6,12 @@
 
 use std::fs;
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -42,9 +43,21 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 /// `program`, on `cores` only, and told to end when the bench is gone. Each wrapper replaces itself by what it starts,
 /// so the child's id is the program's.
 pub(crate) fn command(program: &Path, cores: Option<&str>) -> Command {
+    // Busybox has a setpriv that cannot do this, and where it cannot, nothing at all would start.
+    static SETPRIV: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+        find("setpriv").filter(|setpriv| {
+            let mut tried = Command::new(setpriv);
+            tried
+                .args(["--pdeathsig", "TERM", "true"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            tried.status().is_ok_and(|status| status.success())
+        })
+    });
     let mut words: Vec<PathBuf> = Vec::new();
-    if let Some(setpriv) = find("setpriv") {
-        words.extend([setpriv, "--pdeathsig".into(), "TERM".into()]);
+    if let Some(setpriv) = &*SETPRIV {
+        words.extend([setpriv.clone(), "--pdeathsig".into(), "TERM".into()]);
     }
     if let (Some(taskset), Some(cores)) = (find("taskset"), cores) {
         words.extend([taskset, "-c".into(), cores.into()]);
@@ -77,11 +90,11 @@ impl Running {
     }
 
     /// Waits until `ready` says so, or the process has ended, or it took too long.
-    pub(crate) fn wait_ready(&mut self, limit: Duration, ready: impl Fn() -> bool) -> Result<(), Sentence> {
+    pub(crate) fn wait_ready(&mut self, limit: Duration, ready: impl Fn(&Self) -> bool) -> Result<(), Sentence> {
         let started = Instant::now();
-        while !ready() {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(format!("{} ended at once ({status}): {}", self.name, self.last_words()));
+        while !ready(self) {
+            if let Some(end) = self.ended() {
+                return Err(end);
             }
             if started.elapsed() > limit {
                 return Err(format!("{} was not ready within {limit:?}: {}", self.name, self.last_words()));
@@ -89,6 +102,33 @@ impl Running {
             sleep(LOOK);
         }
         Ok(())
+    }
+
+    /// Whether it accepts connections at this port: it, and not somebody else to whom the port belongs.
+    pub(crate) fn listens(&self, address: SocketAddr) -> bool {
+        let Ok(table) = fs::read_to_string("/proc/net/tcp") else { return TcpStream::connect(address).is_ok() };
+        // Ours lets nobody but root look into it; then an answer has to do.
+        if fs::read_dir(format!("/proc/{}/fd", self.child.id())).is_err() {
+            return TcpStream::connect(address).is_ok();
+        }
+        let port = format!(":{:04X}", address.port());
+        let sockets: Vec<PathBuf> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            // "NUMBER: ADDRESS:PORT REMOTE STATE … INODE …"; 0A is LISTEN.
+            .filter(|words| words.len() > 9 && words[1].ends_with(&port) && words[3] == "0A")
+            .map(|words| format!("socket:[{}]", words[9]).into())
+            .collect();
+        self.family().into_iter().any(|id| {
+            let open = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten();
+            open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|target| sockets.contains(&target))
+        })
+    }
+
+    /// How it ended by itself, if it has.
+    pub(crate) fn ended(&mut self) -> Option<Sentence> {
+        let status = self.child.try_wait().ok().flatten()?;
+        Some(format!("{} ended by itself ({status}): {}", self.name, self.last_words()))
     }
 
     /// Waits for its end, at most `limit`; whether it ended well.

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
 
 /// Makes the calls; whether any was answered well.
 fn run(options: &Options) -> Result<bool, Sentence> {
+    options.json.as_deref().map_or(Ok(()), kit::can_be_written)?;
     let directory = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
     end_on_signals(directory.path().to_owned(), Some(&PROGRESS.stop));
     let target = match options.proxy {

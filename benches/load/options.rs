@@ -1,5 +1,6 @@
 //! What can be chosen on the command line.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -74,7 +75,12 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn read() -> Result<Self, Sentence> {
-        let typed = Typed::parse();
+        Self::of(std::env::args_os())
+    }
+
+    /// What these words mean, the first of which is the program's name.
+    pub(crate) fn of(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, Sentence> {
+        let typed = Typed::parse_from(words);
         let properties = match (&typed.properties, typed.proxy) {
             (Some(text), _) => properties(text)?,
             (None, None) => (FIRST..FIRST + 100).collect(),

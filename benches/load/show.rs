@@ -40,7 +40,9 @@ pub(crate) fn text(outcome: &Outcome, elapsed: Duration) -> String {
         outcome.bytes as f64 / seconds / f64::from(1 << 20)
     );
     for (name, share) in QUANTILES {
-        let _ = writeln!(text, "  {name:<6} {:>10.3} ms", outcome.quantile(share));
+        if let Some(millis) = outcome.quantile(share) {
+            let _ = writeln!(text, "  {name:<6} {millis:>10.3} ms");
+        }
     }
     text.push('\n');
     let steps: Vec<(u64, u64)> = outcome

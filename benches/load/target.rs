@@ -4,7 +4,7 @@
 //! A sandbox shows itself through the proxy: its `/sandbox/echo` hands back a word that was made up a moment ago, where
 //! Cloudbeds answers a path it does not know with 404 and a page.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ impl Target {
             &directory.join("sandbox.out"),
         )?;
         let keys = directory.join("keys.yaml");
-        sandbox.wait_ready(READY, || keys.exists() && TcpStream::connect(cloudbeds).is_ok())?;
+        sandbox.wait_ready(READY, |own| keys.exists() && own.listens(cloudbeds))?;
         // Elsewhere than the keys: the proxy watches their directory, and would hear of every line of its log.
         let logs = directory.join("logs");
         std::fs::create_dir(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
@@ -89,7 +89,7 @@ impl Target {
         let mut words = command(program, None);
         words.args(["serve", "--config"]).arg(&config);
         let mut proxy = Running::start("the proxy", words, &directory.join("proxy.out"))?;
-        proxy.wait_ready(READY, || TcpStream::connect(address).is_ok())?;
+        proxy.wait_ready(READY, |own| own.listens(address))?;
         let described = format!("Loading a proxy at {address} and a sandbox at {cloudbeds}, both started for this.");
         Ok(Self { address, described, _started: vec![proxy, sandbox] })
     }

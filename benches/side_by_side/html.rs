@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use crate::options::{Peer, Work, name};
-use crate::report::Report;
+use crate::report::{Report, Series};
 use crate::rounds::{Row, TITLES};
 
 const STYLE: &str = "
@@ -57,6 +57,7 @@ pub(crate) fn page(report: &Report) -> String {
     }
     for section in &report.sections {
         let _ = write!(page, "<h2>{}</h2>{}", escape(section.title), table(&section.titles, &section.rows));
+        section.series.iter().for_each(|series| page += &course(series));
     }
     if !report.notes.is_empty() {
         page += "<h2>Notes</h2><ul>";
@@ -124,6 +125,35 @@ fn plot(rows: &[&Row]) -> String {
         }
     }
     svg + "</svg>"
+}
+
+/// A value over time, from nothing up: a line that is level means a value that stays.
+fn course(series: &Series) -> String {
+    const HEIGHT: f64 = 120.0;
+    let most = series.points.iter().map(|(_, value)| *value).max().unwrap_or(0).max(1);
+    let end = series.points.last().map_or(1.0, |(at, _)| *at);
+    let width = WIDTH - LEFT - RIGHT;
+    let mut line = String::new();
+    for (at, value) in &series.points {
+        let y = HEIGHT - *value as f64 / most as f64 * (HEIGHT - 10.0);
+        let _ = write!(line, "{:.1},{y:.1} ", LEFT + at / end * width);
+    }
+    let name = escape(&series.name);
+    format!(
+        "<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{name} over time\">\
+         <text x=\"0\" y=\"{}\">{name}</text><text class=\"pale\" x=\"{}\" y=\"14\">{most}</text>\
+         <line x1=\"{LEFT}\" x2=\"{}\" y1=\"{HEIGHT}\" y2=\"{HEIGHT}\" stroke=\"var(--line)\"/>\
+         <polyline points=\"{line}\" fill=\"none\" stroke=\"var(--ours)\" stroke-width=\"1.6\"/>\
+         <text class=\"pale\" x=\"{LEFT}\" y=\"{}\">0 s</text>\
+         <text class=\"pale\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{end:.0} s</text></svg>",
+        HEIGHT + 18.0,
+        HEIGHT / 2.0,
+        WIDTH - RIGHT + 24.0,
+        WIDTH - RIGHT,
+        HEIGHT + 14.0,
+        WIDTH - RIGHT,
+        HEIGHT + 14.0,
+    )
 }
 
 fn table(titles: &[&str], rows: &[Vec<String>]) -> String {

@@ -57,7 +57,8 @@ pub(crate) fn measure(place: &Place<'_>, peers: &[Proxy], notes: &mut Vec<String
     let nginx = peers.iter().position(|proxy| proxy.peer == Peer::Nginx);
     let ratio = |index: usize, share: f64| {
         let pairs = by_peer[index].iter().zip(&by_peer[nginx?]);
-        let ratios: Vec<f64> = pairs.map(|(own, other)| own.quantile(share) / other.quantile(share)).collect();
+        let ratios: Vec<f64> =
+            pairs.filter_map(|(own, other)| Some(own.quantile(share)? / other.quantile(share)?)).collect();
         median(&ratios)
     };
     let mut section = Section::new(
@@ -67,13 +68,15 @@ pub(crate) fn measure(place: &Place<'_>, peers: &[Proxy], notes: &mut Vec<String
     for (index, proxy) in peers.iter().enumerate() {
         let mut all = Outcome::new()?;
         by_peer[index].iter().for_each(|outcome| all.add(outcome));
-        let shown = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.2}"));
+        let shown = |value: Option<f64>, places: usize| {
+            value.map_or_else(|| "–".to_owned(), |value| format!("{value:.places$}"))
+        };
         section.row([
             name(proxy.peer),
-            format!("{:.3}", all.quantile(0.5)),
-            format!("{:.3}", all.quantile(0.99)),
-            shown(ratio(index, 0.5)),
-            shown(ratio(index, 0.99)),
+            shown(all.quantile(0.5), 3),
+            shown(all.quantile(0.99), 3),
+            shown(ratio(index, 0.5), 2),
+            shown(ratio(index, 0.99), 2),
             all.all().to_string(),
         ]);
     }

@@ -20,9 +20,11 @@ pub(crate) struct Machine {
     pub(crate) proxy: Option<String>,
     /// Two cores for two workers, if two more are left for the load.
     pub(crate) two: Option<String>,
+    /// Every core this process was allowed when it started.
+    pub(crate) all: String,
     /// Threads of the load and the stand-in.
     pub(crate) load_threads: usize,
-    /// All that this process was allowed when it started.
+    /// How many these are.
     pub(crate) cores: usize,
     pub(crate) wrk: Option<PathBuf>,
     /// The most descriptors a process may have.
@@ -34,43 +36,33 @@ pub(crate) struct Machine {
 impl Machine {
     /// Looks around, and pins the calling process, its later threads and children to the load's cores.
     pub(crate) fn divide() -> Self {
-        let mut notes = Vec::new();
         let cores = allowed_cores();
+        let division = Division::of(&cores);
         let mut machine = Self {
             proxy: None,
             two: None,
+            all: list(&cores),
             cores: cores.len(),
             load_threads: cores.len().saturating_sub(1).max(1),
             wrk: find("wrk"),
             descriptors: raise_descriptors(),
             notes: Vec::new(),
         };
-        match cores.as_slice() {
-            [] | [_] => notes.push(
+        let mut notes = Vec::new();
+        match division {
+            None => notes.push(
                 "There is one core only: proxy, load and upstream share it, and requests per second say nothing."
                     .to_owned(),
             ),
-            [first, rest @ ..] => {
-                let load = match rest {
-                    [second, rest @ ..] if rest.len() >= 2 => {
-                        machine.two = Some(format!("{first},{second}"));
-                        rest
-                    }
-                    rest => rest,
-                };
-                let list = load.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-                match pin(&list) {
-                    Ok(()) => {
-                        machine.proxy = Some(first.to_string());
-                        machine.load_threads = load.len();
-                        notes.push(format!("Proxies run on core {first}; load and upstream on {list}."));
-                    }
-                    Err(why) => {
-                        machine.two = None;
-                        notes.push(format!("Nothing is pinned ({why}): expect a wider spread."));
-                    }
+            Some(Division { proxy, two, load }) => match pin(&list(&load)) {
+                Ok(()) => {
+                    notes.push(format!("Proxies run on core {proxy}; load and upstream on {}.", list(&load)));
+                    machine.proxy = Some(proxy.to_string());
+                    machine.two = two.map(|two| list(&two));
+                    machine.load_threads = load.len();
                 }
-            }
+                Err(why) => notes.push(format!("Nothing is pinned ({why}): expect a wider spread.")),
+            },
         }
         if machine.wrk.is_none() {
             notes.push("wrk is missing, so CPU per request is not measured: apt-get install wrk".to_owned());
@@ -102,10 +94,40 @@ impl Machine {
     }
 }
 
-/// "0-1,4" of `/proc/self/status`, counted out.
+/// Who gets which cores, where there are two or more.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct Division {
+    pub(crate) proxy: usize,
+    /// For two workers, if as many are left for the load.
+    pub(crate) two: Option<[usize; 2]>,
+    pub(crate) load: Vec<usize>,
+}
+
+impl Division {
+    /// The first core is the proxies'; the load has the others, but for the second where there are four.
+    pub(crate) fn of(cores: &[usize]) -> Option<Self> {
+        match cores {
+            [] | [_] => None,
+            [proxy, second, load @ ..] if load.len() >= 2 => {
+                Some(Self { proxy: *proxy, two: Some([*proxy, *second]), load: load.to_vec() })
+            }
+            [proxy, load @ ..] => Some(Self { proxy: *proxy, two: None, load: load.to_vec() }),
+        }
+    }
+}
+
+/// As taskset takes it.
+fn list(cores: &[usize]) -> String {
+    cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
 fn allowed_cores() -> Vec<usize> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
+    counted_out(status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default())
+}
+
+/// "0-1,4" of `/proc/self/status`, each core by itself.
+pub(crate) fn counted_out(list: &str) -> Vec<usize> {
     let range = |part: &str| {
         let (from, to) = part.split_once('-').unwrap_or((part, part));
         Some(from.trim().parse::<usize>().ok()?..=to.trim().parse().ok()?)

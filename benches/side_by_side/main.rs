@@ -21,6 +21,7 @@ mod recipes;
 mod report;
 mod rounds;
 mod scale;
+mod soak;
 mod stand_in;
 mod trips;
 mod wrk;
@@ -36,6 +37,7 @@ use options::{Options, Peer, Work, name};
 use peers::{How, Place, Proxy};
 use report::{Report, Section};
 use stand_in::StandIn;
+use wrk::Load;
 
 fn main() -> ExitCode {
     let options = Options::read();
@@ -51,7 +53,10 @@ fn main() -> ExitCode {
 
 /// Measures and reports; whether every peer was there and did equal work.
 fn run(options: &Options) -> Result<bool, Sentence> {
-    // First, while there is one thread: later ones are pinned as this one is.
+    for file in [&options.json, &options.html].into_iter().flatten() {
+        kit::can_be_written(file)?;
+    }
+    // While there is one thread: later ones are pinned as this one is.
     let machine = Machine::divide();
     let directory = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
     end_on_signals(directory.path().to_owned(), None);
@@ -62,42 +67,53 @@ fn run(options: &Options) -> Result<bool, Sentence> {
     let mut notes = machine.notes.clone();
     let described = machine.describe();
     let wanted = options.peers.len();
-    let (peers, at_start) = start(&place, &mut notes);
+    let (mut peers, at_start) = start(&place, &mut notes);
     if peers.is_empty() {
-        return Err(notes.join("\n"));
+        return Err("Nobody is left to be measured; the reasons stand above.".to_owned());
     }
-    let all_equal = peers.len() == wanted;
+    let mut all_there = peers.len() == wanted;
 
     let rows = rounds::measure(&place, &peers, &mut notes)?;
-    let complete = rows.iter().all(|row| !row.runs.is_empty());
+    let works = options.works.iter().filter(|work| Load::of(**work).is_some()).count();
+    let complete = rows.len() == works * peers.len() && rows.iter().all(|row| !row.runs.is_empty());
     let mut sections = Vec::new();
     let mut failed = 0;
-    let mut keep = |section: Result<Section, Sentence>, notes: &mut Vec<String>| match section {
+    let mut keep = |work: Work, section: Result<Section, Sentence>, notes: &mut Vec<String>| match section {
         Ok(section) => sections.push(section),
         Err(why) => {
             failed += 1;
-            notes.push(why);
+            notes.push(format!("{} is not measured: {why}", name(work)));
         }
     };
     if options.has(Work::Latency) {
         let section = latency::measure(&place, &peers, &mut notes);
-        keep(section, &mut notes);
+        keep(Work::Latency, section, &mut notes);
     }
     if options.has(Work::Memory) {
         let section = memory::measure(&place, &peers, &at_start, &mut notes);
-        keep(Ok(section), &mut notes);
+        keep(Work::Memory, Ok(section), &mut notes);
+    }
+    for proxy in &mut peers {
+        if let Some(end) = proxy.process.ended() {
+            all_there = false;
+            notes.push(end);
+        }
     }
     // What follows is about ours alone, in instances of its own.
     drop(peers);
     if options.has(Work::Keys) {
-        keep(scale::keys(&place), &mut notes);
+        keep(Work::Keys, scale::keys(&place), &mut notes);
     }
     if options.has(Work::Workers) {
         let section = scale::workers(&place, &mut notes);
-        keep(section, &mut notes);
+        keep(Work::Workers, section, &mut notes);
     }
     if options.has(Work::Trips) {
-        keep(trips::measure(&place), &mut notes);
+        keep(Work::Trips, trips::measure(&place), &mut notes);
+    }
+    if options.has(Work::Soak) {
+        let section = soak::measure(&place, &mut notes);
+        keep(Work::Soak, section, &mut notes);
     }
 
     let (rounds, seconds) = (options.rounds, options.seconds);
@@ -109,14 +125,14 @@ fn run(options: &Options) -> Result<bool, Sentence> {
             println!("Written: {}", file.display());
         }
     }
-    Ok(!options.quick || (all_equal && complete && failed == 0))
+    Ok(!options.quick || (all_there && complete && failed == 0))
 }
 
 /// Starts who is wanted and keeps who does the work; with each one's memory from before the first request.
 fn start(place: &Place<'_>, notes: &mut Vec<String>) -> (Vec<Proxy>, Vec<u64>) {
     let (mut peers, mut memory) = (Vec::new(), Vec::new());
     for &peer in &place.options.peers {
-        let proxy = match place.start(peer, How::default()) {
+        let mut proxy = match place.start(peer, How::default()) {
             Ok(proxy) => proxy,
             Err(why) => {
                 eprintln!("{why}");
@@ -126,7 +142,9 @@ fn start(place: &Place<'_>, notes: &mut Vec<String>) -> (Vec<Proxy>, Vec<u64>) {
         };
         sleep(Duration::from_millis(300));
         let rss = proxy.process.rss();
-        let faults = equal::faults(&proxy, place.stand_in);
+        let mut faults = equal::faults(&proxy, place.stand_in);
+        // Then whatever answered was somebody else.
+        faults.extend(proxy.process.ended());
         if faults.is_empty() {
             println!("{}: does equal work", name(peer));
             peers.push(proxy);

@@ -37,7 +37,8 @@ pub(crate) fn measure(place: &Place<'_>, peers: &[Proxy], at_start: &[u64], note
     );
     for (proxy, start) in peers.iter().zip(at_start) {
         show(&format!("memory: {}", name(proxy.peer)));
-        let worked = proxy.process.rss();
+        // Nothing, if it is gone.
+        let worked = Some(proxy.process.rss()).filter(|rss| *rss > 0);
         let one_key = match proxy.peer.is_ours() {
             true => with_one_key(place, proxy.peer).map_or_else(|_| "–".to_owned(), |rss| rss.to_string()),
             false => "–".to_owned(),
@@ -49,7 +50,8 @@ pub(crate) fn measure(place: &Place<'_>, peers: &[Proxy], at_start: &[u64], note
                 ("–".to_owned(), "–".to_owned())
             }
         };
-        section.row([name(proxy.peer), one_key, start.to_string(), worked.to_string(), count, each]);
+        let worked = worked.map_or_else(|| "–".to_owned(), |rss| rss.to_string());
+        section.row([name(proxy.peer), one_key, start.to_string(), worked, count, each]);
     }
     show("");
     section

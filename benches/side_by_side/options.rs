@@ -12,7 +12,7 @@ use clap::{Parser, ValueEnum};
     after_help = "For example: cargo bench --bench side_by_side -- --works json1k,latency"
 )]
 pub(crate) struct Options {
-    /// What to measure; all of it if none is named
+    /// What to measure; all of it but the soak if none is named
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME,…")]
     pub(crate) works: Vec<Work>,
     /// Whom to measure; all who are installed if none is named. nginx is the measure of the ratios
@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// How long each peer works in each round
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub(crate) seconds: u32,
+    /// How long each soak takes
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(4..=86_400))]
+    pub(crate) soak_seconds: u32,
     /// Under a minute, for CI: every peer must be there and do equal work; the figures mean little
     #[arg(long)]
     pub(crate) quick: bool,
@@ -69,6 +72,8 @@ pub(crate) enum Work {
     Workers,
     /// What an application saves that opens a connection for every call
     Trips,
+    /// Resident memory of ours over ten minutes of load; only when it is named
+    Soak,
 }
 
 /// Who is measured.
@@ -97,14 +102,20 @@ pub(crate) enum Peer {
 }
 
 impl Options {
-    /// As typed, with what `--quick` and silence mean filled in.
+    /// As typed, and filled in.
     pub(crate) fn read() -> Self {
-        let mut options = Self::parse();
+        Self::parse().filled_in()
+    }
+
+    /// With what `--quick` and silence mean.
+    pub(crate) fn filled_in(self) -> Self {
+        let mut options = self;
         if options.quick {
             (options.rounds, options.seconds) = (1, 1);
         }
         if options.works.is_empty() {
             options.works = Work::value_variants().to_vec();
+            options.works.retain(|work| *work != Work::Soak);
             if options.quick {
                 // The two whose means differ from the others' take the longest, and prove nothing in a second.
                 options.works.retain(|work| !matches!(work, Work::Keys | Work::Workers));
@@ -121,6 +132,10 @@ impl Options {
 
     pub(crate) fn has(&self, work: Work) -> bool {
         self.works.contains(&work)
+    }
+
+    pub(crate) fn soak(&self) -> Duration {
+        Duration::from_secs(self.soak_seconds.into())
     }
 
     pub(crate) fn duration(&self) -> Duration {

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -25,6 +25,9 @@ pub(crate) const KEYS: u64 = 10_000;
 
 /// Reading 100,000 keys takes a while on a busy machine.
 const READY: Duration = Duration::from_secs(20);
+
+/// How many ports are tried for one peer.
+const PORTS: u32 = 3;
 
 /// Everything peers are started from.
 pub(crate) struct Place<'a> {
@@ -50,11 +53,13 @@ pub(crate) struct How<'a> {
     pub(crate) cores: Option<&'a str>,
     /// Instead of the stand-in.
     pub(crate) upstream: Option<SocketAddr>,
+    /// Whether ours writes its access lines to a file that stays.
+    pub(crate) log: bool,
 }
 
 impl Default for How<'_> {
     fn default() -> Self {
-        Self { keys: KEYS, workers: 1, cores: None, upstream: None }
+        Self { keys: KEYS, workers: 1, cores: None, upstream: None, log: true }
     }
 }
 
@@ -91,11 +96,22 @@ impl Place<'_> {
         }
     }
 
-    /// Starts a peer and waits until it accepts connections.
+    /// Starts a peer and waits until it accepts connections. A port that somebody else took first is left to them.
     pub(crate) fn start(&self, peer: Peer, how: How<'_>) -> Result<Proxy, Sentence> {
+        let mut tries = 1..PORTS;
+        loop {
+            let address = free_address()?;
+            let started = self.start_at(address, peer, how);
+            if started.is_ok() || TcpListener::bind(address).is_ok() || tries.next().is_none() {
+                return started;
+            }
+        }
+    }
+
+    /// The same at one address only.
+    pub(crate) fn start_at(&self, address: SocketAddr, peer: Peer, how: How<'_>) -> Result<Proxy, Sentence> {
         let program = self.program(peer)?;
         let upstream = if peer.speaks_http2() { self.stand_in.http2 } else { self.stand_in.http1 };
-        let address = free_address()?;
         let site = Site {
             listen: address,
             upstream: how.upstream.unwrap_or(upstream),
@@ -125,13 +141,14 @@ impl Place<'_> {
                 fs::create_dir_all(self.directory.join("keys")).map_err(|error| format!("keys: {error}"))?;
                 self.map_file(&keys, how.keys, |property, key| format!("\"{property}\": {key}\n"))?;
                 let keys = self.directory.join(keys);
-                let text = recipes::ours(&site, free_address()?, &keys, &file("log"), how.workers);
+                let log = if how.log { file("log") } else { "/dev/null".into() };
+                let text = recipes::ours(&site, free_address()?, &keys, &log, how.workers);
                 write(&config, &self.without_limits(&program, &config, text)?, 0o600)?;
                 words.arg("serve").arg("--config").arg(&config);
             }
         }
         let mut process = Running::start(&name(peer), words, &output)?;
-        process.wait_ready(READY, || TcpStream::connect(address).is_ok())?;
+        process.wait_ready(READY, |own| own.listens(address))?;
         Ok(Proxy { peer, address, process })
     }
 

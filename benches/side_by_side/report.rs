@@ -11,11 +11,19 @@ pub(crate) struct Section {
     pub(crate) title: &'static str,
     pub(crate) titles: Vec<&'static str>,
     pub(crate) rows: Vec<Vec<String>>,
+    /// How something went over time, for JSON and the page.
+    pub(crate) series: Vec<Series>,
+}
+
+/// Seconds, and a value.
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) points: Vec<(f64, u64)>,
 }
 
 impl Section {
     pub(crate) fn new(title: &'static str, titles: &[&'static str]) -> Self {
-        Self { title, titles: titles.to_vec(), rows: Vec::new() }
+        Self { title, titles: titles.to_vec(), rows: Vec::new(), series: Vec::new() }
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
@@ -28,7 +36,12 @@ impl Section {
             let named = self.titles.iter().zip(cells).map(|(title, cell)| ((*title).to_owned(), value(cell)));
             Value::Object(named.collect::<Map<_, _>>())
         };
-        json!({ "title": self.title, "rows": self.rows.iter().map(row).collect::<Vec<_>>() })
+        let mut section = json!({ "title": self.title, "rows": self.rows.iter().map(row).collect::<Vec<_>>() });
+        if !self.series.is_empty() {
+            let series = self.series.iter().map(|series| (series.name.clone(), json!(series.points)));
+            section["series"] = Value::Object(series.collect());
+        }
+        section
     }
 }
 

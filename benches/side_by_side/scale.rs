@@ -42,9 +42,8 @@ pub(crate) fn workers(place: &Place<'_>, notes: &mut Vec<String>) -> Result<Sect
                 .to_owned(),
         );
     }
-    // Without room of their own, both instances get the same cores: all.
-    let all = format!("0-{}", place.machine.cores.max(1) - 1);
-    let own = two.or(Some(all.as_str()));
+    // Without room of their own, both instances get the same cores: all. Where nothing can be pinned they have them.
+    let own = two.or(place.machine.proxy.is_some().then_some(place.machine.all.as_str()));
     let one_core = if two.is_some() { None } else { own };
     let hows = [How { cores: one_core, ..How::default() }, How { workers: 2, cores: own, ..How::default() }];
     let pairs = in_turns(place, hows, |how| how.keys)?;

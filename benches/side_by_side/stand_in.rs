@@ -12,6 +12,7 @@
 //! | `/bench/1k` `/bench/16k` `/bench/1m` | JSON of that many bytes |
 //! | `/bench/up` | reads the body, answers how long it was |
 //! | `/bench/seen` | remembers the request's fields for [`StandIn::seen`] |
+#![allow(dead_code, reason = "two benches compile this, and each needs a part of it")]
 
 use std::convert::Infallible;
 use std::io;
@@ -67,7 +68,26 @@ struct Answers {
 impl StandIn {
     /// Starts it on `threads` threads, which are pinned as the calling one is.
     pub(crate) fn start(threads: usize) -> Result<Self, Sentence> {
-        let failed = |error: &dyn std::fmt::Display| format!("the stand-in upstream does not start: {error}");
+        let (mut here, tls, answers) = Self::prepare()?;
+        for _ in 0..threads.max(1) {
+            let listeners = here.bind()?;
+            let (tls, answers) = (tls.clone(), Arc::clone(&answers));
+            std::thread::Builder::new()
+                .name("stand-in".into())
+                .spawn(move || serve(listeners, tls, answers))
+                .map_err(|error| failed(&error))?;
+        }
+        Ok(here)
+    }
+
+    /// Starts it on the runtime this is called in, and does nothing but what whoever drives that lets it do.
+    pub(crate) fn start_here() -> Result<Self, Sentence> {
+        let (mut here, tls, answers) = Self::prepare()?;
+        tokio::spawn(accept_all(here.bind()?, tls, answers));
+        Ok(here)
+    }
+
+    fn prepare() -> Result<(Self, [TlsAcceptor; 2], Arc<Answers>), Sentence> {
         let (root_pem, http1_tls, http2_tls) = identity().map_err(|error| failed(&error))?;
         let seen = Arc::default();
         let answers = Arc::new(Answers {
@@ -76,21 +96,22 @@ impl StandIn {
             large: json(1024 * 1024),
             seen: Arc::clone(&seen),
         });
-        let mut ports = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); 2];
-        for _ in 0..threads.max(1) {
-            let mut listeners = Vec::new();
-            for port in &mut ports {
-                let listener = bind(*port).map_err(|error| failed(&error))?;
-                *port = listener.local_addr().map_err(|error| failed(&error))?;
-                listeners.push(listener);
-            }
-            let (tls, answers) = ([http1_tls.clone(), http2_tls.clone()], Arc::clone(&answers));
-            std::thread::Builder::new()
-                .name("stand-in".into())
-                .spawn(move || serve(listeners, tls, &answers))
-                .map_err(|error| failed(&error))?;
-        }
-        Ok(Self { http1: ports[0], http2: ports[1], root_pem, seen })
+        let [http1, http2] = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); 2];
+        Ok((Self { http1, http2, root_pem, seen }, [http1_tls, http2_tls], answers))
+    }
+
+    /// A listener for each of the two ports, which are chosen when this is called for the first time.
+    fn bind(&mut self) -> Result<Vec<std::net::TcpListener>, Sentence> {
+        let bound = |port: &mut SocketAddr| {
+            let listener = bind(*port)?;
+            *port = listener.local_addr()?;
+            Ok(listener)
+        };
+        [&mut self.http1, &mut self.http2]
+            .into_iter()
+            .map(bound)
+            .collect::<io::Result<_>>()
+            .map_err(|error| failed(&error))
     }
 
     /// The fields of the requests for `/bench/seen` since this was last asked.
@@ -109,17 +130,23 @@ fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-fn serve(listeners: Vec<std::net::TcpListener>, tls: [TlsAcceptor; 2], answers: &Arc<Answers>) {
+fn failed(error: &dyn std::fmt::Display) -> Sentence {
+    format!("the stand-in upstream does not start: {error}")
+}
+
+fn serve(listeners: Vec<std::net::TcpListener>, tls: [TlsAcceptor; 2], answers: Arc<Answers>) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-    runtime.block_on(async {
-        let accepting = listeners.into_iter().zip(tls).filter_map(|(listener, tls)| {
-            let listener = TcpListener::from_std(listener).ok()?;
-            Some(tokio::spawn(accept(listener, tls, Arc::clone(answers))))
-        });
-        for accepting in accepting.collect::<Vec<_>>() {
-            let _ = accepting.await;
-        }
+    runtime.block_on(accept_all(listeners, tls, answers));
+}
+
+async fn accept_all(listeners: Vec<std::net::TcpListener>, tls: [TlsAcceptor; 2], answers: Arc<Answers>) {
+    let accepting = listeners.into_iter().zip(tls).filter_map(|(listener, tls)| {
+        let listener = TcpListener::from_std(listener).ok()?;
+        Some(tokio::spawn(accept(listener, tls, Arc::clone(&answers))))
     });
+    for accepting in accepting.collect::<Vec<_>>() {
+        let _ = accepting.await;
+    }
 }
 
 async fn accept(listener: TcpListener, tls: TlsAcceptor, answers: Arc<Answers>) {
