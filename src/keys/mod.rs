@@ -4,6 +4,7 @@
 //! force. A set is parsed completely before it is swapped in; a bad file leaves the last good set where it is. Nothing
 //! here displays a key, and no fault quotes a file.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -17,28 +18,61 @@ use crate::secret::ApiKey;
 
 mod build;
 mod file;
+pub mod keeper;
+pub mod life;
 mod read;
+pub mod record;
+pub mod report;
 mod rows;
+pub mod state;
 mod store;
+pub mod verdict;
 mod watch;
 
+pub use life::{Life, Lives, Time};
 pub use store::{KeyReader, KeyStore, Reload};
+pub use verdict::Verdict;
 pub use watch::watch;
 
 /// A key and what belongs to it. Rows of a file that say the same share one `Arc`, so `Arc::ptr_eq` tells whether two
 /// properties have the same key.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub struct Key {
     secret: ApiKey,
+    life: Arc<Life>,
     /// The organisation of the hotels it opens, as the file says.
     pub organization: Option<Box<str>>,
     /// The name of the partner app it was made for; nothing means the first one.
     pub app: Option<Box<str>>,
     /// Where requests with this key go instead of the configured origin.
     pub base_url: Option<Arc<Origin>>,
+    /// Whether the classic API is told the property in the query as well, where a GET names none.
+    pub add_property_id: bool,
+    /// Whether Cloudbeds says which properties it opens (`properties: auto`).
+    pub auto: bool,
 }
 
+/// Two rows are the same key when they say the same. Its life follows from the secret.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { secret, life: _, organization, app, base_url, add_property_id, auto } = self;
+        *secret == other.secret
+            && *organization == other.organization
+            && *app == other.app
+            && *base_url == other.base_url
+            && (*add_property_id, *auto) == (other.add_property_id, other.auto)
+    }
+}
+
+impl Eq for Key {}
+
 impl Key {
+    /// What is known of it, and whether it may be used.
+    #[must_use]
+    pub fn life(&self) -> &Arc<Life> {
+        &self.life
+    }
+
     /// The secret itself, for `proxy::rewrite`.
     pub(crate) fn secret(&self) -> &ApiKey {
         &self.secret
@@ -55,8 +89,20 @@ impl Hash for Key {
 /// All keys of one moment. Looking one up takes no lock.
 pub struct KeySet {
     by_property: ReadOnlyView<PropertyId, Arc<Key>>,
+    by_organization: HashMap<Box<str>, Option<Arc<Key>>>,
+    /// Those with `properties: auto`, which may have no property yet.
+    auto: Vec<Arc<Key>>,
     properties: usize,
     keys: usize,
+}
+
+/// Why an organisation alone does not lead to a key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NoOrganization {
+    /// No row names it.
+    Unknown,
+    /// Rows with different keys name it.
+    Several,
 }
 
 impl KeySet {
@@ -65,13 +111,33 @@ impl KeySet {
     /// # Errors
     /// Every bad row, at most [`crate::fault::FAULTS_MAX`] of them, with line and column and without any value.
     pub fn parse(name: &str, text: &str) -> Result<Self, Vec<Fault>> {
-        file::parse(name, text)
+        file::parse(name, text, &Lives::default())
     }
 
     /// The key of a property. Clone the `Arc` before any `.await`: a request finishes on the key it started with.
     #[must_use]
     pub fn get(&self, property: PropertyId) -> Option<&Arc<Key>> {
         self.by_property.get(&property)
+    }
+
+    /// The key of an organisation, where one key names it.
+    ///
+    /// # Errors
+    /// When none does, or more than one.
+    pub fn of_organization(&self, organization: &str) -> Result<&Arc<Key>, NoOrganization> {
+        let found = self.by_organization.get(organization).ok_or(NoOrganization::Unknown)?;
+        found.as_ref().ok_or(NoOrganization::Several)
+    }
+
+    /// Every property with its key, in no order.
+    pub fn rows(&self) -> impl Iterator<Item = (PropertyId, &Arc<Key>)> {
+        self.by_property.iter().map(|(property, key)| (*property, key))
+    }
+
+    /// The keys whose properties Cloudbeds tells.
+    #[must_use]
+    pub fn auto(&self) -> &[Arc<Key>] {
+        &self.auto
     }
 
     /// Whether a property is ours.

@@ -52,14 +52,14 @@ pub(super) struct Bad {
 }
 
 /// What has been read so far.
-pub(super) struct Rows {
-    pub(super) set: Builder<Place>,
+pub(super) struct Rows<'a> {
+    pub(super) set: Builder<'a, Place>,
     pub(super) faults: Vec<Bad>,
     /// Faults beyond the first [`FAULTS_MAX`].
     pub(super) more: usize,
 }
 
-impl Rows {
+impl Rows<'_> {
     /// Something is wrong with a value.
     pub(super) fn fault(&mut self, place: Place, about: &str, message: impl fmt::Display, hint: &'static str) {
         self.push(place.spot(false), about, message, hint, None);

@@ -10,14 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Cache};
 
-use super::KeySet;
 use super::read::{Snapshot, Unread, read};
+use super::{KeySet, Lives};
 use crate::fault::Fault;
 
 /// Holds the keys in force and knows where they come from.
 pub struct KeyStore {
     path: PathBuf,
     hashes: RandomState,
+    lives: Arc<Lives>,
     current: Arc<ArcSwap<KeySet>>,
     state: Mutex<State>,
 }
@@ -64,19 +65,35 @@ impl KeyStore {
     /// # Errors
     /// All faults of the file; there is no last good set yet to fall back to.
     pub fn open(path: impl Into<PathBuf>) -> Result<Arc<Self>, Vec<Fault>> {
+        Self::resume(path, Arc::default())
+    }
+
+    /// The same with keys that have lived before.
+    ///
+    /// # Errors
+    /// As [`KeyStore::open`].
+    pub fn resume(path: impl Into<PathBuf>, lives: Arc<Lives>) -> Result<Arc<Self>, Vec<Fault>> {
         let (path, hashes) = (path.into(), RandomState::new());
         let snapshot = read(&path, &hashes).map_err(|unread| match unread {
             Unread::Gone(faults) | Unread::Bad(faults) => faults,
         })?;
-        let current = Arc::new(ArcSwap::from_pointee(snapshot.parse(&path)?));
+        let set = snapshot.parse(&path, &lives)?;
+        lives.follow(&set);
+        let current = Arc::new(ArcSwap::from_pointee(set));
         let state = Mutex::new(State { hash: snapshot.hash, refused: None, retired: Vec::new() });
-        Ok(Arc::new(Self { path, hashes, current, state }))
+        Ok(Arc::new(Self { path, hashes, lives, current, state }))
     }
 
     /// The file or directory the keys come from.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The lives of its keys.
+    #[must_use]
+    pub fn lives(&self) -> &Arc<Lives> {
+        &self.lives
     }
 
     /// The set in force. For the request path, [`KeyStore::reader`] is cheaper.
@@ -101,6 +118,15 @@ impl KeyStore {
         }
     }
 
+    /// Makes the set anew from the same file, since Cloudbeds has told of other properties. It blocks like
+    /// [`KeyStore::open`].
+    pub(super) fn remake(&self) -> Reload {
+        match read(&self.path, &self.hashes) {
+            Ok(snapshot) => self.accept(&snapshot),
+            Err(Unread::Gone(faults) | Unread::Bad(faults)) => Reload::Refused(faults),
+        }
+    }
+
     pub(super) fn look(&self) -> Look {
         let snapshot = match read(&self.path, &self.hashes) {
             Ok(snapshot) => snapshot,
@@ -120,12 +146,14 @@ impl KeyStore {
     }
 
     pub(super) fn accept(&self, snapshot: &Snapshot) -> Reload {
-        let parsed = snapshot.parse(&self.path);
+        let parsed = snapshot.parse(&self.path, &self.lives);
         let mut state = self.state();
         match parsed {
             Ok(set) => {
                 let (properties, keys) = (set.properties(), set.keys());
-                let retired = self.current.swap(Arc::new(set));
+                let set = Arc::new(set);
+                let retired = self.current.swap(Arc::clone(&set));
+                self.lives.follow(&set);
                 state.retired.push(retired);
                 (state.hash, state.refused) = (snapshot.hash, None);
                 Reload::Swapped { properties, keys }
