@@ -3,6 +3,7 @@
 //! In: a [`Config`]. Out, in this order: keys read, roots loaded, sockets bound, cores started, ready; then, told to
 //! end, a drain. It is the only place that sees all of the configuration; every part gets small settings of its own.
 
+mod keeping;
 mod worker;
 
 use std::io;
@@ -15,17 +16,23 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use self::keeping::Keeping;
 use self::worker::{Settings, Worker};
 use crate::address::Address;
 use crate::admin::{self, AdminState, KeyView};
 use crate::config::{self, Config};
 use crate::fault::Fault;
 use crate::https::{Dialer, Roots, RootsError};
-use crate::keys::{self, KeyStore, Reload};
+use crate::inquiry::Inquiry;
+use crate::keys::record::IdleDays;
+use crate::keys::report::{self, Row};
+use crate::keys::state::{self, State};
+use crate::keys::{self, KeyStore, Lives, Reload, Time, keeper};
 use crate::listen::{self, BindError, Bound, SocketFile};
 use crate::phase::{Phase, PhaseCell};
 use crate::property::PropertyId;
 use crate::proxy::authorize::Policy;
+use crate::proxy::verdict::ConnectLink;
 use crate::proxy::{identify, pool, upstream};
 use crate::telemetry::Metrics;
 use crate::wire::gate::Limits;
@@ -72,7 +79,7 @@ impl Loaded {
     /// # Errors
     /// Everything that is wrong with either.
     pub fn load(config: &Config) -> Result<Self, StartError> {
-        match (KeyStore::open(&config.keys.file), dialer(config)) {
+        match (KeyStore::resume(&config.keys.file, lives(config)), dialer(config)) {
             (Ok(keys), Ok((dialer, roots))) => Ok(Self { keys, dialer, roots }),
             (keys, roots) => {
                 let mut faults = keys.err().unwrap_or_default();
@@ -81,6 +88,16 @@ impl Loaded {
             }
         }
     }
+}
+
+/// What is known of the keys from before. A file that cannot be read costs that, and nothing else.
+fn lives(config: &Config) -> Arc<Lives> {
+    let read = config.keys.state_file.as_deref().map_or_else(|| Ok(State::new([])), state::read);
+    let state = read.unwrap_or_else(|error| {
+        tracing::warn!("last uses and verdicts of before are not known: {error}");
+        State::new([])
+    });
+    Lives::resume(state.records().map(|(name, record)| (name, record.clone())), Arc::new(Time::now))
 }
 
 fn fault(error: &RootsError) -> Fault {
@@ -236,8 +253,11 @@ impl App {
             let (key_store, poll) = (Arc::clone(&keys), config.keys.poll);
             async move { keys::watch(key_store, poll, reload, move |result| observe(&metrics, result)).await }
         });
-        let admin_state =
-            AdminState { phase: Arc::clone(&phase), metrics: metrics.clone(), keys: Arc::new(Keys(keys)) };
+        let limits = limits(&config);
+        let inquiry = Inquiry::new(loaded.dialer.clone(), config.upstream.base_url.clone());
+        let keeping = Keeping::start(Arc::clone(&keys), inquiry, keeping(&config))?;
+        let keys = Arc::new(Keys { store: keys, limits });
+        let admin_state = AdminState { phase: Arc::clone(&phase), metrics: metrics.clone(), keys };
         let admin = tokio::net::TcpListener::from_std(admin)?;
         let admin_address = admin.local_addr()?;
         let serving = tokio::spawn({
@@ -278,6 +298,7 @@ impl App {
         drain(&config.drain, &handle, ended).await;
         drop(socket_files);
         watching.abort();
+        keeping.stop().await;
         // The admin listener gives its last answers a second at most.
         let _ = serving.await;
         tracing::info!("stopped");
@@ -360,6 +381,22 @@ fn settings(config: &Config) -> Settings {
             max_headers: client.max_headers,
         },
         max_connections: client.max_connections,
+        connect_link: ConnectLink(config.keys.connect_link.as_deref().map(Box::from)),
+    }
+}
+
+fn limits(config: &Config) -> IdleDays {
+    let (idle_days, expiring_days) = config.keys.idle_days;
+    IdleDays { idle_days, expiring_days }
+}
+
+fn keeping(config: &Config) -> keeper::Settings {
+    let (min, max) = config.keys.cool_down;
+    keeper::Settings {
+        state_file: config.keys.state_file.clone(),
+        keep_alive: config.keys.keep_alive,
+        limits: limits(config),
+        cool_down: (min.as_secs(), max.as_secs()),
     }
 }
 
@@ -393,15 +430,22 @@ fn observe(metrics: &Metrics, result: &Reload) {
 }
 
 /// What the admin listener may know of the keys.
-struct Keys(Arc<KeyStore>);
+struct Keys {
+    store: Arc<KeyStore>,
+    limits: IdleDays,
+}
 
 impl KeyView for Keys {
     fn contains(&self, property: PropertyId) -> bool {
-        self.0.current().contains(property)
+        self.store.current().contains(property)
     }
 
     fn counts(&self) -> (usize, usize) {
-        let set = self.0.current();
+        let set = self.store.current();
         (set.keys(), set.properties())
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        report::rows(&self.store, self.limits)
     }
 }

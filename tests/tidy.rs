@@ -86,6 +86,7 @@ fn every_file_opens_with_its_promise() {
 fn a_key_leaves_by_one_door_that_one_caller_uses() {
     let calls = sources().iter().map(|file| file.code().matches(".bearer()").count()).sum::<usize>();
     assert_eq!((calls, users(&[".bearer()"])), (1, only(&["src/proxy/rewrite.rs"])));
+    assert_eq!(users(&[".bearer_for_own_call()"]), only(&["src/inquiry.rs"]));
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn yaml_is_read_in_one_place() {
 const LEVELS: [&[&str]; 7] = [
     &["cli"],
     &["app"],
-    &["admin", "config", "proxy", "sandbox"],
+    &["admin", "config", "inquiry", "proxy", "sandbox"],
     &["https", "keys", "listen"],
     &["telemetry"],
     &["wire", "yaml"],

@@ -25,6 +25,7 @@ use crate::proxy::connection::{self, Open};
 use crate::proxy::pool::{self, Pool};
 use crate::proxy::rewrite::Routes;
 use crate::proxy::upstream::{Timeouts, Upstream};
+use crate::proxy::verdict::ConnectLink;
 use crate::proxy::{Arrival, Proxy, identify};
 use crate::telemetry::{Metrics, RequestIds, access};
 use crate::wire::gate::Limits;
@@ -47,6 +48,7 @@ pub(super) struct Settings {
     pub(super) pool: pool::Settings,
     pub(super) limits: Limits,
     pub(super) max_connections: usize,
+    pub(super) connect_link: ConnectLink,
 }
 
 /// A core that has not started yet.
@@ -105,7 +107,8 @@ impl Worker {
             Err(error) => return drop(tell_started.send(Err(error))),
         };
         let recorder = Rc::new(self.metrics.recorder());
-        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections } = &*self.settings;
+        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections, connect_link } =
+            &*self.settings;
         let pool = Rc::new(Pool::new(self.dialer, *pool, Rc::clone(&recorder)));
         let proxy = Rc::new(Proxy {
             policy: *policy,
@@ -113,6 +116,7 @@ impl Worker {
             keys: RefCell::new(self.keys.reader()),
             upstream: Upstream::new(Rc::clone(&pool), *timeouts),
             timeouts: *timeouts,
+            connect_link: connect_link.clone(),
             recorder,
             ids: RequestIds::new(self.index),
             phase: Arc::clone(&self.phase),

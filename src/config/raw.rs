@@ -55,6 +55,16 @@ section! { Admin {
 section! { Keys {
     file: String = "keys.yaml".to_owned(),
     poll: Time = seconds(5),
+    state_file: String = "auto".to_owned(),
+    keep_alive: bool = false,
+    idle_days: u64 = 20,
+    expiring_days: u64 = 25,
+    cool_down: CoolDown = CoolDown::default(),
+    connect_link: Option<String> = None,
+} }
+section! { CoolDown {
+    min: Time = seconds(60),
+    max: Time = seconds(60 * 60),
 } }
 section! { Upstream {
     base_url: String = "https://api.cloudbeds.com".to_owned(),

@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::life::{Life, Time, Told};
-use super::record::{DAY, Dead, Hotels, Judgement, Limits, Record};
+use super::record::{DAY, Dead, Hotels, Judgement, IdleDays, Record};
 use super::state::{self, State, StateError};
 use super::store::{KeyStore, Reload};
 use super::verdict::{Sign, Verdict};
@@ -46,6 +46,9 @@ const STRIKES: u32 = 10;
 
 /// Who has taken a keep-alive call upon itself is given this long before another replica tries, in seconds.
 const CLAIM: u64 = 6 * 60 * 60;
+
+/// A key that works for nothing is in doubt for this long at most, in seconds.
+const USELESS: u64 = 60;
 
 /// How often an organisation's properties are asked for at least, and after foreign-property answers at most.
 const HOTELS_AGE: u64 = DAY;
@@ -84,7 +87,7 @@ pub struct Settings {
     /// Whether idle keys are used in our own name.
     pub keep_alive: bool,
     /// When an unused key is worth a warning.
-    pub limits: Limits,
+    pub limits: IdleDays,
     /// The first cool-down of a dead key, in seconds, and the longest: it doubles.
     pub cool_down: (u64, u64),
 }
@@ -121,6 +124,7 @@ enum Outcome {
 
 /// After a call that settled nothing: when the next one may be made, and how long the pause was.
 struct Doubt {
+    since: Time,
     until: Time,
     pause: u64,
     life: Arc<Life>,
@@ -253,7 +257,12 @@ impl<V: Vendor> Keeper<V> {
                     Box::pin(async move { Outcome::Hotels(hotels.await) })
                 }
                 why => {
-                    let sign = if let Why::Sign(sign) = why { Some(sign) } else { None };
+                    let sign = match why {
+                        Why::Sign(sign) => Some(sign),
+                        // What it died of is what is asked about again.
+                        Why::CoolDown(about) => key.life().change(|record| record.judgement_mut(about).sign()),
+                        _ => None,
+                    };
                     let probe = self.vendor.probe(key, property, sign);
                     Box::pin(async move { Outcome::Probe(probe.await) })
                 }
@@ -294,6 +303,7 @@ impl<V: Vendor> Keeper<V> {
                 if was.is_some() {
                     info!(property = call.property.map(PropertyId::get), "Cloudbeds accepts the key again");
                 }
+                life.forgive();
                 if matches!(call.why, Why::Sign(_)) {
                     self.doubt(life, now);
                 }
@@ -355,7 +365,7 @@ impl<V: Vendor> Keeper<V> {
     fn doubt(&mut self, life: &Arc<Life>, now: Time) {
         let before = self.doubts.get(&life.fingerprint()).filter(|doubt| now.since(doubt.until) < 2 * doubt.pause);
         let pause = before.map_or(DOUBT, |doubt| (doubt.pause * 2).min(HOUR));
-        self.doubts.insert(life.fingerprint(), Doubt { until: now.plus(pause), pause, life: Arc::clone(life) });
+        self.doubts.insert(life.fingerprint(), Doubt { since: now, until: now.plus(pause), pause, life: Arc::clone(life) });
     }
 
     async fn hotels(&mut self, life: &Arc<Life>, properties: Vec<PropertyId>, now: Time) {
@@ -398,9 +408,14 @@ impl<V: Vendor> Keeper<V> {
         }
     }
 
-    /// Ends the pauses of doubt. Those long past are forgotten, and with them how long they had become.
+    /// Ends the pauses of doubt, those of a key that has not worked since at the latest after a minute. Those long past
+    /// are forgotten, and with them how long they had become.
     fn hear_again(&mut self, now: Time) {
         self.doubts.retain(|_, doubt| {
+            let useless = doubt.life.strikes() >= STRIKES;
+            if useless && now.since(doubt.since) >= USELESS {
+                doubt.until = doubt.until.min(now);
+            }
             if doubt.until <= now {
                 doubt.life.listen();
             }
@@ -441,7 +456,7 @@ impl<V: Vendor> Keeper<V> {
 
     /// Warns of idle keys, asks for organisations' properties, and says which keys want a keep-alive call.
     fn care(&mut self, now: Time) -> Vec<(Arc<Key>, Option<PropertyId>)> {
-        let Limits { idle_days, expiring_days } = self.settings.limits;
+        let IdleDays { idle_days, expiring_days } = self.settings.limits;
         let mut due = Vec::new();
         self.dead.clear();
         for (key, property) in report::lives(&self.store) {
@@ -541,7 +556,7 @@ impl<V: Vendor> Keeper<V> {
 
 /// Whether a keep-alive call is due. Each key has its own hour of the day that follows, by its name, which all replicas
 /// agree on, so that the keys of one start do not all become due at once.
-fn wants_use(name: Fingerprint, record: &Record, now: Time, limits: Limits) -> bool {
+fn wants_use(name: Fingerprint, record: &Record, now: Time, limits: IdleDays) -> bool {
     let since = record.last_used.unwrap_or_default().max(record.first_seen);
     let claimed = record.kept_alive.is_some_and(|claim| now.since(claim) < CLAIM);
     let due = limits.idle_days * DAY + name.get() % DAY;

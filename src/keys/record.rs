@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::life::Time;
-use super::verdict::{Blocked, Verdict};
+use super::verdict::{Blocked, Sign, Verdict};
 use crate::property::PropertyId;
 
 /// Seconds of a day.
@@ -17,14 +17,14 @@ pub const DAY: u64 = 24 * 60 * 60;
 
 /// When an unused key is worth a warning.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Limits {
+pub struct IdleDays {
     /// Days after which it is [`Verdict::Idle`].
     pub idle_days: u64,
     /// Days after which it is [`Verdict::Expiring`].
     pub expiring_days: u64,
 }
 
-impl Default for Limits {
+impl Default for IdleDays {
     fn default() -> Self {
         Self { idle_days: 20, expiring_days: 25 }
     }
@@ -107,7 +107,7 @@ pub struct Hotels {
 impl Record {
     /// The key's standing at a moment.
     #[must_use]
-    pub fn verdict(&self, now: Time, limits: Limits) -> Verdict {
+    pub fn verdict(&self, now: Time, limits: IdleDays) -> Verdict {
         if self.gone.is_some_and(|gone| gone.replaced) {
             return Verdict::Replaced;
         }
@@ -123,7 +123,7 @@ impl Record {
 
     /// The standing of one of its properties.
     #[must_use]
-    pub fn verdict_for(&self, property: PropertyId, now: Time, limits: Limits) -> Verdict {
+    pub fn verdict_for(&self, property: PropertyId, now: Time, limits: IdleDays) -> Verdict {
         let own = self.property_judgements.get(&property).and_then(|judgement| judgement.dead);
         match (self.dead(), own) {
             (None, Some(dead)) if self.gone.is_none() => dead.verdict,
@@ -209,6 +209,15 @@ impl Record {
 }
 
 impl Judgement {
+    /// What it took to be judged so.
+    pub(super) fn sign(&self) -> Option<Sign> {
+        match self.dead?.verdict {
+            Verdict::PropertyLeft => Some(Sign::PropertyLeft),
+            Verdict::UserLeft => Some(Sign::UserLeft),
+            _ => Some(Sign::Unauthorized),
+        }
+    }
+
     fn later(self, other: Self) -> Self {
         if other.judged > self.judged { other } else { self }
     }
@@ -226,11 +235,11 @@ mod tests {
     fn an_unused_key_is_idle_at_20_days_and_expiring_at_25() {
         let mut key = record(1000, None);
         for (days, verdict) in [(0, Verdict::Pending), (19, Verdict::Pending), (20, Verdict::Idle), (25, Verdict::Expiring)] {
-            assert_eq!(key.verdict(Time(1000 + days * DAY), Limits::default()), verdict);
+            assert_eq!(key.verdict(Time(1000 + days * DAY), IdleDays::default()), verdict);
         }
         key.used(Time(1000 + 24 * DAY));
         for (days, verdict) in [(24, Verdict::Active), (43, Verdict::Active), (44, Verdict::Idle), (49, Verdict::Expiring)] {
-            assert_eq!(key.verdict(Time(1000 + days * DAY), Limits::default()), verdict);
+            assert_eq!(key.verdict(Time(1000 + days * DAY), IdleDays::default()), verdict);
         }
     }
 

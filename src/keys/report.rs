@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Key;
 use super::life::Time;
-use super::record::{DAY, Limits};
+use super::record::{DAY, IdleDays};
 use super::store::KeyStore;
 use super::verdict::Verdict;
 use crate::property::PropertyId;
@@ -38,7 +38,7 @@ pub struct Row {
 
 /// Every property, by id.
 #[must_use]
-pub fn rows(store: &KeyStore, limits: Limits) -> Vec<Row> {
+pub fn rows(store: &KeyStore, limits: IdleDays) -> Vec<Row> {
     let (set, now) = (store.current(), store.lives().now());
     let mut rows: Vec<Row> = set
         .rows()

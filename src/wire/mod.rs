@@ -7,4 +7,5 @@ pub mod gate;
 pub mod head;
 pub mod inspect;
 pub mod mask;
+pub mod peek;
 pub mod problem;
