@@ -34,7 +34,7 @@ use crate::property::PropertyId;
 use crate::proxy::authorize::Policy;
 use crate::proxy::verdict::ConnectLink;
 use crate::proxy::{identify, pool, upstream};
-use crate::telemetry::Metrics;
+use crate::telemetry::{AccessLog, Metrics};
 use crate::wire::gate::Limits;
 
 /// Why the process does not start; each reads as one sentence.
@@ -131,6 +131,7 @@ pub struct App {
     addresses: Vec<String>,
     admin: std::net::TcpListener,
     metrics: Metrics,
+    access: AccessLog,
     handle: Handle,
 }
 
@@ -175,11 +176,11 @@ impl Handle {
 }
 
 impl App {
-    /// Loads and binds.
+    /// Loads and binds. Access lines will go to `access`.
     ///
     /// # Errors
     /// A [`StartError`] in words that say what to do; nothing is left half open.
-    pub fn prepare(config: Config) -> Result<Self, StartError> {
+    pub fn prepare(config: Config, access: AccessLog) -> Result<Self, StartError> {
         let loaded = Loaded::load(&config)?;
         let workers = config.workers.0;
         let mut listeners: Vec<Vec<(Bound, identify::Settings)>> = (0..workers).map(|_| Vec::new()).collect();
@@ -209,7 +210,7 @@ impl App {
             cut: Arc::default(),
         };
         let metrics = Metrics::new(workers);
-        Ok(Self { config, loaded, listeners, socket_files, addresses, admin, metrics, handle })
+        Ok(Self { config, loaded, listeners, socket_files, addresses, admin, metrics, access, handle })
     }
 
     /// Where the proxy listens, as bound: a port 0 of the configuration is a real one here.
@@ -243,7 +244,7 @@ impl App {
     /// # Errors
     /// When a thread or a runtime cannot be had.
     pub async fn run(self) -> io::Result<()> {
-        let Self { config, loaded, listeners, socket_files, addresses, admin, metrics, handle } = self;
+        let Self { config, loaded, listeners, socket_files, addresses, admin, metrics, access, handle } = self;
         let phase = Arc::clone(&handle.phase);
         log_start(&config, &loaded, &addresses);
         let keys = Arc::clone(&loaded.keys);
@@ -278,6 +279,7 @@ impl App {
                 keys: Arc::clone(&loaded.keys),
                 dialer: loaded.dialer.clone(),
                 metrics: metrics.clone(),
+                access: access.clone(),
                 phase: Arc::clone(&phase),
                 open: Arc::clone(&open),
             };

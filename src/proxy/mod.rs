@@ -37,8 +37,8 @@ use self::verdict::ConnectLink;
 use crate::keys::{Key, KeyReader};
 use crate::phase::{Phase, PhaseCell};
 use crate::property::PropertyId;
-use crate::telemetry::RequestIds;
 use crate::telemetry::metrics::Recorder;
+use crate::telemetry::{AccessLines, RequestIds};
 use crate::wire::body::Stage;
 
 /// Everything a core needs to serve requests. Nothing in it is shared with another core but the key set, which is
@@ -58,6 +58,8 @@ pub struct Proxy {
     pub connect_link: ConnectLink,
     /// This core's counters.
     pub recorder: Rc<Recorder>,
+    /// This core's access lines.
+    pub lines: Rc<AccessLines>,
     /// This core's request ids.
     pub ids: RequestIds,
     /// How far the process is.
@@ -76,7 +78,7 @@ pub struct Arrival {
 impl Proxy {
     /// Answers one request; there is always an answer.
     pub async fn serve(&self, request: Request<Incoming>, arrival: Arrival) -> Response<Download> {
-        let mut trace = Trace::start(Rc::clone(&self.recorder), self.ids.next(), &request);
+        let mut trace = Trace::start(self, &request);
         let has_body = !request.body().is_end_stream();
         let result = self.forward(request, arrival, &mut trace).await;
         let afterwards = if self.phase.get() >= Phase::Draining { Afterwards::Close } else { Afterwards::KeepAlive };

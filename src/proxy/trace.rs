@@ -8,11 +8,12 @@ use std::time::Instant;
 
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 
+use super::Proxy;
 use super::pool::Protocol;
 use super::upstream::Exchange;
 use crate::property::PropertyId;
 use crate::telemetry::RequestId;
-use crate::telemetry::access::{self, Connection, End, Finished};
+use crate::telemetry::access::{AccessLines, Connection, End, Finished};
 use crate::telemetry::metrics::{Leak, Recorder};
 use crate::wire::body::Progress;
 use crate::wire::problem::Code;
@@ -20,6 +21,7 @@ use crate::wire::problem::Code;
 /// The record in the making.
 pub struct Trace {
     recorder: Rc<Recorder>,
+    lines: Rc<AccessLines>,
     id: RequestId,
     method: Method,
     uri: Uri,
@@ -36,10 +38,11 @@ pub struct Trace {
 impl Trace {
     /// The record of a request that has just arrived.
     #[must_use]
-    pub fn start<B>(recorder: Rc<Recorder>, id: RequestId, request: &Request<B>) -> Self {
+    pub fn start<B>(proxy: &Proxy, request: &Request<B>) -> Self {
         Self {
-            recorder,
-            id,
+            recorder: Rc::clone(&proxy.recorder),
+            lines: Rc::clone(&proxy.lines),
+            id: proxy.ids.next(),
             method: request.method().clone(),
             uri: request.uri().clone(),
             started: Instant::now(),
@@ -137,6 +140,6 @@ impl Drop for Trace {
             upstream_request_id: self.vendor_id.as_ref().and_then(|id| id.to_str().ok()),
         };
         self.recorder.finished(&finished);
-        access::emit(&finished);
+        self.lines.write(&finished);
     }
 }
