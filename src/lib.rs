@@ -13,6 +13,8 @@ pub mod admin;
 pub mod proxy;
 pub mod sandbox;
 
+pub mod cloudbeds;
+
 pub mod https;
 pub mod keys;
 pub mod listen;
