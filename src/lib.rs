@@ -14,11 +14,14 @@ pub mod inquiry;
 pub mod proxy;
 pub mod sandbox;
 
+pub mod cloudbeds;
+
 pub mod https;
 pub mod keys;
 pub mod listen;
 
 pub mod telemetry;
+pub mod web;
 pub mod wire;
 
 pub mod address;

@@ -84,15 +84,6 @@ impl<'a, P: Copy> Builder<'a, P> {
                 map.entry(property).or_insert_with(|| Arc::clone(key));
             }
         }
-        let mut by_organization: HashMap<Box<str>, Option<Arc<Key>>> = HashMap::new();
-        for key in &keys {
-            if let Some(organization) = &key.organization {
-                let only = by_organization.entry(organization.clone()).or_insert_with(|| Some(Arc::clone(key)));
-                only.take_if(|only| !Arc::ptr_eq(only, key));
-            }
-        }
-        let (by_property, keys) = (map.into_read_only(), keys.len());
-        let properties = by_property.len();
-        (keys > 0).then(|| KeySet { by_property, by_organization, auto, properties, keys })
+        (!keys.is_empty()).then(|| KeySet::of(map, keys))
     }
 }

@@ -8,6 +8,7 @@
 //!   - { key: cbat_…, properties: [1003, 1004], base_url: https://api.cloudbeds.com }
 //!   - { key: cbat_…, properties: auto, organization: org_2, add_property_id: true }  # those Cloudbeds says it opens
 //! ```
+//! A file without a row is refused, since it may have been emptied by accident; `{}` says that there are no keys.
 //! Rows are read one by one, so 100,000 of them take about a second. Faults name property ids at most: in a file with
 //! its columns swapped, a name is a key. Our own copies of keys are wiped; those the YAML parser makes cannot be.
 
@@ -26,14 +27,15 @@ use crate::property::{NotAPropertyId, PropertyId};
 use crate::secret::{ApiKey, NotAnApiKey};
 use crate::yaml::{self, Budget, Grow, Text, Tree};
 
-pub(super) fn parse(name: &str, text: &str, lives: &Lives) -> Result<KeySet, Vec<Fault>> {
-    let mut rows = Rows { set: Builder::new(lives), faults: Vec::new(), more: 0 };
+/// The set of a text. With `apps`, a row that names another one is a fault. Keys take up the lives they have in `lives`.
+pub(super) fn parse(name: &str, text: &str, apps: Option<&[String]>, lives: &Lives) -> Result<KeySet, Vec<Fault>> {
+    let mut rows = Rows { set: Builder::new(lives), faults: Vec::new(), more: 0, apps };
     yaml::stream(name, text, File(&mut rows, &Budget::of(text)))?;
     rows.finish(name, text)
 }
 
 /// The file as a whole: properties with their rows, and the list `keys:`.
-struct File<'a, 'b>(&'a mut Rows<'b>, &'a Budget);
+struct File<'a, 'k>(&'a mut Rows<'k>, &'a Budget);
 
 impl<'de> DeserializeSeed<'de> for File<'_, '_> {
     type Value = ();
@@ -146,7 +148,10 @@ impl Rows<'_> {
                 "properties" if known.contains(&name) && value.as_text() == "auto" => long.auto = true,
                 "properties" if known.contains(&name) => long.properties = self.properties(place, &about, value),
                 "key" => long.secret = self.secret(place, &about, value.as_text()),
-                "app" => long.app = self.word(place, &about, value),
+                "app" => {
+                    long.app = self.word(place, &about, value);
+                    self.known_app(place, &about, long.app.as_deref());
+                }
                 "organization" => long.organization = self.word(place, &about, value),
                 "add_property_id" => match value {
                     Tree::Flag(on) => long.add_property_id = *on,
@@ -179,6 +184,14 @@ impl Rows<'_> {
             _ => self.fault(place, about, "expected a name of at most 64 characters, without spaces", ""),
         }
         None
+    }
+
+    fn known_app(&mut self, place: Place, about: &str, app: Option<&str>) {
+        if let (Some(apps), Some(app)) = (self.apps, app)
+            && !apps.iter().any(|known| known == app)
+        {
+            self.fault(place, about, "no such app in the configuration", "add it there below `apps:`, or name another");
+        }
     }
 
     fn properties(&mut self, place: Place, about: &str, value: &Tree) -> Vec<(PropertyId, Place)> {

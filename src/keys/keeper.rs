@@ -516,7 +516,7 @@ impl<V: Vendor> Keeper<V> {
             Some(path) => {
                 let update = spawn_blocking(move || state::update(&path, own, now, claim));
                 // The lock has its own limit; this one is for a disk that hangs.
-                timeout(Duration::from_secs(10), update).await.ok().and_then(Result::ok)
+                timeout(Duration::from_secs(15), update).await.ok().and_then(Result::ok)
             }
             None => {
                 let mut state = own;

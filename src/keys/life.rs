@@ -276,7 +276,7 @@ impl Lives {
     pub(super) fn follow(&self, set: &KeySet) {
         let now = self.now();
         let mut held: HashMap<Fingerprint, Vec<PropertyId>> = HashMap::new();
-        for (property, key) in set.rows() {
+        for (property, key) in set.iter() {
             held.entry(key.life.fingerprint).or_default().push(property);
         }
         for key in set.auto() {

@@ -1,15 +1,17 @@
 //! Which key belongs to which property, looked up on every request and replaced as a whole when the file changes.
 //!
 //! In: a key file or a directory of them. Out: a [`KeySet`] that never changes, and a [`KeyStore`] that holds the one in
-//! force. A set is parsed completely before it is swapped in; a bad file leaves the last good set where it is. Nothing
-//! here displays a key, and no fault quotes a file.
+//! force. A set is parsed completely before it is swapped in; a bad file leaves the last good set where it is. A key that
+//! was revoked is in no set. Only [`write`] changes the file. Nothing here displays a key, and no fault quotes a file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use dashmap::ReadOnlyView;
+use dashmap::{DashMap, ReadOnlyView};
+
+use self::refused::Refused;
 
 use crate::fault::Fault;
 use crate::origin::Origin;
@@ -17,19 +19,25 @@ use crate::property::PropertyId;
 use crate::secret::ApiKey;
 
 mod build;
+mod edit;
 mod file;
 pub mod keeper;
 pub mod life;
+mod lock;
 mod read;
 pub mod record;
+mod refused;
 pub mod report;
 mod rows;
+mod secret_file;
 pub mod state;
 mod store;
 pub mod verdict;
 mod watch;
+pub mod write;
 
 pub use life::{Life, Lives, Time};
+pub use secret_file::{client_secret, path_secret};
 pub use store::{KeyReader, KeyStore, Reload};
 pub use verdict::Verdict;
 pub use watch::watch;
@@ -111,7 +119,7 @@ impl KeySet {
     /// # Errors
     /// Every bad row, at most [`crate::fault::FAULTS_MAX`] of them, with line and column and without any value.
     pub fn parse(name: &str, text: &str) -> Result<Self, Vec<Fault>> {
-        file::parse(name, text, &Lives::default())
+        file::parse(name, text, None, &Lives::default())
     }
 
     /// The key of a property. Clone the `Arc` before any `.await`: a request finishes on the key it started with.
@@ -129,11 +137,6 @@ impl KeySet {
         found.as_ref().ok_or(NoOrganization::Several)
     }
 
-    /// Every property with its key, in no order.
-    pub fn rows(&self) -> impl Iterator<Item = (PropertyId, &Arc<Key>)> {
-        self.by_property.iter().map(|(property, key)| (*property, key))
-    }
-
     /// The keys whose properties Cloudbeds tells.
     #[must_use]
     pub fn auto(&self) -> &[Arc<Key>] {
@@ -146,6 +149,11 @@ impl KeySet {
         self.by_property.contains_key(&property)
     }
 
+    /// Every property with its key, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (PropertyId, &Arc<Key>)> {
+        self.by_property.iter().map(|(property, key)| (*property, key))
+    }
+
     /// How many properties there are.
     #[must_use]
     pub fn properties(&self) -> usize {
@@ -156,6 +164,41 @@ impl KeySet {
     #[must_use]
     pub fn keys(&self) -> usize {
         self.keys
+    }
+}
+
+impl KeySet {
+    /// A set that says by itself that there are no keys.
+    fn none() -> Self {
+        Self::of(DashMap::new(), HashSet::new())
+    }
+
+    fn of(map: DashMap<PropertyId, Arc<Key>>, all: HashSet<Arc<Key>>) -> Self {
+        let mut by_organization: HashMap<Box<str>, Option<Arc<Key>>> = HashMap::new();
+        for key in &all {
+            if let Some(organization) = &key.organization {
+                let only = by_organization.entry(organization.clone()).or_insert_with(|| Some(Arc::clone(key)));
+                only.take_if(|only| !Arc::ptr_eq(only, key));
+            }
+        }
+        let (properties, keys) = (map.len(), all.len());
+        let auto = all.into_iter().filter(|key| key.auto).collect();
+        Self { by_property: map.into_read_only(), by_organization, auto, properties, keys }
+    }
+
+    /// The same without the keys on a list; nothing where it holds none of them.
+    fn without(&self, refused: &Refused) -> Option<Self> {
+        let mut all = self.iter().map(|(_, key)| key).chain(&self.auto);
+        if refused.is_empty() || !all.any(|key| refused.holds(&key.secret)) {
+            return None;
+        }
+        let map = DashMap::new();
+        let mut keys: HashSet<_> = self.auto.iter().filter(|key| !refused.holds(&key.secret)).cloned().collect();
+        for (property, key) in self.iter().filter(|(_, key)| !refused.holds(&key.secret)) {
+            keys.insert(Arc::clone(key));
+            map.insert(property, Arc::clone(key));
+        }
+        Some(Self::of(map, keys))
     }
 }
 

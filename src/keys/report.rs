@@ -41,7 +41,7 @@ pub struct Row {
 pub fn rows(store: &KeyStore, limits: IdleDays) -> Vec<Row> {
     let (set, now) = (store.current(), store.lives().now());
     let mut rows: Vec<Row> = set
-        .rows()
+        .iter()
         .map(|(property, key)| {
             let record = key.life().snapshot();
             Row {
@@ -81,6 +81,6 @@ pub(super) fn lives(store: &KeyStore) -> Vec<(Arc<Key>, Option<PropertyId>)> {
         entry.1 = entry.1.or(property);
     };
     set.auto().iter().for_each(|key| note(key, None));
-    set.rows().for_each(|(property, key)| note(key, Some(property)));
+    set.iter().for_each(|(property, key)| note(key, Some(property)));
     found.into_values().collect()
 }

@@ -6,15 +6,15 @@
 //! serving. File operations block.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::life::Time;
+use super::lock::{self, Lock};
 use super::record::{DAY, Record};
 use crate::fault::Fault;
 use crate::secret::Fingerprint;
@@ -24,9 +24,6 @@ const FORMAT: u64 = 1;
 
 /// The largest state file read, in bytes: 100,000 keys take a tenth of it.
 const SIZE_MAX: u64 = 256 * 1024 * 1024;
-
-/// How long another process may hold the lock.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a key that is gone is remembered, in seconds, so that one put back is known again.
 const REMEMBERED: u64 = 90 * DAY;
@@ -141,7 +138,7 @@ pub fn beside(keys: &Path) -> PathBuf {
 /// When the file is of a newer format, locked for too long, or cannot be written. A damaged one is set aside.
 pub fn update<T>(path: &Path, own: State, now: Time, change: impl FnOnce(&mut State) -> T) -> Result<(State, T), StateError> {
     let system = |source| StateError::System { path: path.to_owned(), source };
-    let lock = lock(path)?;
+    let lock = hold(path)?;
     let mut state = match read(path) {
         Ok(state) => state,
         Err(StateError::Damaged(_)) => {
@@ -171,25 +168,15 @@ pub fn update<T>(path: &Path, own: State, now: Time, change: impl FnOnce(&mut St
 /// # Errors
 /// Why not.
 pub fn try_directory(path: &Path) -> Result<(), Fault> {
-    lock(path).map(drop).map_err(|error| Fault::new("keys.state_file", error.to_string(), ""))
+    hold(path).map(drop).map_err(|error| Fault::new("keys.state_file", error.to_string(), ""))
 }
 
-/// The lock beside the file: the file itself is replaced, and a lock on it would go with the old one.
-fn lock(path: &Path) -> Result<File, StateError> {
-    let system = |source| StateError::System { path: path.to_owned(), source };
-    let name = path.with_extension("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(name).map_err(system)?;
-    let started = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(system(error)),
-            Err(TryLockError::WouldBlock) if started.elapsed() > LOCK_PATIENCE => {
-                return Err(StateError::Busy(path.to_owned()));
-            }
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
-        }
-    }
+/// A lock beside the file: the file itself is replaced, and a lock on it would go with the old one.
+fn hold(path: &Path) -> Result<Lock, StateError> {
+    lock::hold(&path.with_extension("lock")).map_err(|error| match error.kind() {
+        ErrorKind::TimedOut => StateError::Busy(path.to_owned()),
+        _ => StateError::System { path: path.to_owned(), source: error },
+    })
 }
 
 /// A file that is complete on the disk before it has its name.

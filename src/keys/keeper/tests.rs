@@ -162,7 +162,7 @@ impl Process {
     fn start(directory: &Path, cloudbeds: &Cloudbeds, settings: Settings) -> Self {
         let known = settings.state_file.as_deref().map_or_else(|| State::new([]), |path| state::read(path).unwrap());
         let records = known.records().map(|(name, record)| (name, record.clone()));
-        let store = KeyStore::resume(directory.join("keys.yaml"), Lives::resume(records, clock())).unwrap();
+        let store = KeyStore::resume(directory.join("keys.yaml"), None, Lives::resume(records, clock())).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let keeper = Keeper::new(Arc::clone(&store), cloudbeds.clone(), settings);
         let keeper = tokio::task::spawn_local(keeper.run(async move { drop(stopped.await) }));
@@ -497,7 +497,7 @@ async fn without_a_place_for_the_state_the_keys_are_kept_all_the_same() {
     scene("\"1001\": cbat_a\n", |directory, cloudbeds| async move {
         for state_file in [None, Some(PathBuf::from("/proc/no/such/place.json"))] {
             let settings = Settings { state_file, keep_alive: true, ..settings(directory.path()) };
-            let store = KeyStore::resume(directory.path().join("keys.yaml"), Lives::resume([], clock())).unwrap();
+            let store = KeyStore::resume(directory.path().join("keys.yaml"), None, Lives::resume([], clock())).unwrap();
             let (_stop, stopped) = oneshot::channel::<()>();
             let keeper = Keeper::new(Arc::clone(&store), cloudbeds.clone(), settings);
             let keeper = tokio::task::spawn_local(keeper.run(async move { drop(stopped.await) }));
