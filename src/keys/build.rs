@@ -59,6 +59,6 @@ impl<P: Copy> Builder<P> {
         for (property, (key, _)) in self.rows {
             map.insert(property, key);
         }
-        (properties > 0).then(|| KeySet { by_property: map.into_read_only(), properties, keys })
+        (properties > 0).then(|| KeySet::of(map, keys))
     }
 }

@@ -7,6 +7,7 @@
 //! keys:                                                     # one key for several properties
 //!   - { key: cbat_…, properties: [1003, 1004], base_url: https://api.cloudbeds.com }
 //! ```
+//! A file without a row is refused, since it may have been emptied by accident; `{}` says that there are no keys.
 //! Rows are read one by one, so 100,000 of them take about a second. Faults name property ids at most: in a file with
 //! its columns swapped, a name is a key. Our own copies of keys are wiped; those the YAML parser makes cannot be.
 
@@ -25,16 +26,17 @@ use crate::property::{NotAPropertyId, PropertyId};
 use crate::secret::{ApiKey, NotAnApiKey};
 use crate::yaml::{self, Budget, Grow, Text, Tree};
 
-pub(super) fn parse(name: &str, text: &str) -> Result<KeySet, Vec<Fault>> {
-    let mut rows = Rows { set: Builder::new(), faults: Vec::new(), more: 0 };
+/// The set of a text. With `apps`, a row that names another one is a fault.
+pub(super) fn parse(name: &str, text: &str, apps: Option<&[String]>) -> Result<KeySet, Vec<Fault>> {
+    let mut rows = Rows { set: Builder::new(), faults: Vec::new(), more: 0, apps };
     yaml::stream(name, text, File(&mut rows, &Budget::of(text)))?;
     rows.finish(name, text)
 }
 
 /// The file as a whole: properties with their rows, and the list `keys:`.
-struct File<'a>(&'a mut Rows, &'a Budget);
+struct File<'a, 'k>(&'a mut Rows<'k>, &'a Budget);
 
-impl<'de> DeserializeSeed<'de> for File<'_> {
+impl<'de> DeserializeSeed<'de> for File<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -42,7 +44,7 @@ impl<'de> DeserializeSeed<'de> for File<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for File<'_> {
+impl<'de> Visitor<'de> for File<'_, '_> {
     type Value = ();
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,7 +92,7 @@ struct Long {
     properties: Vec<(PropertyId, Place)>,
 }
 
-impl Rows {
+impl Rows<'_> {
     /// A row that starts with its property.
     fn plain(&mut self, place: Place, property: PropertyId, row: Tree) {
         let about = property.to_string();
@@ -137,7 +139,10 @@ impl Rows {
             match name {
                 "properties" if known.contains(&name) => long.properties = self.properties(place, &about, value),
                 "key" => long.secret = self.secret(place, &about, value.as_text()),
-                "app" => long.app = self.word(place, &about, value),
+                "app" => {
+                    long.app = self.word(place, &about, value);
+                    self.known_app(place, &about, long.app.as_deref());
+                }
                 "organization" => long.organization = self.word(place, &about, value),
                 "base_url" => match self.set.origin(value.as_text()) {
                     Ok(origin) => long.base_url = Some(origin),
@@ -166,6 +171,14 @@ impl Rows {
             _ => self.fault(place, about, "expected a name of at most 64 characters, without spaces", ""),
         }
         None
+    }
+
+    fn known_app(&mut self, place: Place, about: &str, app: Option<&str>) {
+        if let (Some(apps), Some(app)) = (self.apps, app)
+            && !apps.iter().any(|known| known == app)
+        {
+            self.fault(place, about, "no such app in the configuration", "add it there below `apps:`, or name another");
+        }
     }
 
     fn properties(&mut self, place: Place, about: &str, value: &Tree) -> Vec<(PropertyId, Place)> {

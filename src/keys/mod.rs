@@ -1,14 +1,17 @@
 //! Which key belongs to which property, looked up on every request and replaced as a whole when the file changes.
 //!
 //! In: a key file or a directory of them. Out: a [`KeySet`] that never changes, and a [`KeyStore`] that holds the one in
-//! force. A set is parsed completely before it is swapped in; a bad file leaves the last good set where it is. Nothing
-//! here displays a key, and no fault quotes a file.
+//! force. A set is parsed completely before it is swapped in; a bad file leaves the last good set where it is. A key that
+//! was revoked is in no set. Only [`write`] changes the file. Nothing here displays a key, and no fault quotes a file.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use dashmap::ReadOnlyView;
+use dashmap::{DashMap, ReadOnlyView};
+
+use self::refused::Refused;
 
 use crate::fault::Fault;
 use crate::origin::Origin;
@@ -16,11 +19,15 @@ use crate::property::PropertyId;
 use crate::secret::ApiKey;
 
 mod build;
+mod edit;
 mod file;
+mod lock;
 mod read;
+mod refused;
 mod rows;
 mod store;
 mod watch;
+pub mod write;
 
 pub use store::{KeyReader, KeyStore, Reload};
 pub use watch::watch;
@@ -65,7 +72,7 @@ impl KeySet {
     /// # Errors
     /// Every bad row, at most [`crate::fault::FAULTS_MAX`] of them, with line and column and without any value.
     pub fn parse(name: &str, text: &str) -> Result<Self, Vec<Fault>> {
-        file::parse(name, text)
+        file::parse(name, text, None)
     }
 
     /// The key of a property. Clone the `Arc` before any `.await`: a request finishes on the key it started with.
@@ -80,6 +87,11 @@ impl KeySet {
         self.by_property.contains_key(&property)
     }
 
+    /// Every property with its key, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (PropertyId, &Arc<Key>)> {
+        self.by_property.iter().map(|(property, key)| (*property, key))
+    }
+
     /// How many properties there are.
     #[must_use]
     pub fn properties(&self) -> usize {
@@ -90,6 +102,31 @@ impl KeySet {
     #[must_use]
     pub fn keys(&self) -> usize {
         self.keys
+    }
+}
+
+impl KeySet {
+    /// A set that says by itself that there are no keys.
+    fn none() -> Self {
+        Self::of(DashMap::new(), 0)
+    }
+
+    fn of(map: DashMap<PropertyId, Arc<Key>>, keys: usize) -> Self {
+        let properties = map.len();
+        Self { by_property: map.into_read_only(), properties, keys }
+    }
+
+    /// The same without the keys on a list; nothing where it holds none of them.
+    fn without(&self, refused: &Refused) -> Option<Self> {
+        if refused.is_empty() || !self.iter().any(|(_, key)| refused.holds(&key.secret)) {
+            return None;
+        }
+        let (map, mut keys) = (DashMap::new(), HashSet::new());
+        for (property, key) in self.iter().filter(|(_, key)| !refused.holds(&key.secret)) {
+            keys.insert(Arc::as_ptr(key));
+            map.insert(property, Arc::clone(key));
+        }
+        Some(Self::of(map, keys.len()))
     }
 }
 

@@ -22,10 +22,10 @@ use crate::secret::ApiKey;
 use crate::yaml;
 
 /// The largest file or directory read, in bytes.
-const TOTAL_MAX: u64 = 256 * 1024 * 1024;
+pub(super) const TOTAL_MAX: u64 = 256 * 1024 * 1024;
 
 /// The largest file of a directory, in bytes. It holds one key.
-const ONE_MAX: u64 = 64 * 1024;
+pub(super) const ONE_MAX: u64 = 64 * 1024;
 
 /// What a path held at one moment.
 pub(super) struct Snapshot {
@@ -71,12 +71,20 @@ pub(super) fn read(path: &Path, hashes: &RandomState) -> Result<Snapshot, Unread
     Ok(Snapshot { hash: hasher.finish(), content })
 }
 
+/// The keys that are at a path now, refused ones and all.
+pub(super) fn set(path: &Path) -> Result<KeySet, Vec<Fault>> {
+    match read(path, &RandomState::new()) {
+        Ok(snapshot) => snapshot.parse(path, None),
+        Err(Unread::Gone(faults) | Unread::Bad(faults)) => Err(faults),
+    }
+}
+
 impl Snapshot {
-    /// The keys in it.
-    pub(super) fn parse(&self, path: &Path) -> Result<KeySet, Vec<Fault>> {
+    /// The keys in it. With `apps`, a row that names another one is a fault.
+    pub(super) fn parse(&self, path: &Path, apps: Option<&[String]>) -> Result<KeySet, Vec<Fault>> {
         let name = path.display().to_string();
         match &self.content {
-            Content::File(bytes) => file::parse(&name, yaml::text(&name, bytes)?),
+            Content::File(bytes) => file::parse(&name, yaml::text(&name, bytes)?, apps),
             Content::Directory(files) => {
                 let (mut set, mut faults) = (Builder::new(), Vec::new());
                 for (property, bytes) in files {
@@ -150,7 +158,7 @@ fn files(path: &Path) -> Result<Files, Unread> {
 }
 
 /// The bytes of one file. They are wiped when dropped, and read into one allocation so that no copy stays behind.
-fn bytes(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, Unread> {
+pub(super) fn bytes(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, Unread> {
     // Looked at before it is opened, since opening a pipe waits for its writer, and again when it is open.
     let regular = |metadata: &Metadata| if metadata.is_file() { Ok(()) } else { Err(ErrorKind::InvalidInput.into()) };
     let opened = fs::metadata(path).and_then(|metadata| regular(&metadata)).and_then(|()| File::open(path));
