@@ -164,17 +164,25 @@ impl Dialer {
     /// # Errors
     /// A [`DialError`] for the first step that failed or took too long.
     pub async fn dial(&self, origin: &Origin) -> Result<Connection, DialError> {
+        let stream = self.dial_https(origin).await?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Connection { stream: Counted { inner: stream, received: Rc::default() }, http2 })
+    }
+
+    /// The same without the count, for a connection that may move between threads.
+    ///
+    /// # Errors
+    /// A [`DialError`] for the first step that failed or took too long.
+    pub async fn dial_https(&self, origin: &Origin) -> Result<TlsStream<TcpStream>, DialError> {
         let deadline = Instant::now() + self.connect;
         let stream = timeout_at(deadline, connect(origin, deadline))
             .await
             .map_err(|_| DialError::ConnectTimeout { origin: origin.to_string(), limit: self.connect })??;
         let handshake = self.tls.connect(origin.server_name().clone(), stream);
-        let stream = tokio::time::timeout(self.handshake, handshake)
+        tokio::time::timeout(self.handshake, handshake)
             .await
             .map_err(|_| DialError::TlsTimeout { origin: origin.to_string(), limit: self.handshake })?
-            .map_err(|source| DialError::Tls { origin: origin.to_string(), source })?;
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Connection { stream: Counted { inner: stream, received: Rc::default() }, http2 })
+            .map_err(|source| DialError::Tls { origin: origin.to_string(), source })
     }
 }
 
@@ -223,8 +231,8 @@ fn connect_error(origin: &Origin, source: io::Error) -> DialError {
     DialError::Connect { origin: origin.to_string(), source }
 }
 
-/// A plain connection to a listener of this host, for `healthcheck`, `wait` and the call of `demo`. No key travels on
-/// it.
+/// A plain connection to a listener of this host, for `healthcheck`, `wait`, the call of `demo` and the sandbox's
+/// webhooks. No key travels on it.
 ///
 /// # Errors
 /// What the system says.

@@ -5,11 +5,14 @@
 //!
 //! | path | what it does |
 //! |---|---|
-//! | `/connect/{property}#/app/{client id}` | goes on to the consent page; without script or fragment, offers a form and the marketplace |
+//! | `/connect/{property}#/app/{client id}` | goes on to the consent page; without script or fragment, offers a form, the marketplace, and the connected apps with Disconnect |
 //! | `/connect/{property}/consent?client_id=` | names the app and its scopes, with Approve and Deny |
+//! | `POST /connect/{property}/disconnect` | what Disconnect does |
 //!
 //! A `state` in the query of either, or behind the fragment's path, is passed on unchanged. Without one the vendor makes
 //! one up, as the guide's example of a redirection shows.
+
+use std::sync::Arc;
 
 use askama::Template;
 use bytes::Bytes;
@@ -41,6 +44,8 @@ struct Connect<'a> {
     property: PropertyId,
     state: Option<&'a str>,
     market: Vec<(&'a str, &'a str)>,
+    /// The connected apps, each with a ticket to disconnect it.
+    connected: Vec<(&'a str, String)>,
 }
 
 #[derive(Template)]
@@ -58,7 +63,7 @@ struct Consent<'a> {
 
 /// Answers what is below `/connect/`; `None` for a path that is not there.
 pub(super) async fn answer<B>(
-    state: &State,
+    state: &Arc<State>,
     method: &Method,
     path: &str,
     query: &Pairs,
@@ -76,6 +81,7 @@ where
         (_, "") if read => Some(start(state, property.parse().ok()?, query)),
         (_, "consent") if read => Some(ask(state, property.parse().ok()?, query)),
         (_, "consent") if *method == Method::POST => Some(decide(state, property.parse().ok()?, &Pairs::parse(&form))),
+        (_, "disconnect") if *method == Method::POST => Some(disconnect(state, &Pairs::parse(&form))),
         _ => None,
     }
 }
@@ -85,7 +91,18 @@ fn start(state: &State, property: PropertyId, query: &Pairs) -> Response<Body> {
     let Some(hotel) = accounts.hotel(property) else { return unknown_property() };
     let market = accounts.apps().filter(|(_, app)| app.marketplace);
     let market = market.map(|(_, app)| (app.name.as_str(), app.client_id.as_str())).collect();
-    page(StatusCode::OK, &Connect { hotel: &hotel.name, property, state: query.get("state"), market })
+    let connected = accounts.apps().filter(|(index, _)| accounts.state(*index, property) != AppState::Disabled);
+    let connected = connected
+        .map(|(app, known)| (known.name.as_str(), state.asked.issue(Asked { property, app, state: String::new() })));
+    let connected = connected.collect();
+    page(StatusCode::OK, &Connect { hotel: &hotel.name, property, state: query.get("state"), market, connected })
+}
+
+fn disconnect(state: &Arc<State>, form: &Pairs) -> Response<Body> {
+    let Some(asked) = form.get("ticket").and_then(|ticket| state.asked.redeem(ticket)) else { return out_of_date() };
+    state.accounts().disconnect(asked.app, asked.property);
+    state.announce();
+    message(StatusCode::OK, "Disconnected", "The app's key for this property has stopped working.")
 }
 
 fn ask(state: &State, property: PropertyId, query: &Pairs) -> Response<Body> {
@@ -117,12 +134,9 @@ fn ask(state: &State, property: PropertyId, query: &Pairs) -> Response<Body> {
     )
 }
 
-fn decide(state: &State, property: PropertyId, form: &Pairs) -> Response<Body> {
+fn decide(state: &Arc<State>, property: PropertyId, form: &Pairs) -> Response<Body> {
     let asked = form.get("ticket").and_then(|ticket| state.asked.redeem(ticket));
-    let Some(asked) = asked.filter(|asked| asked.property == property) else {
-        let text = "It was used already, or the sandbox was started anew. Open the connect link again.";
-        return message(StatusCode::CONFLICT, "This page is out of date", text);
-    };
+    let Some(asked) = asked.filter(|asked| asked.property == property) else { return out_of_date() };
     let answer = match form.get("answer") {
         Some("approve") => state.approve(asked.app, property, form.flag("whole"), &asked.state),
         _ => Some(Decided::Redirect(state.deny(asked.app, &asked.state))),
@@ -148,7 +162,13 @@ pub(super) enum Decided {
 
 impl State {
     /// The hotel's user approves an app.
-    pub(super) fn approve(&self, app: AppIndex, property: PropertyId, whole: bool, passed: &str) -> Option<Decided> {
+    pub(super) fn approve(
+        self: &Arc<Self>,
+        app: AppIndex,
+        property: PropertyId,
+        whole: bool,
+        passed: &str,
+    ) -> Option<Decided> {
         let now = self.clock.now();
         let mut accounts = self.accounts();
         let approved = accounts.approve(app, property, whole, now)?;
@@ -185,6 +205,11 @@ fn redirect(to: &str) -> Response<Body> {
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     answer
+}
+
+fn out_of_date() -> Response<Body> {
+    let text = "It was used already, or the sandbox was started anew. Open the connect link again.";
+    message(StatusCode::CONFLICT, "This page is out of date", text)
 }
 
 fn unknown_property() -> Response<Body> {

@@ -6,6 +6,8 @@
 //! The bodies of a bad code and of an unknown app are the vendor's, word for word. For the rest no body is published; the
 //! two that are, come from PHP's league/oauth2-server, so what that library answers is taken.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, Response, StatusCode};
@@ -21,7 +23,7 @@ use super::routes::State;
 /// The largest urlencoded form that is read.
 const FORM_MAX: usize = 64 * 1024;
 
-pub(super) async fn answer<B>(state: &State, content_type: &str, body: B) -> Response<Body>
+pub(super) async fn answer<B>(state: &Arc<State>, content_type: &str, body: B) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {

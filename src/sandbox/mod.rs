@@ -3,16 +3,18 @@
 //! In: [`Settings`] with the hotels and their keys. Out: a running [`Sandbox`] with a root certificate of its own, whose
 //! answers have the shape of the vendor's API description and whose data set changes with what is posted to it.
 //! It is the worst neighbour the proxy can have: `/sandbox/echo` hands back every credential it was sent, and the other
-//! rooms under `/sandbox/` are slow, cut off, endless or coded. It never dials anywhere.
+//! rooms under `/sandbox/` are slow, cut off, endless or coded. It dials nowhere but to the webhook endpoints that an app
+//! registered, of which plain ones must be on loopback.
 //!
 //! | path | what it does |
 //! |---|---|
-//! | `/api/v1.1`, `v1.2`, `v1.3` | `getHotels` `getHotelDetails` `getRooms` `getReservations` `getReservation` `postReservation` `postFile` `userinfo`; needs a key |
+//! | `/api/v1.1`, `v1.2`, `v1.3` | the operations of [`answers`]; needs a key |
 //! | `/api/v1.x/access_token` | exchanges a code for a key; [`exchange`] |
-//! | `/connect/…` | the connect link and the consent page; [`connect`] |
+//! | `/connect/…` | the connect link, the consent page, disconnecting; [`connect`] |
+//! | `/partner/{client id}/keys` | an app's list of keys; [`partner`] |
 //! | `/sandbox/echo` | everything it was sent, in body and headers; switches in [`echo`] |
 //! | `/sandbox/download` `/sandbox/upload` | gigabytes in flat memory; switches in [`bulk`] |
-//! | `/sandbox/slow` `/sandbox/reset` `/sandbox/fail` | trouble on demand; switches in [`trouble`] |
+//! | `/sandbox/slow` `/sandbox/reset` `/sandbox/fail` `/sandbox/hang` | trouble on demand; switches in [`trouble`] |
 //! | anything else | 404 with an HTML page, as Cloudbeds answers a path it does not know |
 
 use std::io;
@@ -41,20 +43,25 @@ mod files;
 mod keys;
 mod multipart;
 mod page;
+mod partner;
 mod query;
 mod routes;
+mod rules;
 mod seen;
 mod serve;
 mod socket;
 mod steer;
 mod tls;
 pub mod trouble;
+mod webhooks;
 
-pub use accounts::{App, AppState, Delivery, NotAnApp};
+pub use accounts::{App, AppState, Budget, Delivery, NotAnApp};
 pub use files::{Written, write_files};
 pub use keys::random_key;
+pub use rules::Rule;
 pub use seen::Seen;
 pub use socket::Cut;
+pub use webhooks::{Delivered, Webhooks};
 
 /// What a sandbox is made of.
 pub struct Settings {
@@ -68,6 +75,8 @@ pub struct Settings {
     pub unconnected: Vec<Unconnected>,
     /// The partners' apps. The keys of `hotels` belong to the first; with none, to one that nobody knows.
     pub apps: Vec<App>,
+    /// How many calls an app may make; `None` leaves them alone.
+    pub budget: Option<Budget>,
     /// Whether an exchange answers with `resources`, which the vendor's description has and does not promise.
     pub resources: bool,
     /// Whether every request is kept for [`Sandbox::requests`]. Benches turn it off.
@@ -137,6 +146,7 @@ impl Settings {
             hotels: named.into_iter().filter_map(hotel).collect(),
             unconnected: Vec::new(),
             apps: vec![demo_app()],
+            budget: None,
             resources: true,
             record: true,
             certificate: Certificate::Good,
@@ -184,8 +194,8 @@ pub fn start_on(listener: TcpListener, settings: Settings) -> io::Result<Sandbox
     for app in &settings.apps {
         app.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     }
-    let state = Arc::new(routes::State::new(&settings));
     let (stop, stopped) = watch::channel(());
+    let state = Arc::new(routes::State::new(&settings, stopped.clone()));
     let accepting =
         tokio::spawn(serve::accept(listener, Arc::new(config), settings.protocols, Arc::clone(&state), stopped));
     Ok(Sandbox { address, root_pem, state, stop, accepting })

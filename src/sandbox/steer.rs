@@ -4,9 +4,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::accounts::{App, AppIndex, AppState, NotAnApp};
+use super::accounts::{App, AppIndex, AppState, Budget, NotAnApp};
 use super::connect::{Decided, made_up_state};
-use super::{Cut, Sandbox};
+use super::{Cut, Delivered, Rule, Sandbox, Webhooks};
 use crate::property::PropertyId;
 
 impl Sandbox {
@@ -113,6 +113,50 @@ impl Sandbox {
     /// Ends every open connection at once, in the given way, and goes on accepting.
     pub fn cut_connections(&self, how: Cut) {
         self.state.cut.send_replace(how);
+    }
+
+    /// The apps' budget from now on; `None` leaves them alone.
+    pub fn set_budget(&self, budget: Option<Budget>) {
+        self.state.accounts().set_budget(budget);
+    }
+
+    /// Ends an app's suspension.
+    pub fn reinstate(&self, client_id: &str) {
+        if let Some(app) = self.app(client_id) {
+            self.state.accounts().reinstate(app);
+        }
+    }
+
+    /// Whether an exchange says what its key opens, from now on.
+    pub fn show_resources(&self, on: bool) {
+        self.state.show_resources(on);
+    }
+
+    /// Makes trouble for requests to come.
+    pub fn add_rule(&self, rule: Rule) {
+        self.state.rules.add(rule);
+    }
+
+    /// Ends all trouble of [`add_rule`](Self::add_rule).
+    pub fn clear_rules(&self) {
+        self.state.rules.clear();
+    }
+
+    /// How webhooks are delivered from now on.
+    pub fn set_webhooks(&self, manner: Webhooks) {
+        self.state.set_webhooks(manner);
+    }
+
+    /// The last 1000 tries to deliver a webhook, oldest first.
+    #[must_use]
+    pub fn delivered(&self) -> Vec<Delivered> {
+        self.state.delivered().iter().cloned().collect()
+    }
+
+    /// The notices sent by e-mail so far, one line each; nothing is really sent.
+    #[must_use]
+    pub fn mails(&self) -> Vec<String> {
+        self.state.accounts().mails().to_vec()
     }
 
     fn app(&self, client_id: &str) -> Option<AppIndex> {

@@ -17,12 +17,12 @@ fn code(sandbox: &Sandbox, property: &str) -> String {
     query(&sent)["code"].clone()
 }
 
-fn fields(code: &str) -> Vec<(&str, &str)> {
+pub(crate) fn fields(code: &str) -> Vec<(&str, &str)> {
     let secret = ("client_secret", "secret");
     vec![("grant_type", GRANT), ("client_id", CLIENT), secret, ("redirect_uri", REDIRECT), ("code", code)]
 }
 
-async fn exchange(sandbox: &Sandbox, fields: &[(&str, &str)]) -> Answer {
+pub(crate) async fn exchange(sandbox: &Sandbox, fields: &[(&str, &str)]) -> Answer {
     Client::connect(sandbox, Http::One).await.submit("/api/v1.1/access_token", fields).await
 }
 

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use cloudbeds_auth_proxy::property::PropertyId;
-use cloudbeds_auth_proxy::sandbox::{self, AppState, Sandbox, Settings};
+use cloudbeds_auth_proxy::sandbox::{self, AppState, Budget, Hotel, Rule, Sandbox, Settings};
+use http::Request;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Http};
@@ -85,4 +87,76 @@ async fn a_property_that_left_is_canceled_to_every_key_and_its_sisters_go_on() {
     sandbox.property_left(property("1001"), false);
     sandbox.property_left(property("1002"), false);
     assert_eq!(client.get("/api/v1.3/getHotels", &key).await.json()["total"], 2);
+}
+
+#[tokio::test]
+async fn an_app_that_exceeds_its_budget_gets_429_and_is_then_suspended_until_reinstated() {
+    let (sandbox, client_id, [first, second]) = started().await;
+    sandbox.set_budget(Some(Budget { per_second: 3, tolerance: 1 }));
+    let mut client = Client::connect(&sandbox, Http::One).await;
+    let mut statuses = Vec::new();
+    for key in [&first, &second, &first, &second, &first, &first] {
+        let answer = client.get("/api/v1.3/userinfo", key).await;
+        if answer.status == 429 {
+            assert_eq!(answer.header("retry-after"), "1");
+        }
+        statuses.push(answer.status.as_u16());
+    }
+    // Both hotels' keys are one app's, and the clock of this test is quicker than a second.
+    assert_eq!(statuses, [200, 200, 200, 429, 429, 401]);
+    assert!(sandbox.mails()[0].contains("exceeds its rate limit and is suspended"));
+    sandbox.advance_clock(DAY);
+    assert_eq!(client.get("/api/v1.3/userinfo", &first).await.status, 401);
+    sandbox.reinstate(&client_id);
+    assert_eq!(client.get("/api/v1.3/userinfo", &first).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_rule_sends_the_next_requests_of_a_hotel_or_a_path_into_trouble() {
+    let (sandbox, _, [first, second]) = started().await;
+    let rule = |property: Option<&str>, path: &str, room: &str| Rule {
+        property: property.map(|id| id.parse().unwrap()),
+        path: path.to_owned(),
+        times: 1,
+        room: room.to_owned(),
+    };
+    let mut client = Client::connect(&sandbox, Http::Two).await;
+    let mut status = async |target: &str, key: &str| client.get(target, key).await.status.as_u16();
+    sandbox.add_rule(rule(Some("1001"), "", "fail?kind=error&status=503"));
+    assert_eq!(status("/api/v1.3/getHotels", &second).await, 200);
+    assert_eq!(status("/api/v1.3/getHotels", &first).await, 503);
+    assert_eq!(status("/api/v1.3/getHotels", &first).await, 200);
+    sandbox.add_rule(rule(None, "getRooms", "missing"));
+    assert_eq!(status("/api/v1.3/getHotels", &first).await, 200);
+    assert_eq!(status("/api/v1.3/getRooms", &first).await, 404);
+    sandbox.add_rule(rule(None, "access_token", "fail?kind=limit"));
+    assert_eq!(client.submit("/api/v1.3/access_token", &[]).await.status, 429);
+    sandbox.add_rule(rule(None, "", "reset?head=0"));
+    let request = Request::get("/api/v1.3/getHotels").body(Bytes::new()).unwrap();
+    assert!(client.send(request).await.is_err());
+    sandbox.add_rule(rule(None, "", "hang"));
+    let mut client = Client::connect(&sandbox, Http::One).await;
+    let hanging = client.get("/api/v1.3/getHotels", &first);
+    assert!(tokio::time::timeout(Duration::from_millis(100), hanging).await.is_err());
+    sandbox.add_rule(rule(None, "", "missing"));
+    sandbox.clear_rules();
+    let mut client = Client::connect(&sandbox, Http::One).await;
+    assert_eq!(client.get("/api/v1.3/getHotels", &first).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_organisation_s_hotels_come_in_pages_of_twenty() {
+    let mut settings = Settings::demo();
+    let key = settings.hotels[0].key.clone();
+    settings.hotels = (1001..=1045)
+        .map(|id: u64| Hotel { property: id.to_string().parse().unwrap(), name: format!("H{id}"), key: key.clone() })
+        .collect();
+    let sandbox = sandbox::start(settings).await.unwrap();
+    let mut client = Client::connect(&sandbox, Http::One).await;
+    for (page, count) in [(1, 20), (2, 20), (3, 5), (4, 0)] {
+        let answer = client.get(&format!("/api/v1.3/getHotels?pageNumber={page}"), &key).await.json();
+        assert_eq!((&answer["count"], &answer["total"]), (&json!(count), &json!(45)));
+    }
+    let unnamed = client.get("/api/v1.3/getAppState", &key).await.json();
+    assert_eq!(unnamed["message"], "Please specify \"propertyID\" parameter for this call");
 }

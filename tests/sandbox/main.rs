@@ -8,3 +8,5 @@ mod api;
 mod connect;
 mod exchange;
 mod fates;
+mod partner;
+mod webhooks;

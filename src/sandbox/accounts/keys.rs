@@ -103,6 +103,11 @@ impl Keys {
         Ok(Arc::clone(&key.grant))
     }
 
+    /// What a key was made for, dead or alive.
+    pub(super) fn peek(&self, text: &str) -> Option<&Grant> {
+        self.by_text.get(text).map(|key| &*key.grant)
+    }
+
     pub(super) fn revoke(&mut self, text: &str) {
         if let Some(key) = self.by_text.get_mut(text) {
             key.fate = Fate::Revoked;

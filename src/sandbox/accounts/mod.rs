@@ -11,14 +11,22 @@ use super::Settings;
 use crate::property::PropertyId;
 
 mod app;
+mod budget;
 mod code;
 mod keys;
+mod life;
+mod subscriptions;
 
 pub(super) use app::is_loopback;
 pub use app::{App, Delivery, NotAnApp};
+pub use budget::Budget;
+use budget::Calls;
+pub(super) use budget::Spent;
 use code::Codes;
 use keys::Keys;
 pub(super) use keys::{Grant, NoGrant};
+pub(super) use life::{Approved, Exchange, Refused};
+pub(super) use subscriptions::{Subscription, Subscriptions};
 
 /// Where an app stands in the list; apps are added and changed, never removed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -78,43 +86,6 @@ pub(super) struct Place {
     pub(super) organization: String,
 }
 
-/// What an approval led to.
-pub(super) enum Approved {
-    /// The code, for the app's redirect URI.
-    Code(String),
-    /// The partner was told by e-mail.
-    Told,
-}
-
-/// Why an exchange fails, in the order in which it is looked at.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Refused {
-    /// A field is not there.
-    Missing(&'static str),
-    /// Another grant than the api key's.
-    GrantType,
-    /// No such app.
-    Client,
-    /// Not its secret.
-    Secret,
-    /// Not the registered redirect URI.
-    RedirectUri,
-    /// Unknown, used, older than ten minutes, or another app's.
-    Code,
-}
-
-/// The fields of an exchange, as they came.
-pub(super) struct Exchange<'a> {
-    pub(super) grant_type: Option<&'a str>,
-    pub(super) client_id: Option<&'a str>,
-    pub(super) client_secret: Option<&'a str>,
-    pub(super) redirect_uri: Option<&'a str>,
-    pub(super) code: Option<&'a str>,
-}
-
-/// The only grant there is here (the vendor's guide).
-const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:api-key";
-
 struct Connection {
     state: AppState,
     owner: Owner,
@@ -129,6 +100,10 @@ pub(super) struct Accounts {
     codes: Codes,
     keys: Keys,
     left: HashSet<PropertyId>,
+    budget: Option<Budget>,
+    calls: HashMap<AppIndex, Calls>,
+    /// Who wants to hear of changes.
+    pub(super) subscriptions: Subscriptions,
     changes: Vec<Change>,
     mails: Vec<String>,
 }
@@ -164,8 +139,21 @@ impl Accounts {
         }
         let hotels = places.into_iter().map(|place| (place.property, place)).collect();
         let codes = Codes::default();
-        let (left, changes, mails) = (HashSet::new(), Vec::new(), Vec::new());
-        Self { apps, hotels, organizations, connections, codes, keys, left, changes, mails }
+        let (left, subscriptions) = (HashSet::new(), Subscriptions::default());
+        Self {
+            apps,
+            hotels,
+            organizations,
+            connections,
+            codes,
+            keys,
+            left,
+            budget: settings.budget,
+            calls: HashMap::new(),
+            subscriptions,
+            changes: Vec::new(),
+            mails: Vec::new(),
+        }
     }
 
     pub(super) fn find(&self, client_id: &str) -> Option<AppIndex> {
@@ -199,90 +187,8 @@ impl Accounts {
         self.organizations.get(organization).map_or(&[], Vec::as_slice)
     }
 
-    /// A hotel user said yes, for this hotel or for its whole organisation.
-    pub(super) fn approve(
-        &mut self,
-        app: AppIndex,
-        property: PropertyId,
-        whole: bool,
-        now: SystemTime,
-    ) -> Option<Approved> {
-        let place = self.hotels.get(&property)?;
-        let whole = whole && self.siblings(property).len() > 1;
-        let owner =
-            if whole { Owner::Organization(place.organization.clone()) } else { Owner::Property(place.property) };
-        match self.apps[app.0].delivery.clone() {
-            Delivery::Automatic => {
-                for property in self.properties(&owner) {
-                    let fresh = Connection { state: AppState::Disabled, owner: owner.clone() };
-                    let connection = self.connections.entry((app, property)).or_insert(fresh);
-                    // Not told to anybody: the vendor's notices begin with the exchange.
-                    if connection.state == AppState::Disabled {
-                        connection.state = AppState::Pending;
-                    }
-                }
-                Some(Approved::Code(self.codes.issue(app, owner, now)))
-            }
-            Delivery::Email(to) => {
-                let name = &self.apps[app.0].name;
-                self.mails.push(format!("To {to}: property {property} ({}) has connected {name}.", place.name));
-                self.install(app, &owner);
-                Some(Approved::Told)
-            }
-        }
-    }
-
-    /// A code becomes a key, and the owner's last key ends.
-    pub(super) fn exchange(&mut self, sent: &Exchange<'_>, now: SystemTime) -> Result<(String, Owner), Refused> {
-        let needed = |field: Option<&'_ str>, name| field.map(str::to_owned).ok_or(Refused::Missing(name));
-        if needed(sent.grant_type, "grant_type")? != GRANT_TYPE {
-            return Err(Refused::GrantType);
-        }
-        let client_id = needed(sent.client_id, "client_id")?;
-        let secret = needed(sent.client_secret, "client_secret")?;
-        let redirect_uri = needed(sent.redirect_uri, "redirect_uri")?;
-        let code = needed(sent.code, "code")?;
-        let app = self.find(&client_id).ok_or(Refused::Client)?;
-        if self.app(app).client_secret != secret {
-            return Err(Refused::Secret);
-        }
-        if self.app(app).redirect_uri != redirect_uri {
-            return Err(Refused::RedirectUri);
-        }
-        let owner = self.codes.redeem(&code, app, now).ok_or(Refused::Code)?;
-        let key = self.keys.issue(app, owner.clone(), self.properties(&owner), now);
-        self.install(app, &owner);
-        Ok((key, owner))
-    }
-
-    /// A new key for a connected hotel; the last one ends.
-    pub(super) fn regenerate(&mut self, app: AppIndex, property: PropertyId, now: SystemTime) -> Option<String> {
-        let connection = self.connections.get(&(app, property))?;
-        if connection.state == AppState::Disabled {
-            return None;
-        }
-        let owner = connection.owner.clone();
-        let properties = self.properties(&owner);
-        Some(self.keys.issue(app, owner, properties, now))
-    }
-
-    /// The hotel disconnects the app, or the app itself does.
-    pub(super) fn disconnect(&mut self, app: AppIndex, property: PropertyId) {
-        self.keys.disconnect(app, property);
-        self.set_state(app, property, AppState::Disabled);
-    }
-
     pub(super) fn state(&self, app: AppIndex, property: PropertyId) -> AppState {
         self.connections.get(&(app, property)).map_or(AppState::Disabled, |connection| connection.state)
-    }
-
-    pub(super) fn set_state(&mut self, app: AppIndex, property: PropertyId, new: AppState) {
-        if let Some(connection) = self.connections.get_mut(&(app, property)) {
-            let old = std::mem::replace(&mut connection.state, new);
-            if old != new {
-                self.changes.push(Change { app, property, old, new });
-            }
-        }
     }
 
     pub(super) fn revoke(&mut self, key: &str) {
@@ -304,6 +210,41 @@ impl Accounts {
 
     pub(super) fn has_left(&self, property: PropertyId) -> bool {
         self.left.contains(&property)
+    }
+
+    pub(super) fn set_budget(&mut self, budget: Option<Budget>) {
+        self.budget = budget;
+    }
+
+    pub(super) fn budget(&self) -> Option<Budget> {
+        self.budget
+    }
+
+    /// Counts a call of an app.
+    pub(super) fn spend(&mut self, app: AppIndex, now: SystemTime) -> Spent {
+        let Some(budget) = self.budget else { return Spent::Served };
+        let spent = self.calls.entry(app).or_default().spend(budget, now);
+        if spent == Spent::Last {
+            let name = &self.apps[app.0].name;
+            self.mails.push(format!("To the partner: {name} exceeds its rate limit and is suspended. Confirm a fix."));
+        }
+        spent
+    }
+
+    pub(super) fn is_suspended(&self, app: AppIndex) -> bool {
+        self.calls.get(&app).is_some_and(Calls::is_suspended)
+    }
+
+    /// The partner has confirmed a fix.
+    pub(super) fn reinstate(&mut self, app: AppIndex) {
+        if let Some(calls) = self.calls.get_mut(&app) {
+            calls.reinstate();
+        }
+    }
+
+    /// Whether a key opens a hotel; does not count as its use.
+    pub(super) fn concerns(&self, key: &str, property: PropertyId) -> bool {
+        self.keys.peek(key).is_some_and(|grant| grant.properties.contains(&property))
     }
 
     /// What a key opens now; counts as its use.
@@ -343,16 +284,6 @@ impl Accounts {
         match owner {
             Owner::Property(property) => vec![*property],
             Owner::Organization(id) => self.organizations.get(id).cloned().unwrap_or_default(),
-        }
-    }
-
-    /// "installing" immediately followed by "enabled", as the vendor describes it.
-    fn install(&mut self, app: AppIndex, owner: &Owner) {
-        for property in self.properties(owner) {
-            let fresh = Connection { state: AppState::Disabled, owner: owner.clone() };
-            self.connections.entry((app, property)).or_insert(fresh).owner = owner.clone();
-            self.set_state(app, property, AppState::Installing);
-            self.set_state(app, property, AppState::Enabled);
         }
     }
 }
