@@ -5,6 +5,7 @@
 
 mod worker;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -27,6 +28,7 @@ use crate::phase::{Phase, PhaseCell};
 use crate::property::PropertyId;
 use crate::proxy::authorize::Policy;
 use crate::proxy::{identify, pool, upstream};
+use crate::secret::{ClientSecret, PathSecret};
 use crate::telemetry::Metrics;
 use crate::wire::gate::Limits;
 
@@ -56,26 +58,61 @@ fn lines(faults: &[Fault]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// What can be checked without binding anything: the keys and the roots.
+/// What can be checked without binding anything: the keys, the secrets of apps, the roots.
 pub struct Loaded {
     /// The keys.
     pub keys: Arc<KeyStore>,
+    /// What onboarding needs besides.
+    pub secrets: Secrets,
     /// How connections will be made.
     pub dialer: Dialer,
     /// Where the trusted roots came from.
     pub roots: Roots,
 }
 
+/// Secrets other than keys, each from a file of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets {
+    /// By the app's name; those that have one.
+    pub clients: BTreeMap<String, ClientSecret>,
+    /// The webhook's secret path segment.
+    pub webhook: Option<PathSecret>,
+}
+
+impl Secrets {
+    fn load(config: &Config) -> Result<Self, Vec<Fault>> {
+        let (mut secrets, mut faults) = (Self::default(), Vec::new());
+        for app in &config.apps {
+            let Some(file) = &app.client_secret_file else { continue };
+            match keys::client_secret(file, &format!("apps.{}.client_secret_file", app.name)) {
+                Ok(secret) => drop(secrets.clients.insert(app.name.clone(), secret)),
+                Err(wrong) => faults.extend(wrong),
+            }
+        }
+        let webhook = config.onboarding.as_ref().and_then(|onboarding| onboarding.webhook_path_secret_file.as_ref());
+        if let Some(file) = webhook {
+            match keys::path_secret(file, "onboarding.webhook_path_secret_file") {
+                Ok(secret) => secrets.webhook = Some(secret),
+                Err(wrong) => faults.extend(wrong),
+            }
+        }
+        if faults.is_empty() { Ok(secrets) } else { Err(faults) }
+    }
+}
+
 impl Loaded {
-    /// Reads the key file and the roots.
+    /// Reads the key file, the secrets and the roots.
     ///
     /// # Errors
-    /// Everything that is wrong with either.
+    /// Everything that is wrong with any of them.
     pub fn load(config: &Config) -> Result<Self, StartError> {
-        match (KeyStore::open(&config.keys.file), dialer(config)) {
-            (Ok(keys), Ok((dialer, roots))) => Ok(Self { keys, dialer, roots }),
-            (keys, roots) => {
+        let apps = config.apps.iter().map(|app| app.name.clone()).collect();
+        let keys = KeyStore::open_for(&config.keys.file, Some(apps));
+        match (keys, Secrets::load(config), dialer(config)) {
+            (Ok(keys), Ok(secrets), Ok((dialer, roots))) => Ok(Self { keys, secrets, dialer, roots }),
+            (keys, secrets, roots) => {
                 let mut faults = keys.err().unwrap_or_default();
+                faults.extend(secrets.err().unwrap_or_default());
                 faults.extend(roots.err().map(|error| fault(&error)));
                 Err(StartError::Files(faults))
             }

@@ -18,6 +18,7 @@ pub mod keys;
 pub mod listen;
 
 pub mod telemetry;
+pub mod web;
 pub mod wire;
 
 pub mod address;

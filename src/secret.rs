@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use ring::digest::{SHA256, digest};
+use ring::digest::{Digest, SHA256, digest};
 use zeroize::Zeroizing;
 
 /// How every Cloudbeds API key starts (API Keys Authentication Guide for Technology Partners).
@@ -191,6 +191,41 @@ impl Hash for ApiKey {
     }
 }
 
+/// A part of a path that only we and Cloudbeds' webhook settings know.
+#[derive(Clone)]
+pub struct PathSecret(Digest);
+
+/// The text is not a path secret. The error does not say what it was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a path secret: 16 to 128 letters, digits, `-`, `.`, `_` or `~`")]
+pub struct NotAPathSecret;
+
+impl PathSecret {
+    /// The secret from what a file holds; surrounding white space goes.
+    ///
+    /// # Errors
+    /// When it is too short to be one, too long, or would need an encoding in a path; the input is never quoted.
+    pub fn parse(text: &str) -> Result<Self, NotAPathSecret> {
+        let text = text.trim_ascii();
+        if !(16..=128).contains(&text.len()) || !text.bytes().all(is_key_byte) {
+            return Err(NotAPathSecret);
+        }
+        Ok(Self(digest(&SHA256, text.as_bytes())))
+    }
+
+    /// Whether a request's path segment is it. Digests are compared, so the time tells nothing of the secret.
+    #[must_use]
+    pub fn is(&self, segment: &[u8]) -> bool {
+        self.0.as_ref() == digest(&SHA256, segment).as_ref()
+    }
+}
+
+impl fmt::Debug for PathSecret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("PathSecret(Sensitive)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,6 +262,16 @@ mod tests {
         assert_eq!(format!("{digest:?}"), format!("KeyDigest({})", &text[..8]));
         for bad in ["", &text[1..], "zz", &text.replace('a', "+")] {
             assert_eq!(bad.parse::<KeyDigest>(), Err(NotADigest), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_path_secret_is_recognised_and_long_enough() {
+        let secret = PathSecret::parse("0123456789abcdef\n").unwrap();
+        assert!(secret.is(b"0123456789abcdef") && !secret.is(b"0123456789abcdeg") && !secret.is(b""));
+        assert_eq!(format!("{secret:?}"), "PathSecret(Sensitive)");
+        for bad in ["", "0123456789abcde", "0123456789abcde/", &"a".repeat(129)] {
+            assert_eq!(PathSecret::parse(bad).err(), Some(NotAPathSecret), "{bad}");
         }
     }
 

@@ -118,7 +118,7 @@ const LEVELS: [&[&str]; 7] = [
     &["admin", "config", "proxy", "sandbox"],
     &["https", "keys", "listen"],
     &["telemetry"],
-    &["wire", "yaml"],
+    &["web", "wire", "yaml"],
     &["address", "fault", "origin", "phase", "process", "property", "secret"],
 ];
 

@@ -38,6 +38,13 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
     let listen = check.listeners(raw);
     let admin = check.admin(&raw.admin, listen.as_deref().unwrap_or_default());
     let keys = check.keys(&raw.keys);
+    let apps = check.apps(raw);
+    let onboarding = check.onboarding(
+        &raw.onboarding,
+        apps.as_deref().unwrap_or_default(),
+        listen.as_deref().unwrap_or_default(),
+        admin.as_ref(),
+    );
     let upstream = check.upstream(&raw.upstream);
     let policy =
         check.word("policy.credential_paths", &raw.policy.credential_paths, &[("refuse", false), ("allow", true)]);
@@ -49,6 +56,8 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
         listen: listen?,
         admin: admin?,
         keys: keys?,
+        apps: apps?,
+        onboarding: onboarding?,
         upstream: upstream?,
         identify: Identify { query: raw.identify.query, path_prefix: raw.identify.path_prefix },
         policy: Policy { credential_paths: policy? },
@@ -59,13 +68,13 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
     })
 }
 
-struct Check<'a, 'text> {
-    base_dir: &'a Path,
-    sources: &'a mut Sources<'text>,
+pub(super) struct Check<'a, 'text> {
+    pub(super) base_dir: &'a Path,
+    pub(super) sources: &'a mut Sources<'text>,
 }
 
 impl Check<'_, '_> {
-    fn fault(&mut self, option: &str, message: impl Into<String>, hint: impl Into<String>) {
+    pub(super) fn fault(&mut self, option: &str, message: impl Into<String>, hint: impl Into<String>) {
         self.sources.fault(&path(option), message, hint);
     }
 
@@ -97,7 +106,7 @@ impl Check<'_, '_> {
         text.parse().map_err(|error: crate::origin::NotAnOrigin| self.sources.fault(at, error.to_string(), "")).ok()
     }
 
-    fn file(&mut self, option: &str, text: &str) -> Option<PathBuf> {
+    pub(super) fn file(&mut self, option: &str, text: &str) -> Option<PathBuf> {
         if text.is_empty() || text.contains('\0') {
             self.fault(option, "expected the path of a file", "");
             return None;

@@ -25,10 +25,12 @@ mod lock;
 mod read;
 mod refused;
 mod rows;
+mod secret_file;
 mod store;
 mod watch;
 pub mod write;
 
+pub use secret_file::{client_secret, path_secret};
 pub use store::{KeyReader, KeyStore, Reload};
 pub use watch::watch;
 
