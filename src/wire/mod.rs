@@ -8,3 +8,4 @@ pub mod head;
 pub mod inspect;
 pub mod mask;
 pub mod problem;
+pub mod server;
