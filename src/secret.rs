@@ -60,6 +60,12 @@ impl ApiKey {
         self.0.clone()
     }
 
+    /// The same value for calls in our own name (whose key is this, is it alive). A door of its own, so that a test can
+    /// tell who sends keys for a caller and who for us.
+    pub(crate) fn bearer_for_own_call(&self) -> HeaderValue {
+        self.0.clone()
+    }
+
     /// The key as it stands in a key file, for `keys::edit` and `keys::write`, which alone write one. The caller wipes what it
     /// copies it into.
     pub(crate) fn for_key_file(&self) -> &str {

@@ -22,6 +22,7 @@ mod build;
 mod edit;
 mod file;
 mod lock;
+pub mod pending;
 mod read;
 mod refused;
 mod rows;

@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use super::exchange::{self, Code, Granted, Refusal};
 use super::outcome::Outcome;
 use super::vendor::{Hotel, Unanswered, Unsent};
-use super::{App, Onboarding};
+use super::{App, Codes, Onboarding};
 use crate::keys::KeySet;
 use crate::keys::pending::{self, Arrived, Place};
 use crate::keys::write::{self, WriteError};
@@ -48,13 +48,14 @@ pub(super) struct Order {
 pub(super) async fn arrive(onboarding: &Arc<Onboarding>, order: Order) -> Outcome {
     let Order { app, asked, code } = order;
     let Some(app) = onboarding.settings.apps.get(app) else { return Outcome::SetUp { asked } };
+    let Some(codes) = &app.codes else { return Outcome::SetUp { asked } };
     if let Err(error) = could_write(onboarding, app, asked).await {
         error!(cause = %error, "a key could not be written, so the code was not exchanged");
         return Outcome::NotReady { asked };
     }
     // One exchange after the other for each property: the key that Cloudbeds issues last is the one that lives.
     let _turn = onboarding.turn(asked).await;
-    let granted = match bought(onboarding, app, asked, &code).await {
+    let granted = match bought(onboarding, (app, codes), asked, &code).await {
         Ok(granted) => granted,
         Err(outcome) => return outcome,
     };
@@ -86,15 +87,16 @@ async fn could_write(onboarding: &Onboarding, app: &App, asked: Option<PropertyI
 /// The one exchange.
 async fn bought(
     onboarding: &Onboarding,
-    app: &App,
+    (app, codes): (&App, &Codes),
     asked: Option<PropertyId>,
     code: &Code,
 ) -> Result<Granted, Outcome> {
     let property = asked.map(PropertyId::get);
-    let Ok(form) = exchange::form(&app.client_id, app.secret.for_exchange(), &app.redirect_uri, code) else {
+    let (secret, redirect_uri) = (codes.secret.for_exchange(), codes.redirect_uri.as_str());
+    let Ok(form) = exchange::form(&app.client_id, secret, redirect_uri, code) else {
         return Err(Outcome::NotReady { asked });
     };
-    let (status, body) = match onboarding.vendor.exchange(app, form).await {
+    let (status, body) = match onboarding.vendor.exchange(&codes.exchange, form).await {
         Ok(answer) => answer,
         Err(Unsent::NotSent(error)) => {
             let cause = chain(&error);
@@ -180,7 +182,6 @@ async fn finish(onboarding: &Arc<Onboarding>, place: &Place, mut arrived: Arrive
         );
     }
     let Some(property) = property.filter(|_| verified && in_force) else { return Outcome::Saved { property } };
-    onboarding.probe(property);
     match onboarding.vendor.is_alive(&arrived.key).await {
         Ok(()) => {
             info!(property = property.get(), properties = chosen.len(), app = %arrived.app, "connected");
@@ -284,7 +285,9 @@ async fn settled(onboarding: &Onboarding, place: &Place) {
         if let Some(this) = pending::look(&place) {
             let (others, _) = pending::waiting(&keys);
             let ended = |other: &Arrived| {
-                other.asked.is_some() && (other.asked, &other.app) == (this.asked, &this.app) && other.received < this.received
+                other.asked.is_some()
+                    && (other.asked, &other.app) == (this.asked, &this.app)
+                    && other.received < this.received
             };
             for (other, _) in others.iter().filter(|(_, other)| ended(other)) {
                 pending::settle(other)?;

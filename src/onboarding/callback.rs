@@ -70,7 +70,7 @@ pub(super) async fn back(onboarding: &Arc<Onboarding>, apps: &[usize], query: &s
     match claim {
         Claim::Stranger => Back::Page(Notice::OtherBrowser),
         Claim::Begun(waiting) => told(waiting, None).await,
-        Claim::CodeUsed => Back::Ended(Outcome::CodeRefused { asked: None }, None),
+        Claim::CodeUsed => code_used(onboarding, None),
         Claim::Granted(about, telling) => {
             let waiting = telling.subscribe();
             let order = Order { app: about.app, asked: Some(about.property), code };
@@ -81,7 +81,7 @@ pub(super) async fn back(onboarding: &Arc<Onboarding>, apps: &[usize], query: &s
         Claim::Unknown => match marketplace(onboarding, apps) {
             Some(app) => match onboarding.states.start(code.as_str()) {
                 Start::Begun(waiting) => told(waiting, Some(app)).await,
-                Start::CodeUsed => Back::Ended(Outcome::CodeRefused { asked: None }, Some(app)),
+                Start::CodeUsed => code_used(onboarding, Some(app)),
                 Start::Granted(telling) => {
                     let waiting = telling.subscribe();
                     go_on(onboarding, Order { app, asked: None, code }, None, telling);
@@ -95,7 +95,10 @@ pub(super) async fn back(onboarding: &Arc<Onboarding>, apps: &[usize], query: &s
 
 /// The app that somebody may have started with at Cloudbeds.
 fn marketplace(onboarding: &Onboarding, apps: &[usize]) -> Option<usize> {
-    let listed = |at: &&usize| onboarding.settings.apps.get(**at).is_some_and(|app| app.marketplace);
+    let listed = |at: &&usize| {
+        let codes = onboarding.settings.apps.get(**at).and_then(|app| app.codes.as_ref());
+        codes.is_some_and(|codes| codes.marketplace)
+    };
     apps.iter().find(listed).copied()
 }
 
@@ -112,6 +115,14 @@ fn ended(onboarding: &Onboarding, error: &str, state: Option<&Token>, browser: O
             Outcome::SetUp { asked }
         }
     };
+    onboarding.metrics.onboarding().connect(outcome.counted());
+    Back::Ended(outcome, app)
+}
+
+/// A code that we have sent before is not sent again to hear what Cloudbeds says.
+fn code_used(onboarding: &Onboarding, app: Option<usize>) -> Back {
+    let outcome = Outcome::CodeRefused { asked: None };
+    onboarding.metrics.onboarding().connect(outcome.counted());
     Back::Ended(outcome, app)
 }
 

@@ -48,7 +48,7 @@ pub(super) fn begin(
             return First::Page(Notice::Start { property, link: words::link(property, Some(&app.name)) });
         }
     }
-    if !app.automatic {
+    if app.codes.is_none() {
         // Its keys come by e-mail: there is no way back to us, so nothing to recognise.
         let there = page::redirect(&app.connect_link(property, None), None);
         return there.map_or(First::Page(Notice::Broken), First::Gone);

@@ -54,12 +54,7 @@ pub(super) struct Form {
 ///
 /// # Errors
 /// When the system has no random numbers for the boundary.
-pub(super) fn form(
-    client_id: &str,
-    secret: &str,
-    redirect_uri: &str,
-    code: &Code,
-) -> Result<Form, getrandom::Error> {
+pub(super) fn form(client_id: &str, secret: &str, redirect_uri: &str, code: &Code) -> Result<Form, getrandom::Error> {
     // Random, so no field can hold it (RFC 2046 5.1.1); base64url is allowed in a boundary.
     let boundary = format!("form-{}", Token::random()?.text());
     let fields = [
@@ -135,9 +130,8 @@ pub(super) fn read(status: StatusCode, body: &[u8]) -> Result<Granted, Refusal> 
         return Ok(Granted { key, properties: properties(&good.resources) });
     }
     // 408 and 429 say nothing of the code.
-    let about_us = status.is_client_error()
-        && status != StatusCode::REQUEST_TIMEOUT
-        && status != StatusCode::TOO_MANY_REQUESTS;
+    let about_us =
+        status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT && status != StatusCode::TOO_MANY_REQUESTS;
     let Some(bad) = about_us.then(|| serde_json::from_slice::<Bad>(body).unwrap_or_default()) else {
         return Err(Refusal::Unclear(status));
     };
@@ -233,7 +227,8 @@ mod tests {
 
     #[test]
     fn what_could_repeat_a_code_or_a_secret_is_not_logged() {
-        for bad in ["", " ", "code mQB4BivWyIb-z2tqRj9JgXEwFGGvrSSp7NhZbW4r2IQ is bad", "a\nb", "ä", &"a ".repeat(200)] {
+        for bad in ["", " ", "code mQB4BivWyIb-z2tqRj9JgXEwFGGvrSSp7NhZbW4r2IQ is bad", "a\nb", "ä", &"a ".repeat(200)]
+        {
             assert_eq!(shown(bad), None, "{bad}");
         }
     }

@@ -29,7 +29,6 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request};
 use hyper::body::{Body as _, Incoming};
-use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
@@ -48,10 +47,11 @@ use crate::keys::write::Fields;
 use crate::keys::{KeyStore, pending};
 use crate::origin::Origin;
 use crate::property::PropertyId;
-use crate::secret::ClientSecret;
+use crate::secret::{ClientSecret, PathSecret};
 use crate::telemetry::access::{self, End, Finished};
 use crate::telemetry::metrics::{Connect, Metrics};
 use crate::telemetry::{RequestId, RequestIds};
+use crate::web::{Endpoint, WebUrl};
 use crate::wire::server::{self, Answer, Bounds};
 
 /// Browsers keep a connection or two open each.
@@ -72,12 +72,12 @@ const WEBHOOK: &str = "/webhook";
 
 /// What onboarding needs to know.
 pub struct Settings {
-    /// The partner apps; the first is meant where a link names none. Never empty.
+    /// The partner apps; the first is meant where a link names none.
     pub apps: Vec<App>,
     /// Whether browsers reach this listener by https, through whatever stands before it.
     pub https: bool,
     /// The last segment of the webhook's path; nothing leaves it out.
-    pub webhook_secret: Option<ClientSecret>,
+    pub webhook: Option<PathSecret>,
 }
 
 /// One partner app.
@@ -86,16 +86,20 @@ pub struct App {
     pub name: String,
     /// Issued by Cloudbeds.
     pub client_id: String,
+    /// What a connect link starts with.
+    pub connect_url: WebUrl,
+    /// How its codes become keys; nothing for one whose keys come by e-mail: its links only lead to Cloudbeds.
+    pub codes: Option<Codes>,
+}
+
+/// How an app's codes become keys.
+pub struct Codes {
     /// Issued by Cloudbeds.
     pub secret: ClientSecret,
-    /// As registered with Cloudbeds, character by character.
-    pub redirect_uri: String,
-    /// Where a code becomes a key: origin, and path with query.
-    pub exchange: (Origin, String),
-    /// Where connect links lead.
-    pub connect: Origin,
-    /// Whether its keys come by a code; else by e-mail, and a link only leads to Cloudbeds.
-    pub automatic: bool,
+    /// As registered with Cloudbeds, letter by letter.
+    pub redirect_uri: WebUrl,
+    /// Where the exchange is made.
+    pub exchange: Endpoint,
     /// Whether hotels may start at Cloudbeds, without a state of ours.
     pub marketplace: bool,
 }
@@ -103,20 +107,11 @@ pub struct App {
 impl App {
     /// The vendor's connect link (the guide, FAQ), which hands a state on unchanged.
     fn connect_link(&self, property: PropertyId, state: Option<&str>) -> String {
+        let base = self.connect_url.as_str().trim_end_matches('/');
         let state = state.map(|state| format!("?state={state}")).unwrap_or_default();
-        format!("{}/connect/{property}{state}#/app/{}", self.connect, self.client_id)
-    }
-
-    /// The path of its redirect URI.
-    fn redirect_path(&self) -> &str {
-        let behind = self.redirect_uri.split_once("://").map_or(self.redirect_uri.as_str(), |(_, rest)| rest);
-        let path = behind.find('/').map_or("/", |at| &behind[at..]);
-        path.split('?').next().unwrap_or(path)
+        format!("{base}/{property}{state}#/app/{}", self.client_id)
     }
 }
-
-/// A look at a property's key: for whoever keeps verdicts. It returns at once.
-pub type Probe = Box<dyn Fn(PropertyId) + Send + Sync>;
 
 /// What onboarding works with; the composition root makes it.
 pub struct Parts {
@@ -130,8 +125,6 @@ pub struct Parts {
     pub base_url: Origin,
     /// The counters.
     pub metrics: Metrics,
-    /// Told of every new key and of every webhook.
-    pub probe: Probe,
 }
 
 /// Everything of it.
@@ -145,7 +138,6 @@ pub struct Onboarding {
     keys: Arc<KeyStore>,
     reload: Arc<Notify>,
     metrics: Metrics,
-    probe: Probe,
     ids: Mutex<RequestIds>,
     /// Whose turn it is to get a key, by property; nothing stands for those whose property is not known yet.
     turns: Mutex<HashMap<Option<PropertyId>, Weak<tokio::sync::Mutex<()>>>>,
@@ -156,7 +148,7 @@ impl Onboarding {
     /// Makes it; nothing is served yet. `supply` is a number that no other supply of request ids has.
     #[must_use]
     pub fn new(settings: Settings, parts: Parts, supply: usize) -> Arc<Self> {
-        let Parts { keys, reload, dialer, base_url, metrics, probe } = parts;
+        let Parts { keys, reload, dialer, base_url, metrics } = parts;
         Arc::new(Self {
             jar: if settings.https { Jar::Guarded } else { Jar::Rehearsal },
             settings,
@@ -167,7 +159,6 @@ impl Onboarding {
             keys,
             reload,
             metrics,
-            probe,
             ids: Mutex::new(RequestIds::new(supply)),
             turns: Mutex::default(),
             exchanges: Arc::new(Semaphore::new(EXCHANGES as usize)),
@@ -209,7 +200,9 @@ impl Onboarding {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let webhook = self.webhook(&path);
         let (answer, property) = match webhook {
-            Some(true) => (webhook::answer(&self, &method, &request.headers().clone(), request.into_body()).await, None),
+            Some(true) => {
+                (webhook::answer(&self, &method, &request.headers().clone(), request.into_body()).await, None)
+            }
             Some(false) => (page::page(&words::notice(&Notice::NotFound), id), None),
             None => self.visit(&method, &path, &request, id).await,
         };
@@ -241,8 +234,10 @@ impl Onboarding {
             None if rest.is_empty() => "",
             None => return None,
         };
-        let wanted = self.settings.webhook_secret.as_ref().map_or("", ClientSecret::for_exchange);
-        Some(given.as_bytes().ct_eq(wanted.as_bytes()).into())
+        Some(match &self.settings.webhook {
+            Some(secret) => secret.is(given.as_bytes()),
+            None => given.is_empty(),
+        })
     }
 
     /// Whatever a browser opens.
@@ -302,18 +297,14 @@ impl Onboarding {
     /// The apps whose redirect URI has this path.
     fn with_redirect(&self, path: &str) -> Vec<usize> {
         let apps = self.settings.apps.iter().enumerate();
-        apps.filter(|(_, app)| app.automatic && app.redirect_path() == path).map(|(at, _)| at).collect()
+        let has = |app: &App| app.codes.as_ref().is_some_and(|codes| codes.redirect_uri.path() == path);
+        apps.filter(|(_, app)| has(app)).map(|(at, _)| at).collect()
     }
 
     /// What a row says of a key besides the key: the app, unless it is the one that is meant without a word.
     fn fields(&self, app: &str, organization: Option<String>) -> Fields {
         let first = self.settings.apps.first().is_some_and(|first| first.name == app);
         Fields { app: (!first).then(|| app.to_owned()), organization, ..Fields::default() }
-    }
-
-    /// Has somebody look at a property's key.
-    fn probe(&self, property: PropertyId) {
-        (self.probe)(property);
     }
 
     /// Waits for the turn to get a key for a property.

@@ -175,11 +175,6 @@ impl States {
         inner.states.remove(at).map(|state| state.about)
     }
 
-    /// How many states are waiting for their browser.
-    pub(super) fn open(&self) -> usize {
-        self.inner().states.iter().filter(|state| state.begun.is_none()).count()
-    }
-
     fn hash(&self, code: &str) -> u64 {
         self.hashes.hash_one(code)
     }
@@ -208,5 +203,85 @@ impl Inner {
             }
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(id: &str) -> Asked {
+        Asked { property: id.parse().unwrap(), app: 0 }
+    }
+
+    fn granted(claim: &Claim) -> bool {
+        matches!(claim, Claim::Granted(..))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_state_is_good_once_for_ten_minutes_in_its_own_browser() {
+        let states = States::new();
+        let (state, browser) = states.issue(asked("1003"), None).unwrap();
+        let (late, _) = states.issue(asked("1003"), Some(&browser)).unwrap();
+        let stranger = Token::random().unwrap();
+        assert!(matches!(states.claim(&state, None, "a"), Claim::Stranger));
+        assert!(matches!(states.claim(&state, Some(&stranger), "a"), Claim::Stranger));
+        assert!(matches!(states.claim(&stranger, Some(&browser), "a"), Claim::Unknown));
+        tokio::time::advance(LIFE - Duration::from_secs(1)).await;
+        let Claim::Granted(about, _) = states.claim(&state, Some(&browser), "a") else { panic!("not granted") };
+        assert_eq!(about, asked("1003"));
+        assert!(matches!(states.claim(&state, Some(&browser), "b"), Claim::Begun(_)));
+        assert!(matches!(states.claim(&late, Some(&browser), "a"), Claim::CodeUsed));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(matches!(states.claim(&late, Some(&browser), "c"), Claim::Unknown));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_sent_may_be_sent_later() {
+        let states = States::new();
+        let (state, browser) = states.issue(asked("1003"), None).unwrap();
+        assert!(granted(&states.claim(&state, Some(&browser), "a")));
+        states.release(Some(&state), "a");
+        assert!(granted(&states.claim(&state, Some(&browser), "a")));
+        assert!(matches!(states.start("a"), Start::CodeUsed));
+        assert!(matches!(states.start("m"), Start::Granted(_)));
+        assert!(matches!(states.start("m"), Start::Begun(_)));
+        states.release(None, "m");
+        assert!(matches!(states.start("m"), Start::Granted(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_no_ends_a_state_and_only_in_its_own_browser() {
+        let states = States::new();
+        let (state, browser) = states.issue(asked("1003"), None).unwrap();
+        assert_eq!(states.end(&state, None), None);
+        assert_eq!(states.end(&state, Some(&browser)), Some(asked("1003")));
+        assert!(matches!(states.claim(&state, Some(&browser), "a"), Claim::Unknown));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_browsers_cookie_is_kept_while_it_is_ours_and_in_use() {
+        let states = States::new();
+        let planted = Token::random().unwrap();
+        let (_, browser) = states.issue(asked("1003"), Some(&planted)).unwrap();
+        assert!(!browser.is(&planted));
+        let (_, same) = states.issue(asked("1004"), Some(&browser)).unwrap();
+        assert!(same.is(&browser));
+        tokio::time::advance(LIFE).await;
+        let (_, fresh) = states.issue(asked("1004"), Some(&browser)).unwrap();
+        assert!(!fresh.is(&browser));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_are_only_so_many_and_the_oldest_goes() {
+        let states = States::new();
+        let (first, browser) = states.issue(asked("1003"), None).unwrap();
+        let (second, same) = states.issue(asked("1003"), Some(&browser)).unwrap();
+        for _ in 0..MOST - 1 {
+            states.issue(asked("1"), None).unwrap();
+        }
+        assert_eq!(states.inner().states.len(), MOST);
+        assert!(matches!(states.claim(&first, Some(&browser), "a"), Claim::Unknown));
+        assert!(granted(&states.claim(&second, Some(&same), "a")));
     }
 }

@@ -18,12 +18,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::App;
 use super::exchange::Form;
 use crate::https::{DialError, Dialer};
 use crate::origin::Origin;
 use crate::property::PropertyId;
 use crate::secret::ApiKey;
+use crate::web::Endpoint;
 
 /// From the connection to the end of the answer. The user waits meanwhile.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -79,10 +79,9 @@ impl Vendor {
     }
 
     /// Sends a form to an app's `exchange_url`, once.
-    pub(super) async fn exchange(&self, app: &App, form: Form) -> Result<(StatusCode, Bytes), Unsent> {
-        let (origin, path) = &app.exchange;
-        let request = Request::post(path.as_str()).header(CONTENT_TYPE, form.content_type).body(form.body.into());
-        self.call(origin, request.map_err(|error| Unsent::MaybeSent(error.into()))?).await
+    pub(super) async fn exchange(&self, to: &Endpoint, form: Form) -> Result<(StatusCode, Bytes), Unsent> {
+        let request = Request::post(to.path()).header(CONTENT_TYPE, form.content_type).body(form.body.into());
+        self.call(to.origin(), request.map_err(|error| Unsent::MaybeSent(error.into()))?).await
     }
 
     /// The hotels that a key opens, all pages.

@@ -20,8 +20,18 @@ pub(super) enum Visitor {
 /// Parts of the names of programs that fetch links for previews, in lower case. A list can never be whole; a program
 /// that is missing here begins a connection that nobody goes on with, which ten minutes later is forgotten.
 const PREVIEWS: [&str; 12] = [
-    "bot", "preview", "crawl", "spider", "facebookexternalhit", "whatsapp", "slack", "embedly", "skypeuri", "scanner",
-    "urlresolver", "mattermost",
+    "bot",
+    "preview",
+    "crawl",
+    "spider",
+    "facebookexternalhit",
+    "whatsapp",
+    "slack",
+    "embedly",
+    "skypeuri",
+    "scanner",
+    "urlresolver",
+    "mattermost",
 ];
 
 impl Visitor {

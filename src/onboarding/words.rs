@@ -101,7 +101,9 @@ impl Words {
     fn again(mut self, asked: Option<PropertyId>, app: Option<&str>) -> Self {
         match asked {
             Some(property) => self.button = Some((AGAIN, link(property, app))),
-            None => self.next.insert(0, "Start again where you started: in the Cloudbeds Marketplace, or with your link.".into()),
+            None => self
+                .next
+                .insert(0, "Start again where you started: in the Cloudbeds Marketplace, or with your link.".into()),
         }
         self.about(asked)
     }

@@ -116,7 +116,8 @@ async fn with_the_key_on_disk_and_its_hotel_unknown_the_next_process_finishes() 
 #[tokio::test]
 async fn with_its_hotel_known_and_the_key_file_not_yet_written_the_next_process_finishes() {
     let held = Held::begin(None).await;
-    let lock = std::fs::File::options().create(true).append(true).open(held.hotels.proxy.path("keys.yaml.lock")).unwrap();
+    let lock =
+        std::fs::File::options().create(true).append(true).open(held.hotels.proxy.path("keys.yaml.lock")).unwrap();
     lock.lock().unwrap();
     held.gate.let_go();
     held.arrives("/getHotels").await;

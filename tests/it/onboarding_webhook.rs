@@ -72,7 +72,8 @@ async fn a_property_is_looked_at_once_a_minute_whatever_is_sent() {
 #[tokio::test]
 async fn what_does_not_concern_us_is_answered_and_forgotten() {
     let hotels = Scene::new().start().await;
-    let other_event = message(CLIENT, "1001", "disabled").replace("integration/appstate_changed", "reservation/created");
+    let other_event =
+        message(CLIENT, "1001", "disabled").replace("integration/appstate_changed", "reservation/created");
     for text in [
         message("live1_of_another_app", "1001", "disabled"),
         message(CLIENT, "1003", "enabled"),
@@ -90,7 +91,8 @@ async fn what_does_not_concern_us_is_answered_and_forgotten() {
     for text in ["", "not json", "{\"event\":"] {
         assert_eq!(post(&hotels, "/webhook", text).await.status, 400);
     }
-    let get = send(hotels.connect, Request::get("/webhook").header("host", "x").body(Default::default()).unwrap()).await;
+    let get =
+        send(hotels.connect, Request::get("/webhook").header("host", "x").body(Default::default()).unwrap()).await;
     assert_eq!((get.status.as_u16(), counted(&hotels, "refused").await), (405, 3.0));
     assert_eq!(looks(&hotels), 0);
 }
@@ -105,7 +107,8 @@ async fn the_path_may_hold_a_secret_which_no_log_shows() {
     let mut proxy = proxy.start().await;
     proxy.secrets.push(secret.to_owned());
     let hotels = Hotels { connect: crate::harness::hotel::onboarding(&proxy), cloudbeds, proxy };
-    for wrong in ["/webhook", "/webhook/", "/webhook/guess", "/webhook/aPathThatNobodyGuesse", &format!("/webhook/{secret}/")]
+    for wrong in
+        ["/webhook", "/webhook/", "/webhook/guess", "/webhook/aPathThatNobodyGuesse", &format!("/webhook/{secret}/")]
     {
         let answer = post(&hotels, wrong, message(CLIENT, "1001", "disabled")).await;
         assert_eq!(answer.status, 404, "{wrong}");

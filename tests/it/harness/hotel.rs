@@ -256,7 +256,15 @@ impl Hotels {
     /// Whether the property's next call works.
     pub async fn works(&self, id: u64) -> bool {
         let answer = self.proxy.get("/api/v1.3/getHotelDetails").property(&id.to_string()).send().await;
-        answer.status == 200 && answer.json()["success"] == true && answer.json()["data"]["propertyID"] == id.to_string()
+        answer.status == 200
+            && answer.json()["success"] == true
+            && answer.json()["data"]["propertyID"] == id.to_string()
+    }
+
+    /// Kills the process and starts it again in the same directory.
+    pub async fn restart(&mut self) {
+        self.proxy.restart().await;
+        self.connect = onboarding(&self.proxy);
     }
 
     /// The key file's text.
