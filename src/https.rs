@@ -231,6 +231,14 @@ fn connect_error(origin: &Origin, source: io::Error) -> DialError {
     DialError::Connect { origin: origin.to_string(), source }
 }
 
+/// The addresses of an origin's host, for `doctor`.
+///
+/// # Errors
+/// What the resolver says.
+pub async fn resolve(origin: &Origin) -> io::Result<Vec<std::net::SocketAddr>> {
+    Ok(lookup_host((origin.host(), origin.port())).await?.collect())
+}
+
 /// A plain connection to a listener of this host, for `healthcheck`, `wait`, the call of `demo` and the sandbox's
 /// webhooks. No key travels on it.
 ///
