@@ -30,10 +30,11 @@ use crate::keys::report::{self, Row};
 use crate::keys::state::{self, State};
 use crate::keys::{self, KeyStore, Lives, Reload, Time, keeper};
 use crate::listen::{self, BindError, Bound, SocketFile};
+use crate::onboarding::{self, Onboarding};
 use crate::phase::{Phase, PhaseCell};
 use crate::property::PropertyId;
 use crate::proxy::authorize::Policy;
-use crate::proxy::verdict::ConnectLink;
+use crate::proxy::verdict::ConnectLinks;
 use crate::proxy::{identify, pool, upstream};
 use crate::secret::{ClientSecret, PathSecret};
 use crate::telemetry::{AccessLog, Metrics};
@@ -167,6 +168,8 @@ pub struct App {
     socket_files: Vec<SocketFile>,
     addresses: Vec<String>,
     admin: std::net::TcpListener,
+    /// Where hotels connect, when that is on.
+    onboarding: Option<std::net::TcpListener>,
     metrics: Metrics,
     access: AccessLog,
     handle: Handle,
@@ -239,6 +242,10 @@ impl App {
         }
         let mut admin = listen::tcp(config.admin.listen, 1)?;
         let admin = admin.pop().ok_or_else(|| io::Error::other("no admin listener"))?;
+        let onboarding = match &config.onboarding {
+            Some(onboarding) => listen::tcp(onboarding.listen, 1)?.pop(),
+            None => None,
+        };
         let handle = Handle {
             phase: Arc::new(PhaseCell::new()),
             reload: Arc::default(),
@@ -247,7 +254,7 @@ impl App {
             cut: Arc::default(),
         };
         let metrics = Metrics::new(workers);
-        Ok(Self { config, loaded, listeners, socket_files, addresses, admin, metrics, access, handle })
+        Ok(Self { config, loaded, listeners, socket_files, addresses, admin, onboarding, metrics, access, handle })
     }
 
     /// Where the proxy listens, as bound: a port 0 of the configuration is a real one here.
@@ -262,6 +269,14 @@ impl App {
     /// What the system says.
     pub fn admin_address(&self) -> io::Result<SocketAddr> {
         self.admin.local_addr()
+    }
+
+    /// Where the onboarding listener is, as bound; nothing when it is off.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn onboarding_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.onboarding.as_ref().map(std::net::TcpListener::local_addr).transpose()
     }
 
     /// The counters, to tell them of the log's lost lines.
@@ -281,7 +296,8 @@ impl App {
     /// # Errors
     /// When a thread or a runtime cannot be had.
     pub async fn run(self) -> io::Result<()> {
-        let Self { config, loaded, listeners, socket_files, addresses, admin, metrics, access, handle } = self;
+        let Self { config, loaded, listeners, socket_files, addresses, admin, onboarding, metrics, access, handle } =
+            self;
         let phase = Arc::clone(&handle.phase);
         log_start(&config, &loaded, &addresses);
         let keys = Arc::clone(&loaded.keys);
@@ -304,6 +320,17 @@ impl App {
                 admin::serve(admin, Arc::new(admin_state), async move { phase.reached(Phase::Stopped).await }).await
             }
         });
+
+        let onboarding_address = onboarding.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+        let connecting = match onboarding {
+            Some(listener) => {
+                let onboarding = connecting(&config, &loaded, &metrics, &access, &handle);
+                let (listener, phase) = (tokio::net::TcpListener::from_std(listener)?, Arc::clone(&phase));
+                let ended = async move { phase.reached(Phase::Closing).await };
+                Some(tokio::spawn(onboarding.serve(listener, ended)))
+            }
+            None => None,
+        };
 
         let settings = Arc::new(settings(&config));
         let open = Arc::new(AtomicUsize::new(0));
@@ -328,14 +355,25 @@ impl App {
             ended.push(thread.ended);
         }
         phase.set(Phase::Ready);
-        tracing::info!(listen = %addresses.join(", "), admin = %admin_address, workers = ended.len(), "ready");
+        tracing::info!(
+            listen = %addresses.join(", "),
+            admin = %admin_address,
+            onboarding = onboarding_address.map(tracing::field::display),
+            workers = ended.len(),
+            "ready"
+        );
 
         tokio::select! {
             () = handle.drain.notified() => {}
             () = any(&mut ended) => return Err(io::Error::other("a worker has ended by itself; the log says why")),
         }
+        let until = tokio::time::Instant::now() + config.drain.max.max(LETTING_GO);
         drain(&config.drain, &handle, ended).await;
         drop(socket_files);
+        if let Some(connecting) = connecting {
+            // A key that is being fetched now cannot be fetched again. What is on disk by then is safe in any case.
+            let _ = tokio::time::timeout_at(until, connecting).await;
+        }
         watching.abort();
         keeping.stop().await;
         // The admin listener gives its last answers a second at most.
@@ -420,7 +458,7 @@ fn settings(config: &Config) -> Settings {
             max_headers: client.max_headers,
         },
         max_connections: client.max_connections,
-        connect_link: ConnectLink(config.keys.connect_link.as_deref().map(Box::from)),
+        connect: connect_links(config),
     }
 }
 
@@ -437,6 +475,60 @@ fn keeping(config: &Config) -> keeper::Settings {
         limits: limits(config),
         cool_down: (min.as_secs(), max.as_secs()),
     }
+}
+
+/// Everything hotels need to connect.
+fn connecting(
+    config: &Config,
+    loaded: &Loaded,
+    metrics: &Metrics,
+    access: &AccessLog,
+    handle: &Handle,
+) -> Arc<Onboarding> {
+    let app = |app: &config::App| onboarding::App {
+        name: app.name.clone(),
+        client_id: app.client_id.clone(),
+        connect_url: app.connect_url.clone(),
+        codes: match (app.delivery, loaded.secrets.clients.get(&app.name), &app.redirect_uri) {
+            (config::Delivery::Automatic, Some(secret), Some(redirect_uri)) => Some(onboarding::Codes {
+                secret: secret.clone(),
+                redirect_uri: redirect_uri.clone(),
+                exchange: app.exchange_url.clone(),
+                marketplace: app.marketplace,
+            }),
+            _ => None,
+        },
+    };
+    let settings = onboarding::Settings {
+        apps: config.apps.iter().map(app).collect(),
+        https: config.onboarding.as_ref().is_none_or(|onboarding| onboarding.public_url.is_https()),
+        webhook: loaded.secrets.webhook.clone(),
+    };
+    let parts = onboarding::Parts {
+        keys: Arc::clone(&loaded.keys),
+        reload: Arc::clone(&handle.reload),
+        dialer: loaded.dialer.clone(),
+        base_url: config.upstream.base_url.clone(),
+        metrics: metrics.clone(),
+        access: access.clone(),
+    };
+    // The workers' supplies of request ids have the numbers below.
+    Onboarding::new(settings, parts, config.workers.0)
+}
+
+/// Where a hotel connects again: here, or at Cloudbeds.
+fn connect_links(config: &Config) -> ConnectLinks {
+    let (apps, onboarding) = (config.apps.clone(), config.onboarding.clone());
+    Arc::new(move |name, property| {
+        let app = apps.iter().find(|app| name.is_none_or(|name| name == app.name))?;
+        Some(match &onboarding {
+            Some(onboarding) => {
+                let public = onboarding.public_url.as_str().trim_end_matches('/');
+                format!("{public}/connect/{property}?app={}", app.name)
+            }
+            None => app.connect_link(property),
+        })
+    })
 }
 
 fn log_start(config: &Config, loaded: &Loaded, addresses: &[String]) {

@@ -239,8 +239,8 @@ pub async fn resolve(origin: &Origin) -> io::Result<Vec<std::net::SocketAddr>> {
     Ok(lookup_host((origin.host(), origin.port())).await?.collect())
 }
 
-/// A plain connection to a listener of this host, for `healthcheck`, `wait` and the call of `demo`. No key travels on
-/// it.
+/// A plain connection to a listener of this host, for `healthcheck`, `wait`, the call of `demo` and the sandbox's
+/// webhooks. No key travels on it.
 ///
 /// # Errors
 /// What the system says.

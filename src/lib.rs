@@ -10,9 +10,11 @@ pub mod app;
 pub mod config;
 
 pub mod admin;
-pub mod inquiry;
+pub mod onboarding;
 pub mod proxy;
 pub mod sandbox;
+
+pub mod inquiry;
 
 pub mod cloudbeds;
 

@@ -11,19 +11,25 @@
 
 mod health;
 mod keys;
-mod server;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Response, StatusCode};
+use http_body_util::Full;
+use tokio::net::TcpListener;
 
-pub use self::server::serve;
 use crate::keys::Verdict;
 use crate::keys::report::{self, Row};
 use crate::phase::PhaseCell;
 use crate::property::PropertyId;
 use crate::telemetry::metrics::{CONTENT_TYPE as METRICS_TYPE, Gauges, Metrics};
+use crate::wire::server::{self, Bounds};
+
+/// A kubelet, a Prometheus and a person need a handful of connections.
+const BOUNDS: Bounds = Bounds { name: "admin", connections: 64, last_answers: Duration::from_secs(1) };
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -48,6 +54,16 @@ pub struct AdminState {
     pub metrics: Metrics,
     /// The keys' numbers.
     pub keys: Arc<dyn KeyView>,
+}
+
+/// Serves the admin routes until `shutdown` resolves, and then for as long as the answers in flight take, one second
+/// at most.
+pub async fn serve(listener: TcpListener, state: Arc<AdminState>, shutdown: impl Future<Output = ()>) {
+    let handler = move |request: http::Request<hyper::body::Incoming>| {
+        let answer = state.answer(request.method(), request.uri().path());
+        std::future::ready(answer.map(|text| Full::new(Bytes::from(text))))
+    };
+    server::serve(listener, BOUNDS, handler, shutdown).await;
 }
 
 impl AdminState {

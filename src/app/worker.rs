@@ -25,7 +25,7 @@ use crate::proxy::connection::{self, Open};
 use crate::proxy::pool::{self, Pool};
 use crate::proxy::rewrite::Routes;
 use crate::proxy::upstream::{Timeouts, Upstream};
-use crate::proxy::verdict::ConnectLink;
+use crate::proxy::verdict::ConnectLinks;
 use crate::proxy::{Arrival, Proxy, identify};
 use crate::telemetry::{AccessLog, Metrics, RequestIds};
 use crate::wire::gate::Limits;
@@ -48,7 +48,7 @@ pub(super) struct Settings {
     pub(super) pool: pool::Settings,
     pub(super) limits: Limits,
     pub(super) max_connections: usize,
-    pub(super) connect_link: ConnectLink,
+    pub(super) connect: ConnectLinks,
 }
 
 /// A core that has not started yet.
@@ -105,7 +105,7 @@ impl Worker {
             Err(error) => return drop(tell_started.send(Err(error))),
         };
         let recorder = Rc::new(self.metrics.recorder());
-        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections, connect_link } =
+        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections, connect } =
             &*self.settings;
         let pool = Rc::new(Pool::new(self.dialer, *pool, Rc::clone(&recorder)));
         let lines = Rc::new(self.access.lines());
@@ -115,7 +115,7 @@ impl Worker {
             keys: RefCell::new(self.keys.reader()),
             upstream: Upstream::new(Rc::clone(&pool), *timeouts),
             timeouts: *timeouts,
-            connect_link: connect_link.clone(),
+            connect: connect.clone(),
             recorder,
             lines: Rc::clone(&lines),
             ids: RequestIds::new(self.index),

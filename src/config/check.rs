@@ -210,13 +210,8 @@ impl Check<'_, '_> {
         if min > max && !self.sources.blamed("keys.cool_down.min") && !self.sources.blamed("keys.cool_down.max") {
             self.fault("keys.cool_down.min", "is longer than keys.cool_down.max", "lower it, or raise keys.cool_down.max");
         }
-        let connect_link = typed.connect_link.clone();
-        if connect_link.as_deref().is_some_and(|link| !is_link(link)) {
-            let words = "write it like https://connect.example.com/connect/{property}";
-            self.fault("keys.connect_link", "expected a link with {property} in it", words);
-        }
         let keep_alive = typed.keep_alive;
-        Some(Keys { file: file?, poll, state_file, keep_alive, idle_days, cool_down: (min, max), connect_link })
+        Some(Keys { file: file?, poll, state_file, keep_alive, idle_days, cool_down: (min, max) })
     }
 
     fn upstream(&mut self, typed: &raw::Upstream) -> Option<Upstream> {
@@ -308,13 +303,6 @@ impl Check<'_, '_> {
             }
         }
     }
-}
-
-/// Whether it can stand in an answer and be opened once a property is put in.
-fn is_link(text: &str) -> bool {
-    let web = text.starts_with("https://") || text.starts_with("http://");
-    let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\<>".contains(&byte));
-    web && plain && text.contains("{property}") && !text.to_ascii_lowercase().contains("cbat")
 }
 
 /// Whether requests can start with it: paths with an encoded or dot segment are refused before routes are looked at.

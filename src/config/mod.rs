@@ -84,8 +84,6 @@ pub struct Keys {
     pub idle_days: (u64, u64),
     /// The first pause after which Cloudbeds is asked about a dead key again, and the longest; 1 s to 24 h.
     pub cool_down: (Duration, Duration),
-    /// Where a hotel connects again, with `{property}` in it.
-    pub connect_link: Option<String>,
 }
 
 /// A partner app, as registered at Cloudbeds.

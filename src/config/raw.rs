@@ -62,7 +62,6 @@ section! { Keys {
     idle_days: u64 = 20,
     expiring_days: u64 = 25,
     cool_down: CoolDown = CoolDown::default(),
-    connect_link: Option<String> = None,
 } }
 section! { CoolDown {
     min: Time = seconds(60),

@@ -24,6 +24,7 @@ mod file;
 pub mod keeper;
 pub mod life;
 mod lock;
+pub mod pending;
 mod read;
 pub mod record;
 mod refused;

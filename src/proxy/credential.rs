@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::error::ProxyError;
 use super::identify::{Identified, Properties, Subject};
 use super::limit::Admitted;
-use super::verdict::{self, ConnectLink};
+use super::verdict::{self, ConnectLinks};
 use crate::keys::{Key, KeySet, NoOrganization};
 use crate::property::PropertyId;
 
@@ -30,22 +30,22 @@ impl Credentialed {
 /// Looks the key up. A list of properties passes when one key serves them all.
 ///
 /// # Errors
-/// When a property has no key, the listed properties have different ones, or the key is known to be dead; `link` is
+/// When a property has no key, the listed properties have different ones, or the key is known to be dead; `links` tell
 /// where its hotel connects again.
-pub fn attach(admitted: Admitted, keys: &KeySet, link: &ConnectLink) -> Result<Credentialed, ProxyError> {
+pub fn attach(admitted: Admitted, keys: &KeySet, links: &ConnectLinks) -> Result<Credentialed, ProxyError> {
     let identified = admitted.authorized.identified;
     let key = match &identified.subject {
         Subject::Properties(properties) => {
             let first = properties.first();
             let key = keys.get(first).ok_or(ProxyError::PropertyUnknown(first))?;
-            verdict::alive(key, Some(first), link)?;
+            verdict::alive(key, Some(first), links)?;
             for property in properties.more() {
                 let other = keys.get(*property).ok_or(ProxyError::PropertyUnknown(*property))?;
                 // Rows with the same key share one `Key`.
                 if !Arc::ptr_eq(key, other) {
                     return Err(ProxyError::PropertiesApart);
                 }
-                verdict::alive(key, Some(*property), link)?;
+                verdict::alive(key, Some(*property), links)?;
             }
             key
         }
@@ -60,7 +60,7 @@ pub fn attach(admitted: Admitted, keys: &KeySet, link: &ConnectLink) -> Result<C
             if within.filter_map(|property| keys.get(property)).any(|other| !Arc::ptr_eq(key, other)) {
                 return Err(ProxyError::PropertiesApart);
             }
-            verdict::alive(key, None, link)?;
+            verdict::alive(key, None, links)?;
             key
         }
     };

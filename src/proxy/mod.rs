@@ -33,7 +33,7 @@ use self::rewrite::Routes;
 use self::sanitize::Sanitized;
 use self::trace::Trace;
 use self::upstream::{Timeouts, Upstream};
-use self::verdict::ConnectLink;
+use self::verdict::ConnectLinks;
 use crate::keys::{Key, KeyReader};
 use crate::phase::{Phase, PhaseCell};
 use crate::property::PropertyId;
@@ -54,8 +54,8 @@ pub struct Proxy {
     pub upstream: Upstream,
     /// Limits of an exchange.
     pub timeouts: Timeouts,
-    /// Where a hotel connects again.
-    pub connect_link: ConnectLink,
+    /// Where hotels connect again.
+    pub connect: ConnectLinks,
     /// This core's counters.
     pub recorder: Rc<Recorder>,
     /// This core's access lines.
@@ -104,7 +104,7 @@ impl Proxy {
         let identified = identify::property(request, arrival.identify)?;
         let authorized = self.policy.authorize(identified, arrival.local)?;
         let admitted = limit::admit(authorized);
-        let credentialed = credential::attach(admitted, self.keys.borrow_mut().load(), &self.connect_link)?;
+        let credentialed = credential::attach(admitted, self.keys.borrow_mut().load(), &self.connect)?;
         let property = credentialed.property();
         trace.about(property);
         let outbound = rewrite::for_cloudbeds(credentialed, &self.routes);

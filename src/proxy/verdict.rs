@@ -15,15 +15,8 @@ use crate::keys::{Key, Time, Verdict};
 use crate::property::PropertyId;
 use crate::wire::problem::{About, Code, Problem};
 
-/// Where a hotel connects again, as a link with `{property}` in it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct ConnectLink(pub Option<Box<str>>);
-
-impl ConnectLink {
-    fn to(&self, property: PropertyId) -> Option<String> {
-        Some(self.0.as_deref()?.replace("{property}", &property.to_string()))
-    }
-}
+/// Where a hotel connects again, by its key's app and its id; nothing where no app is known. Asked on refusals only.
+pub type ConnectLinks = Arc<dyn Fn(Option<&str>, PropertyId) -> Option<String> + Send + Sync>;
 
 /// A refusal on behalf of Cloudbeds.
 #[derive(Debug)]
@@ -61,13 +54,13 @@ impl Rejected {
 ///
 /// # Errors
 /// When Cloudbeds would refuse it.
-pub(super) fn alive(key: &Key, property: Option<PropertyId>, link: &ConnectLink) -> Result<(), ProxyError> {
+pub(super) fn alive(key: &Key, property: Option<PropertyId>, links: &ConnectLinks) -> Result<(), ProxyError> {
     let Some(blocked) = key.life().blocked(property) else { return Ok(()) };
     Err(ProxyError::KeyRejected(Box::new(Rejected {
         property,
         verdict: blocked.verdict,
         retry_after: blocked.until.since(Time::now()).max(1),
-        link: property.and_then(|property| link.to(property)),
+        link: property.and_then(|property| links(key.app.as_deref(), property)),
     })))
 }
 

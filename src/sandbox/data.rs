@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::time::SystemTime;
 
-use super::Hotel;
-use super::calendar::{Day, now};
+use super::accounts::Place;
+use super::calendar::{Day, stamp};
 use crate::property::PropertyId;
 
 /// Posted reservations beyond this many push the oldest ones out: a bench that books all night stays in memory.
@@ -108,15 +109,11 @@ impl House {
 }
 
 impl Data {
-    pub(super) fn new(hotels: &[Hotel]) -> Self {
-        // Hotels with one key are one organisation, named after the first of them.
-        let mut first: HashMap<&str, PropertyId> = HashMap::new();
-        let mut known = HashMap::new();
-        for (index, hotel) in hotels.iter().enumerate() {
-            let organization = format!("9{}", first.entry(&hotel.key).or_insert(hotel.property));
-            known.insert(hotel.property, Known { index, name: hotel.name.clone(), organization });
-        }
-        Self { known, houses: HashMap::new(), posted: 0 }
+    pub(super) fn new(places: Vec<Place>) -> Self {
+        let known = places.into_iter().enumerate().map(|(index, place)| {
+            (place.property, Known { index, name: place.name, organization: place.organization })
+        });
+        Self { known: known.collect(), houses: HashMap::new(), posted: 0 }
     }
 
     /// Sees to it that these hotels can be looked at.
@@ -134,8 +131,8 @@ impl Data {
     }
 
     /// Adds a reservation and gives it back with its ids filled in.
-    pub(super) fn book(&mut self, property: PropertyId, mut stay: Stay) -> Option<(&House, &Stay)> {
-        (stay.id, stay.guest.id, stay.created) = (self.id(RESERVATION), self.id(GUEST), now());
+    pub(super) fn book(&mut self, property: PropertyId, mut stay: Stay, now: SystemTime) -> Option<(&House, &Stay)> {
+        (stay.id, stay.guest.id, stay.created) = (self.id(RESERVATION), self.id(GUEST), stamp(now));
         let house = self.houses.get_mut(&property)?;
         if house.stays.len() == STAYS_MAX {
             house.stays.remove(0);
@@ -230,11 +227,13 @@ fn first_stay(index: usize, kinds: &[Kind], rooms: &[Room], number: usize) -> St
 mod tests {
     use super::*;
     use crate::sandbox::Settings;
+    use crate::sandbox::accounts::places;
 
     #[test]
     fn no_room_is_taken_twice_on_one_night() {
-        let hotels = Settings::demo().hotels;
-        let mut data = Data::new(&hotels);
+        let settings = Settings::demo();
+        let hotels = &settings.hotels;
+        let mut data = Data::new(places(&settings));
         data.furnish(&[hotels[0].property, hotels[1].property]);
         let mut ids = std::collections::HashSet::new();
         for house in data.houses.values() {

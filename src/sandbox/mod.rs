@@ -3,14 +3,18 @@
 //! In: [`Settings`] with the hotels and their keys. Out: a running [`Sandbox`] with a root certificate of its own, whose
 //! answers have the shape of the vendor's API description and whose data set changes with what is posted to it.
 //! It is the worst neighbour the proxy can have: `/sandbox/echo` hands back every credential it was sent, and the other
-//! rooms under `/sandbox/` are slow, cut off, endless or coded. It never dials anywhere.
+//! rooms under `/sandbox/` are slow, cut off, endless or coded. It dials nowhere but to the webhook endpoints that an app
+//! registered, of which plain ones must be on loopback.
 //!
 //! | path | what it does |
 //! |---|---|
-//! | `/api/v1.1`, `v1.2`, `v1.3` | `getHotels` `getHotelDetails` `getRooms` `getReservations` `getReservation` `postReservation` `postFile` `userinfo`; needs a key |
+//! | `/api/v1.1`, `v1.2`, `v1.3` | the operations of [`answers`]; needs a key |
+//! | `/api/v1.x/access_token` | exchanges a code for a key; [`exchange`] |
+//! | `/connect/…` | the connect link, the consent page, disconnecting; [`connect`] |
+//! | `/partner/{client id}/keys` | an app's list of keys; [`partner`] |
 //! | `/sandbox/echo` | everything it was sent, in body and headers; switches in [`echo`] |
 //! | `/sandbox/download` `/sandbox/upload` | gigabytes in flat memory; switches in [`bulk`] |
-//! | `/sandbox/slow` `/sandbox/reset` `/sandbox/fail` | trouble on demand; switches in [`trouble`] |
+//! | `/sandbox/slow` `/sandbox/reset` `/sandbox/fail` `/sandbox/hang` | trouble on demand; switches in [`trouble`] |
 //! | anything else | 404 with an HTML page, as Cloudbeds answers a path it does not know |
 
 use std::io;
@@ -24,28 +28,40 @@ use tokio::task::JoinHandle;
 use crate::listen;
 use crate::property::PropertyId;
 
+mod accounts;
 mod answers;
 mod body;
 pub mod bulk;
 mod calendar;
+mod clock;
 mod coding;
+mod connect;
 mod data;
 pub mod echo;
+mod exchange;
 mod files;
 mod keys;
 mod multipart;
+mod page;
+mod partner;
 mod query;
 mod routes;
+mod rules;
 mod seen;
 mod serve;
 mod socket;
+mod steer;
 mod tls;
 pub mod trouble;
+mod webhooks;
 
+pub use accounts::{App, AppState, Budget, Delivery, NotAnApp};
 pub use files::{Written, write_files};
 pub use keys::random_key;
+pub use rules::Rule;
 pub use seen::Seen;
 pub use socket::Cut;
+pub use webhooks::{Delivered, Webhooks};
 
 /// What a sandbox is made of.
 pub struct Settings {
@@ -53,8 +69,16 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// What ALPN offers.
     pub protocols: Protocols,
-    /// The hotels. Several with one key are an organisation.
+    /// The hotels that are connected. Several with one key are an organisation.
     pub hotels: Vec<Hotel>,
+    /// The hotels that no app is connected to yet.
+    pub unconnected: Vec<Unconnected>,
+    /// The partners' apps. The keys of `hotels` belong to the first; with none, to one that nobody knows.
+    pub apps: Vec<App>,
+    /// How many calls an app may make; `None` leaves them alone.
+    pub budget: Option<Budget>,
+    /// Whether an exchange answers with `resources`, which the vendor's description has and does not promise.
+    pub resources: bool,
     /// Whether every request is kept for [`Sandbox::requests`]. Benches turn it off.
     pub record: bool,
     /// The certificate to show.
@@ -72,6 +96,17 @@ pub struct Hotel {
     pub name: String,
     /// The key that opens it: `cbat_…`.
     pub key: String,
+}
+
+/// One hotel property without a key.
+#[derive(Clone, Debug)]
+pub struct Unconnected {
+    /// Its id at Cloudbeds.
+    pub property: PropertyId,
+    /// Its name, as the answers give it.
+    pub name: String,
+    /// The id of its organisation; those with the same one can be connected together. Without one it is alone.
+    pub organization: Option<String>,
 }
 
 /// The HTTP versions a sandbox speaks.
@@ -97,7 +132,7 @@ pub enum Certificate {
 }
 
 impl Settings {
-    /// The two hotels of the demo, 1001 and 1002, with fresh keys, on a free port of 127.0.0.1.
+    /// The two hotels of the demo, 1001 and 1002, with fresh keys of one app, on a free port of 127.0.0.1.
     #[must_use]
     pub fn demo() -> Self {
         let named = [(1001, "Seaside Demo Hotel"), (1002, "Mountain Demo Lodge")];
@@ -109,11 +144,20 @@ impl Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             protocols: Protocols::Both,
             hotels: named.into_iter().filter_map(hotel).collect(),
+            unconnected: Vec::new(),
+            apps: vec![demo_app()],
+            budget: None,
+            resources: true,
             record: true,
             certificate: Certificate::Good,
             tls12_only: false,
         }
     }
+}
+
+/// The demo's app, with a fresh secret.
+fn demo_app() -> App {
+    App::new("live1_1001_sandboxDemoApp0123456789", &keys::random_token(40), "http://127.0.0.1:8081/api_key")
 }
 
 /// A running sandbox. Dropping it ends it too, though nobody waits then.
@@ -128,7 +172,8 @@ pub struct Sandbox {
 /// Binds `settings.listen` and serves on the current tokio runtime, of whichever flavour.
 ///
 /// # Errors
-/// When the address cannot be bound or the certificate cannot be made.
+/// When the address cannot be bound, the certificate cannot be made, or an app has a redirect URI that the vendor would
+/// not register.
 pub async fn start(settings: Settings) -> io::Result<Sandbox> {
     let listener = listen::tcp(settings.listen, 1)?.pop().ok_or(io::ErrorKind::AddrNotAvailable)?;
     start_on(listener, settings)
@@ -137,7 +182,8 @@ pub async fn start(settings: Settings) -> io::Result<Sandbox> {
 /// The same on a listener that is bound already; `settings.listen` is not looked at.
 ///
 /// # Errors
-/// When the listener cannot be made non-blocking, the certificate cannot be made, or no tokio runtime is current.
+/// When the listener cannot be made non-blocking, the certificate cannot be made, an app has a redirect URI that the
+/// vendor would not register, or no tokio runtime is current.
 pub fn start_on(listener: TcpListener, settings: Settings) -> io::Result<Sandbox> {
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
@@ -145,8 +191,11 @@ pub fn start_on(listener: TcpListener, settings: Settings) -> io::Result<Sandbox
     let identity = tls::identity(settings.certificate)?;
     let root_pem = identity.root_pem.clone();
     let config = tls::config(identity, settings.protocols, settings.tls12_only)?;
-    let state = Arc::new(routes::State::new(&settings.hotels, settings.record));
+    for app in &settings.apps {
+        app.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    }
     let (stop, stopped) = watch::channel(());
+    let state = Arc::new(routes::State::new(&settings, stopped.clone()));
     let accepting =
         tokio::spawn(serve::accept(listener, Arc::new(config), settings.protocols, Arc::clone(&state), stopped));
     Ok(Sandbox { address, root_pem, state, stop, accepting })
@@ -181,16 +230,6 @@ impl Sandbox {
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.state.recorder.connections()
-    }
-
-    /// Ends every open connection at once, in the given way, and goes on accepting.
-    pub fn cut_connections(&self, how: Cut) {
-        self.state.cut.send_replace(how);
-    }
-
-    /// From now on this key is answered the way Cloudbeds answers a revoked one.
-    pub fn revoke(&self, key: &str) {
-        self.state.keys.revoke(key);
     }
 
     /// Ends everything: the listener is closed and every connection cut when this returns.

@@ -9,3 +9,4 @@ pub mod inspect;
 pub mod mask;
 pub mod peek;
 pub mod problem;
+pub mod server;

@@ -3,13 +3,15 @@
 //! In: the decoded form, with PHP's `rooms[0][roomTypeID]` names. Out: the booked reservation, or the first thing that is
 //! wrong with the form. Rooms are left unassigned, and availability is not looked at: this is a stand-in, not a hotel.
 
+use std::time::SystemTime;
+
 use serde_json::{Value, json};
 
 use super::reservations::{daily_rates, sub_id};
 use super::{Failure, amount};
+use crate::sandbox::accounts::Grant;
 use crate::sandbox::calendar::Day;
 use crate::sandbox::data::{Booked, Data, Guest, House, Stay};
-use crate::sandbox::keys::Grant;
 use crate::sandbox::query::Pairs;
 
 /// More rooms than a real form asks for, and few enough that no form is worth fearing.
@@ -18,11 +20,11 @@ const ROOMS_MAX: u32 = 100;
 /// The longest stay, likewise.
 const NIGHTS_MAX: usize = 366;
 
-pub(super) fn answer(data: &mut Data, grant: &Grant, form: &Pairs) -> Result<Value, Failure> {
+pub(super) fn answer(data: &mut Data, grant: &Grant, form: &Pairs, now: SystemTime) -> Result<Value, Failure> {
     let house = grant.one(data, form.get("propertyID"))?;
     let property = house.property;
     let stay = read(house, form)?;
-    let (house, stay) = data.book(property, stay).ok_or("The property is gone")?;
+    let (house, stay) = data.book(property, stay, now).ok_or("The property is gone")?;
     let room = |(index, booked): (usize, &Booked)| {
         let kind = &house.kinds[booked.kind];
         json!({

@@ -5,8 +5,8 @@
 use serde_json::{Value, json};
 
 use super::{Failure, page};
+use crate::sandbox::accounts::Grant;
 use crate::sandbox::data::{Data, House, Room};
-use crate::sandbox::keys::Grant;
 use crate::sandbox::query::Pairs;
 
 pub(super) fn list(data: &Data, grant: &Grant, query: &Pairs) -> Result<Value, Failure> {

@@ -6,9 +6,9 @@
 use serde_json::{Map, Value, json};
 
 use super::{Failure, amount, page};
+use crate::sandbox::accounts::Grant;
 use crate::sandbox::calendar::Day;
 use crate::sandbox::data::{Booked, Data, Guest, House, Stay};
-use crate::sandbox::keys::Grant;
 use crate::sandbox::query::Pairs;
 
 pub(super) fn list(data: &Data, grant: &Grant, query: &Pairs) -> Result<Value, Failure> {

@@ -11,8 +11,8 @@ use http_body_util::BodyExt as _;
 use serde_json::json;
 
 use super::{Failure, failure};
+use crate::sandbox::accounts::Grant;
 use crate::sandbox::body::{self, Body, json as answer_json};
-use crate::sandbox::keys::Grant;
 use crate::sandbox::multipart::{Multipart, Part};
 use crate::sandbox::routes::State;
 

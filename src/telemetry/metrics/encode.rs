@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::histogram::Durations;
+use super::onboarding::{Connect, Webhook};
 use super::outcome::Counts;
 use super::recorder::Leak;
 use super::{Gauges, Shared};
@@ -44,6 +45,10 @@ pub(super) struct Scrape {
     reloads_ok: u64,
     reloads_refused: u64,
     key_file_good: bool,
+    connects: [(&'static str, u64); Connect::ALL.len()],
+    webhooks: [(&'static str, u64); Webhook::ALL.len()],
+    connects_begun: u64,
+    keys_waiting: u64,
     lines_lost: u64,
     panics: u64,
     started: f64,
@@ -58,6 +63,10 @@ impl Scrape {
             reloads_ok: control.reloads_ok(),
             reloads_refused: control.reloads_refused(),
             key_file_good: control.key_file_good(),
+            connects: shared.onboarding.connects(),
+            webhooks: shared.onboarding.webhooks(),
+            connects_begun: shared.onboarding.begun_count(),
+            keys_waiting: shared.onboarding.waiting(),
             lines_lost: control.lines_lost(),
             panics: panic::count(),
             started: control.started(),
@@ -187,6 +196,13 @@ impl Collector for Scrape {
             self.gauges.properties_loaded as u64,
         )?;
         self.verdicts(page)?;
+
+        let begun = "Browsers sent to Cloudbeds to connect a hotel.";
+        page.counter("connects_begun", begun, self.connects_begun)?;
+        page.family("connects", "Attempts to connect a hotel, by how they ended.", "outcome", self.connects)?;
+        page.family("webhooks", "Webhooks of Cloudbeds, by what became of them.", "result", self.webhooks)?;
+        let waiting = "Keys that onboarding has on disk and could not put into the key file yet.";
+        page.gauge("keys_waiting", waiting, self.keys_waiting)?;
 
         let lost = "Log lines lost, access lines and others, because they could not be written fast enough or at all.";
         page.counter("access_lines_lost", lost, self.lines_lost)?;

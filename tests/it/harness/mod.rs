@@ -3,6 +3,8 @@
 pub mod caller;
 pub mod certificate;
 pub mod client;
+pub mod gate;
+pub mod hotel;
 pub mod line;
 pub mod origin;
 pub mod proxy;
@@ -13,6 +15,8 @@ pub mod wire;
 pub use caller::{Caller, in_time, together, until};
 pub use certificate::{Alpn, Certificate};
 pub use client::Answer;
+pub use gate::Gate;
+pub use hotel::{Browser, Hotels, Scene};
 pub use line::{End, Line};
 pub use origin::Origin;
 pub use proxy::{Builder, Proxy, key};
