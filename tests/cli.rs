@@ -59,8 +59,19 @@ fn check(command: &mut Command, code: i32, stdout: &str, stderr: &str) {
 #[test]
 fn every_command_explains_itself() {
     let mut help = String::new();
-    for command in ["", "serve", "check-config", "demo", "sandbox", "healthcheck", "wait", "completions"] {
-        let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+    for command in [
+        "",
+        "serve",
+        "check-config",
+        "demo",
+        "sandbox",
+        "sandbox do",
+        "sandbox show",
+        "healthcheck",
+        "wait",
+        "completions",
+    ] {
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let output = run(&arguments);
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
         help.push_str(&format!("$ cloudbeds-auth-proxy {}\n{}\n", arguments.join(" "), text(&output.stdout)));
