@@ -78,10 +78,7 @@ impl Worker {
         let (tell_ended, ended) = oneshot::channel();
         std::thread::Builder::new().name(format!("worker-{}", self.index)).spawn(move || {
             // Receivers that are gone mean that the start failed elsewhere.
-            match Builder::new_current_thread()
-                .enable_all()
-                .build_local(LocalOptions::default())
-            {
+            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                 Ok(runtime) => {
                     runtime.block_on(self.run(tell_started));
                     // Name resolution runs on threads of its own, and a resolver that is gone must not hold up the end.
@@ -229,11 +226,7 @@ impl Door {
             return;
         }
         let arrival = Arrival { identify: self.identify, local: stream.local_address() };
-        let serving = connection::serve(stream, proxy, arrival, self.limits, &self.open);
-        spawn_local(async move {
-            serving.await;
-            drop(place);
-        });
+        spawn_local(connection::serve(stream, proxy, arrival, self.limits, &self.open, place));
     }
 }
 

@@ -21,6 +21,8 @@ mod harness;
 mod http2;
 mod identify;
 mod keys;
+mod life;
+mod life_state;
 mod lifecycle;
 mod main_job;
 mod observe;
