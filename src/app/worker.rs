@@ -102,8 +102,7 @@ impl Worker {
             Err(error) => return drop(tell_started.send(Err(error))),
         };
         let recorder = Rc::new(self.metrics.recorder());
-        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections, connect } =
-            &*self.settings;
+        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections, connect } = &*self.settings;
         let pool = Rc::new(Pool::new(self.dialer, *pool, Rc::clone(&recorder)));
         let lines = Rc::new(self.access.lines());
         let proxy = Rc::new(Proxy {

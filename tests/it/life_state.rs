@@ -107,10 +107,10 @@ async fn an_idle_key_is_shown_and_used_when_keep_alive_is_on() {
     let two = Proxy::to(&cloudbeds, &hotels).config(&config).start().await;
     one.wait_for("the call", || (cloudbeds.requests().len() == 1).then_some(())).await;
     let seen = cloudbeds.requests().pop().unwrap();
-    assert_eq!((&*seen.path, seen.header("authorization")), (
-        "/api/v1.3/userinfo",
-        vec![format!("Bearer {}", hotels[0].key).as_bytes()]
-    ));
+    assert_eq!(
+        (&*seen.target, seen.header("authorization")),
+        ("/api/v1.3/userinfo", vec![format!("Bearer {}", hotels[0].key).as_bytes()])
+    );
     two.wait_for_metric("key_verdicts{verdict=\"idle\"}", |_| true).await;
     for proxy in [one, two] {
         let mut proxy = proxy;
@@ -125,7 +125,8 @@ async fn an_idle_key_is_shown_and_used_when_keep_alive_is_on() {
 #[tokio::test]
 async fn a_state_file_that_cannot_be_used_keeps_nobody_from_serving() {
     let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
-    let damage = |text: &'static str| move |directory: &Path| std::fs::write(directory.join("keys.state.json"), text).unwrap();
+    let damage =
+        |text: &'static str| move |directory: &Path| std::fs::write(directory.join("keys.state.json"), text).unwrap();
     let scenes: [(Builder, &str, bool); 4] = [
         (Proxy::to(&cloudbeds, &hotels).before(damage("{\"format\":1,")), "is damaged and was set aside", true),
         (Proxy::to(&cloudbeds, &hotels).before(damage("{\"format\":2}")), "newer version", false),
