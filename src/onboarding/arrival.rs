@@ -15,8 +15,8 @@ use tracing::{error, info, warn};
 
 use super::exchange::{self, Code, Granted, Refusal};
 use super::outcome::Outcome;
-use super::vendor::{Hotel, Unanswered, Unsent};
 use super::{App, Codes, Onboarding};
+use crate::cloudbeds::{Answer, Hotel, Unanswered};
 use crate::keys::KeySet;
 use crate::keys::pending::{self, Arrived, Place};
 use crate::keys::write::{self, WriteError};
@@ -96,16 +96,18 @@ async fn bought(
     let Ok(form) = exchange::form(&app.client_id, secret, redirect_uri, code) else {
         return Err(Outcome::NotReady { asked });
     };
-    let (status, body) = match onboarding.vendor.exchange(&codes.exchange, form).await {
+    let Answer { status, body, .. } = match onboarding
+        .cloudbeds
+        .post(&codes.exchange, &form.content_type, form.body.into())
+        .await
+    {
         Ok(answer) => answer,
-        Err(Unsent::NotSent(error)) => {
-            let cause = chain(&error);
-            warn!(property, app = %app.name, %cause, "the exchange did not reach Cloudbeds; the user may try again");
+        Err(error @ Unanswered::Unreachable(_)) => {
+            warn!(property, app = %app.name, cause = %error, "a code did not leave for Cloudbeds; the user may try again");
             return Err(Outcome::Unreachable { asked });
         }
-        Err(Unsent::MaybeSent(error)) => {
-            let cause = chain(&*error);
-            warn!(property, app = %app.name, %cause, "no answer to an exchange; the user must connect again");
+        Err(error) => {
+            warn!(property, app = %app.name, cause = %error, "no answer to an exchange; the user must connect again");
             return Err(Outcome::Unclear { asked });
         }
     };
@@ -145,16 +147,16 @@ async fn kept(onboarding: &Onboarding, arrived: &Arrived) -> Option<Place> {
 /// has its turn.
 async fn finish(onboarding: &Arc<Onboarding>, place: &Place, mut arrived: Arrived) -> Outcome {
     let asked = arrived.asked;
-    let hotels = match onboarding.vendor.hotels(&arrived.key).await {
+    let property = asked.map(PropertyId::get);
+    let hotels = match onboarding.cloudbeds.whose(&arrived.key, &onboarding.base_url).await {
         Ok(hotels) => hotels,
         Err(Unanswered::Rejected) => {
-            info!(property = asked.map(PropertyId::get), "Cloudbeds rejects a key that has arrived; it is dropped");
+            info!(property, "Cloudbeds rejects a key that has arrived; it is dropped");
             settled(onboarding, place).await;
             return Outcome::Rejected { asked };
         }
-        Err(Unanswered::NotNow(error)) => {
-            let cause = chain(&*error);
-            warn!(property = asked.map(PropertyId::get), %cause, "whose a new key is could not be asked yet");
+        Err(error) => {
+            warn!(property, cause = %error, "whose a new key is could not be asked yet");
             Vec::new()
         }
     };
@@ -182,14 +184,15 @@ async fn finish(onboarding: &Arc<Onboarding>, place: &Place, mut arrived: Arrive
         );
     }
     let Some(property) = property.filter(|_| verified && in_force) else { return Outcome::Saved { property } };
-    match onboarding.vendor.is_alive(&arrived.key).await {
+    match onboarding.cloudbeds.accepts(&arrived.key, &onboarding.base_url).await {
         Ok(()) => {
             info!(property = property.get(), properties = chosen.len(), app = %arrived.app, "connected");
-            let hotel = hotels.into_iter().find(|hotel| hotel.property == property).and_then(|hotel| hotel.name);
+            let hotel = hotels.into_iter().find(|hotel| hotel.property == property).map(|hotel| hotel.name);
+            let hotel = hotel.filter(|name| !name.is_empty());
             Outcome::Connected { property, hotel, with: chosen }
         }
         Err(Unanswered::Rejected) => Outcome::Rejected { asked: Some(property) },
-        Err(Unanswered::NotNow(_)) => Outcome::Saved { property: Some(property) },
+        Err(_) => Outcome::Saved { property: Some(property) },
     }
 }
 
@@ -323,18 +326,6 @@ pub(super) async fn later(onboarding: Arc<Onboarding>, place: Place) {
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

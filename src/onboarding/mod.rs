@@ -18,7 +18,6 @@ mod pace;
 mod page;
 mod state;
 mod token;
-mod vendor;
 mod visitor;
 mod webhook;
 mod words;
@@ -38,10 +37,10 @@ use self::connect::First;
 use self::cookie::Jar;
 use self::pace::Pace;
 use self::state::States;
-use self::vendor::Vendor;
 use self::visitor::Visitor;
 use self::webhook::Heard;
 use self::words::Notice;
+use crate::cloudbeds::Cloudbeds;
 use crate::https::Dialer;
 use crate::keys::write::Fields;
 use crate::keys::{KeyStore, pending};
@@ -134,7 +133,8 @@ pub struct Onboarding {
     states: States,
     heard: Heard,
     pace: Pace,
-    vendor: Vendor,
+    cloudbeds: Cloudbeds,
+    base_url: Origin,
     keys: Arc<KeyStore>,
     reload: Arc<Notify>,
     metrics: Metrics,
@@ -155,7 +155,8 @@ impl Onboarding {
             states: States::new(),
             heard: Heard::new(),
             pace: Pace::new(PACE.0, PACE.1),
-            vendor: Vendor::new(dialer, base_url),
+            cloudbeds: Cloudbeds::new(dialer),
+            base_url,
             keys,
             reload,
             metrics,

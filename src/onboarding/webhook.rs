@@ -17,7 +17,6 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use super::vendor::Unanswered;
 use super::{Onboarding, page};
 use crate::property::PropertyId;
 use crate::telemetry::metrics::Webhook;
@@ -136,13 +135,13 @@ fn property(onboarding: &Onboarding, message: &Value) -> Option<PropertyId> {
 async fn look(onboarding: Arc<Onboarding>, property: PropertyId) {
     let held = onboarding.keys.current().get(property).map(Arc::clone);
     let Some(held) = held else { return };
-    let property = property.get();
-    match onboarding.vendor.is_alive(held.secret()).await {
+    let (property, origin) = (property.get(), held.base_url.as_deref().unwrap_or(&onboarding.base_url));
+    match onboarding.cloudbeds.accepts(held.secret(), origin).await {
         Ok(()) => info!(property, "after a webhook, Cloudbeds was asked and accepts the key"),
-        Err(Unanswered::Rejected) => {
-            warn!(property, "after a webhook, Cloudbeds was asked and rejects the key: the hotel must connect again");
+        Err(error) if error.is_about_the_key() => {
+            warn!(property, cause = %error, "after a webhook, Cloudbeds was asked about the key: the hotel must connect again");
         }
-        Err(Unanswered::NotNow(error)) => info!(property, cause = %error, "after a webhook, Cloudbeds gave no answer"),
+        Err(error) => info!(property, cause = %error, "after a webhook, Cloudbeds gave no answer"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod caller;
 pub mod certificate;
+pub mod chromium;
 pub mod client;
 pub mod gate;
 pub mod hotel;
