@@ -5,6 +5,7 @@
 //! it is in force, try it. Killed at any point from the exchange on, the key is on disk or the user has no page and is
 //! told to connect again; what is on disk is finished by the next process, or by [`later`] in this one.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -74,12 +75,14 @@ pub(super) async fn arrive(onboarding: &Arc<Onboarding>, order: Order) -> Outcom
     outcome
 }
 
-/// Whether a key that arrives now could be written.
-async fn could_write(onboarding: &Onboarding, app: &App, asked: Option<PropertyId>) -> Result<(), String> {
-    let (keys, fields) = (onboarding.keys.path().to_owned(), onboarding.fields(&app.name, None));
+/// Whether a key that arrives now could be written: beside the key file, and into it.
+pub(super) async fn could_write(onboarding: &Onboarding, app: &App, asked: Option<PropertyId>) -> Result<(), String> {
+    let (keys, fields) = (onboarding.keys.path().to_owned(), onboarding.fields(&app.name, None, asked.as_slice()));
     let tried = spawn_blocking(move || {
         pending::check(&keys).map_err(|error| error.to_string())?;
-        asked.map_or(Ok(()), |property| write::try_put(&keys, property, &fields)).map_err(|error| error.to_string())
+        // Any property will do to find out what the file is like.
+        let property = asked.unwrap_or(PropertyId::from(NonZeroU64::MIN));
+        write::try_put(&keys, property, &fields).map_err(|error| error.to_string())
     });
     tried.await.unwrap_or_else(|error| Err(error.to_string()))
 }
@@ -247,7 +250,7 @@ async fn bound(
         [first, _, ..] => first.organization.clone(),
         _ => None,
     };
-    let fields = onboarding.fields(&arrived.app, organization);
+    let fields = onboarding.fields(&arrived.app, organization, chosen);
     let (keys, key, properties) = (onboarding.keys.path().to_owned(), arrived.key.clone(), chosen.to_vec());
     let written = spawn_blocking(move || write::put(&keys, &properties, &key, &fields)).await;
     let cause = match written {

@@ -30,7 +30,7 @@ use http::{Method, Request};
 use hyper::body::{Body as _, Incoming};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
-use tracing::warn;
+use tracing::{error, warn};
 
 use self::callback::Back;
 use self::connect::First;
@@ -192,6 +192,12 @@ impl Onboarding {
         for (place, _) in waiting {
             tokio::spawn(arrival::later(Arc::clone(self), place));
         }
+        // Better now than when the first hotel has come all the way.
+        if let Some(app) = self.settings.apps.first()
+            && let Err(cause) = arrival::could_write(self, app, None).await
+        {
+            error!(%cause, "onboarding cannot write keys, so no hotel can connect");
+        }
     }
 
     /// One request, and its access line.
@@ -268,7 +274,7 @@ impl Onboarding {
                 self.metrics.onboarding().connect(Connect::UnknownApp);
                 return (page(&Notice::UnknownApp), Some(property));
             };
-            let answer = match connect::begin(app, property, visitor, headers, &self.states, self.jar) {
+            let answer = match connect::begin(app, property, (visitor, query), headers, &self.states, self.jar) {
                 First::Gone(answer) => {
                     self.metrics.onboarding().begun();
                     answer
@@ -277,7 +283,8 @@ impl Onboarding {
             };
             return (answer, Some(property));
         }
-        if visitor != Visitor::Person {
+        // A program without the browser's cookie gets no further; one that has it is that browser.
+        if !matches!(visitor, Visitor::Person | Visitor::Program) {
             return (page(&Notice::Ahead), None);
         }
         match callback::back(self, &ours, query, headers).await {
@@ -302,10 +309,14 @@ impl Onboarding {
         apps.filter(|(_, app)| has(app)).map(|(at, _)| at).collect()
     }
 
-    /// What a row says of a key besides the key: the app, unless it is the one that is meant without a word.
-    fn fields(&self, app: &str, organization: Option<String>) -> Fields {
+    /// What a row says of a key besides the key: the app, unless it is the one that is meant without a word and the row
+    /// there is now names no other.
+    fn fields(&self, app: &str, organization: Option<String>, properties: &[PropertyId]) -> Fields {
         let first = self.settings.apps.first().is_some_and(|first| first.name == app);
-        Fields { app: (!first).then(|| app.to_owned()), organization, ..Fields::default() }
+        let set = self.keys.current();
+        let named = |property: &PropertyId| set.get(*property).and_then(|key| key.app.as_deref());
+        let other = properties.iter().filter_map(named).any(|named| named != app);
+        Fields { app: (!first || other).then(|| app.to_owned()), organization, ..Fields::default() }
     }
 
     /// Waits for the turn to get a key for a property.

@@ -108,8 +108,9 @@ async fn an_app_that_is_set_up_wrongly_is_the_operators_to_mend() {
         let page = hotels.open(&mut browser, &back).await;
         page.assert_page(502, "Not connected: the app is not set up correctly");
         assert_counted(&hotels, "set_up", 1.0).await;
-        let log = hotels.proxy.log();
-        assert!(log.contains("Cloudbeds does not accept the app: check its client_id"), "{what}: {log}");
+        let words = "Cloudbeds does not accept the app: check its client_id";
+        let told = || hotels.proxy.log().contains(words).then_some(());
+        hotels.proxy.wait_for(&format!("{what}: a word to the operator"), told).await;
     }
 }
 
@@ -252,6 +253,7 @@ async fn where_no_key_could_be_written_no_code_is_spent() {
     let state = hotels.begin(&mut browser, 1003).await;
     let back = hotels.approve(1003, Some(&state));
     // Not even root can take a lock that is a directory.
+    std::fs::remove_file(hotels.proxy.path("keys.yaml.lock")).unwrap();
     std::fs::create_dir(hotels.proxy.path("keys.yaml.lock")).unwrap();
     for _ in 0..2 {
         let page = hotels.open(&mut browser, &back).await;
