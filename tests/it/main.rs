@@ -16,11 +16,13 @@
 mod authorize;
 mod coded;
 mod demo;
+mod doctor;
 mod faults;
 mod harness;
 mod http2;
 mod identify;
 mod keys;
+mod keys_cli;
 mod lifecycle;
 mod main_job;
 mod observe;

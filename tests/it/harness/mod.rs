@@ -3,6 +3,7 @@
 pub mod caller;
 pub mod certificate;
 pub mod client;
+pub mod command;
 pub mod line;
 pub mod origin;
 pub mod proxy;
@@ -13,6 +14,7 @@ pub mod wire;
 pub use caller::{Caller, in_time, together, until};
 pub use certificate::{Alpn, Certificate};
 pub use client::Answer;
+pub use command::{Desk, Ran};
 pub use line::{End, Line};
 pub use origin::Origin;
 pub use proxy::{Builder, Proxy, key};
