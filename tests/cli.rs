@@ -59,8 +59,26 @@ fn check(command: &mut Command, code: i32, stdout: &str, stderr: &str) {
 #[test]
 fn every_command_explains_itself() {
     let mut help = String::new();
-    for command in ["", "serve", "check-config", "demo", "sandbox", "healthcheck", "wait", "completions"] {
-        let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+    for command in [
+        "",
+        "serve",
+        "check-config",
+        "keys",
+        "keys add",
+        "keys import",
+        "keys list",
+        "keys check",
+        "keys remove",
+        "keys revoke",
+        "doctor",
+        "connect-link",
+        "demo",
+        "sandbox",
+        "healthcheck",
+        "wait",
+        "completions",
+    ] {
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let output = run(&arguments);
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
         help.push_str(&format!("$ cloudbeds-auth-proxy {}\n{}\n", arguments.join(" "), text(&output.stdout)));
@@ -85,6 +103,9 @@ fn a_usage_error_is_64_and_says_what_was_expected() {
         (&["wait", "--timeout", "18446744073709551615"], "is not in 0..=86400"),
         (&["sandbox", "--hotels", "0"], "0 is not in 1..=100000"),
         (&["completions", "cmd"], "[possible values: bash, elvish, fish, powershell, zsh]"),
+        (&["keys", "add", "1001", "cbat_blue"], "invalid value 'cbat_****' for '<PROPERTY>...'"),
+        (&["keys", "check"], "<PROPERTY>...|--all"),
+        (&["connect-link", "x"], "not a property id"),
         (&[], "Usage: cloudbeds-auth-proxy [OPTIONS] <COMMAND>"),
     ] {
         let output = run(arguments);
