@@ -141,6 +141,14 @@ impl Cloudbeds {
         self.ask(key, origin, "/api/v1.3/userinfo").await.map(drop)
     }
 
+    /// Whether a key opens a property, and the property still is at Cloudbeds. The key needs the scope `read:hotel`.
+    ///
+    /// # Errors
+    /// When Cloudbeds refuses, or does not answer.
+    pub async fn opens(&self, key: &ApiKey, origin: &Origin, property: PropertyId) -> Result<(), Unanswered> {
+        self.ask(key, origin, &format!("/api/v1.3/getHotelDetails?propertyID={property}")).await.map(drop)
+    }
+
     /// A GET without a key, which Cloudbeds answers 401; for its clock.
     ///
     /// # Errors

@@ -14,6 +14,8 @@ pub mod onboarding;
 pub mod proxy;
 pub mod sandbox;
 
+pub mod inquiry;
+
 pub mod cloudbeds;
 
 pub mod https;

@@ -113,10 +113,11 @@ fn yaml_is_read_in_one_place() {
 }
 
 /// From the command line down: a module uses those on lower levels only.
-const LEVELS: [&[&str]; 8] = [
+const LEVELS: [&[&str]; 9] = [
     &["cli"],
     &["app"],
     &["admin", "config", "onboarding", "proxy", "sandbox"],
+    &["inquiry"],
     &["cloudbeds"],
     &["https", "keys", "listen"],
     &["telemetry"],

@@ -4,11 +4,13 @@
 //! - `GET /readyz` it is configured and listening
 //! - `GET /startupz` it has been ready once
 //! - `GET /metrics` Prometheus text
+//! - `GET /api/keys` each property's key: verdict, age, idle days
 //!
 //! In: GET and HEAD without a body. Out: plain text that no cache keeps and no browser takes for anything else. It
 //! changes nothing, holds no key, and never asks Cloudbeds: readiness that did would take every replica out at once.
 
 mod health;
+mod keys;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +21,8 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use tokio::net::TcpListener;
 
+use crate::keys::Verdict;
+use crate::keys::report::{self, Row};
 use crate::phase::PhaseCell;
 use crate::property::PropertyId;
 use crate::telemetry::metrics::{CONTENT_TYPE as METRICS_TYPE, Gauges, Metrics};
@@ -28,6 +32,7 @@ use crate::wire::server::{self, Bounds};
 const BOUNDS: Bounds = Bounds { name: "admin", connections: 64, last_answers: Duration::from_secs(1) };
 
 const PLAIN: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 
 /// What this listener may know of the keys: how many, and for whom.
 pub trait KeyView: Send + Sync + 'static {
@@ -36,6 +41,9 @@ pub trait KeyView: Send + Sync + 'static {
 
     /// The number of keys, and of the properties they serve.
     fn counts(&self) -> (usize, usize);
+
+    /// What is known of each property's key.
+    fn rows(&self) -> Vec<Row>;
 }
 
 /// All this listener shows.
@@ -62,7 +70,7 @@ impl AdminState {
     /// The answer to a request; for HEAD the server leaves the body out.
     fn answer(&self, method: &Method, path: &str) -> Response<String> {
         let route = match path {
-            "/livez" | "/readyz" | "/startupz" | "/metrics" => path,
+            "/livez" | "/readyz" | "/startupz" | "/metrics" | "/api/keys" => path,
             _ => return answer(StatusCode::NOT_FOUND, PLAIN, NOT_HERE.to_owned()),
         };
         if method != Method::GET && method != Method::HEAD {
@@ -74,6 +82,7 @@ impl AdminState {
             "/livez" => health::live(),
             "/readyz" => health::ready(self.phase.get()),
             "/startupz" => health::started(self.phase.get()),
+            "/api/keys" => return answer(StatusCode::OK, JSON, keys::list(&self.keys.rows())),
             _ => return answer(StatusCode::OK, METRICS_TYPE, self.page()),
         };
         answer(health.status, PLAIN, health.sentence.to_owned())
@@ -81,12 +90,17 @@ impl AdminState {
 
     fn page(&self) -> String {
         let (keys_loaded, properties_loaded) = self.keys.counts();
-        let gauges = Gauges { keys_loaded, properties_loaded };
+        let rows = self.keys.rows();
+        let verdicts = report::counts(&rows).into_iter().map(|(verdict, count)| (verdict.as_str(), count)).collect();
+        let in_order = |row: &&Row| matches!(row.verdict, Verdict::Active | Verdict::Pending);
+        let troubled = rows.iter().filter(|row| !in_order(row));
+        let troubled = troubled.map(|row| (row.property, row.verdict.as_str(), row.idle_days)).collect();
+        let gauges = Gauges { keys_loaded, properties_loaded, verdicts, troubled };
         self.metrics.encode(&gauges, &|property| self.keys.contains(property))
     }
 }
 
-const NOT_HERE: &str = "not here; there are /livez, /readyz, /startupz and /metrics\n";
+const NOT_HERE: &str = "not here; there are /livez, /readyz, /startupz, /metrics and /api/keys\n";
 
 fn answer(status: StatusCode, media_type: &'static str, body: String) -> Response<String> {
     let mut answer = Response::new(body);

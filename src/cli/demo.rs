@@ -20,7 +20,7 @@ use super::{Failure, block_on, say};
 use crate::app::App;
 use crate::config;
 use crate::sandbox::{self, Sandbox, Seen};
-use crate::telemetry::{self, LogSettings, Output};
+use crate::telemetry::{self, AccessLog, LogSettings, Output};
 use crate::wire::mask;
 use crate::{listen, process};
 
@@ -56,12 +56,12 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     // Demo keys open nothing, but a demo that treats them otherwise would show something else than `serve`.
     let _ = process::harden();
     let settings = LogSettings { json: false, filter: "warn".into(), output: Output::Stderr, access: !options.once };
-    let _log = telemetry::init(&settings).map_err(|error| other("log", &error))?;
+    let log = telemetry::init(&settings).map_err(|error| other("log", &error))?;
     let directory = tempfile::tempdir().map_err(|error| other("temporary directory", &error))?;
-    block_on(show(options, directory.path()))
+    block_on(show(options, directory.path(), log.access_log()))
 }
 
-async fn show(options: &Options, directory: &Path) -> Result<(), Failure> {
+async fn show(options: &Options, directory: &Path, access: AccessLog) -> Result<(), Failure> {
     // Before anything is up, so that no moment is left in which a signal would leave the keys behind.
     let signals = Signals::new().map_err(|error| other("signals", &error))?;
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -102,7 +102,7 @@ async fn show(options: &Options, directory: &Path) -> Result<(), Failure> {
         files.root
     );
     let config = config::parse(&yaml, "demo", directory, []).map_err(Failure::Configuration)?;
-    let app = App::prepare(config)?;
+    let app = App::prepare(config, access)?;
     let address = app.addresses().first().and_then(|address| address.parse().ok()).unwrap_or(at(options.port));
     let admin = app.admin_address().map_err(|error| other("admin listener", &error))?;
     let handle = app.handle();

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::edit::edit;
 pub use super::edit::{Change, Fields};
 use super::read::{ONE_MAX, TOTAL_MAX, Unread, bytes};
-use super::{KeySet, file, lock, refused};
+use super::{KeySet, Lives, file, lock, refused};
 use crate::fault::Fault;
 use crate::property::PropertyId;
 use crate::secret::{ApiKey, KeyDigest};
@@ -472,7 +472,7 @@ fn parsed(name: &str, text: &str) -> Result<Option<KeySet>, WriteError> {
     if text.lines().all(|line| blank(line) || line.trim_end() == "---") {
         return Ok(None);
     }
-    file::parse(name, text, None).map(Some).map_err(WriteError::Bad)
+    file::parse(name, text, None, &Lives::default()).map(Some).map_err(WriteError::Bad)
 }
 
 fn count(old: Option<&KeySet>, changes: &[Change]) -> Written {

@@ -47,7 +47,7 @@ use crate::keys::{KeyStore, pending};
 use crate::origin::Origin;
 use crate::property::PropertyId;
 use crate::secret::{ClientSecret, PathSecret};
-use crate::telemetry::access::{self, End, Finished};
+use crate::telemetry::access::{AccessLog, End, Finished};
 use crate::telemetry::metrics::{Connect, Metrics};
 use crate::telemetry::{RequestId, RequestIds};
 use crate::web::{Endpoint, WebUrl};
@@ -124,6 +124,8 @@ pub struct Parts {
     pub base_url: Origin,
     /// The counters.
     pub metrics: Metrics,
+    /// Where access lines go.
+    pub access: AccessLog,
 }
 
 /// Everything of it.
@@ -138,6 +140,7 @@ pub struct Onboarding {
     keys: Arc<KeyStore>,
     reload: Arc<Notify>,
     metrics: Metrics,
+    access: AccessLog,
     ids: Mutex<RequestIds>,
     /// Whose turn it is to get a key, by property; nothing stands for those whose property is not known yet.
     turns: Mutex<HashMap<Option<PropertyId>, Weak<tokio::sync::Mutex<()>>>>,
@@ -148,7 +151,7 @@ impl Onboarding {
     /// Makes it; nothing is served yet. `supply` is a number that no other supply of request ids has.
     #[must_use]
     pub fn new(settings: Settings, parts: Parts, supply: usize) -> Arc<Self> {
-        let Parts { keys, reload, dialer, base_url, metrics } = parts;
+        let Parts { keys, reload, dialer, base_url, metrics, access } = parts;
         Arc::new(Self {
             jar: if settings.https { Jar::Guarded } else { Jar::Rehearsal },
             settings,
@@ -160,6 +163,7 @@ impl Onboarding {
             keys,
             reload,
             metrics,
+            access,
             ids: Mutex::new(RequestIds::new(supply)),
             turns: Mutex::default(),
             exchanges: Arc::new(Semaphore::new(EXCHANGES as usize)),
@@ -213,7 +217,7 @@ impl Onboarding {
             Some(false) => (page::page(&words::notice(&Notice::NotFound), id), None),
             None => self.visit(&method, &path, &request, id).await,
         };
-        access::emit(&Finished {
+        self.access.write(&Finished {
             id,
             property,
             method: method.as_str(),

@@ -244,7 +244,7 @@ fn refusal_bytes(problem: &Problem, proxy: &Proxy) -> Vec<u8> {
     let mut unread = Request::new(());
     *unread.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
     *unread.uri_mut() = http::Uri::default();
-    let mut trace = Trace::start(Rc::clone(&proxy.recorder), proxy.ids.next(), &unread);
+    let mut trace = Trace::start(proxy, &unread);
     let mut response = problem.response();
     response.headers_mut().insert(X_PROXY_REQUEST_ID, trace.id().header_value());
     trace.answered(response.status(), Some(problem.code), response.headers());

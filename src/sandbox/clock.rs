@@ -3,6 +3,7 @@
 //! In: how far to move it. Out: what time it is here, and waits that end when that time comes, however it came. It never
 //! runs backwards, so nothing that has expired comes back. It follows the runtime's clock, which a test may pause.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
@@ -15,17 +16,26 @@ const FURTHEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 pub(super) struct Clock {
     started: SystemTime,
     since: Instant,
+    /// How long it ran before it was stopped.
+    stopped: OnceLock<Duration>,
     moved: watch::Sender<Duration>,
 }
 
 impl Clock {
     /// A clock that shows the real time until it is moved.
     pub(super) fn new() -> Self {
-        Self { started: SystemTime::now(), since: Instant::now(), moved: watch::Sender::new(Duration::ZERO) }
+        let moved = watch::Sender::new(Duration::ZERO);
+        Self { started: SystemTime::now(), since: Instant::now(), stopped: OnceLock::new(), moved }
     }
 
     pub(super) fn now(&self) -> SystemTime {
-        self.started + self.since.elapsed() + *self.moved.borrow()
+        let ran = self.stopped.get().copied().unwrap_or_else(|| self.since.elapsed());
+        self.started + ran + *self.moved.borrow()
+    }
+
+    /// From now on it only goes when it is moved.
+    pub(super) fn stop(&self) {
+        self.stopped.get_or_init(|| self.since.elapsed());
     }
 
     /// How far it has been moved so far.
@@ -73,6 +83,10 @@ mod tests {
         clock.advance(Duration::from_secs(86_400));
         waiting.await.unwrap();
         assert!(clock.now() >= day);
+        clock.stop();
+        let stopped = clock.now();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(clock.now(), stopped);
         clock.advance(Duration::MAX);
         assert_eq!(clock.moved(), FURTHEST);
     }

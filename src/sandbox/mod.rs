@@ -22,6 +22,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -36,6 +37,7 @@ mod calendar;
 mod clock;
 mod coding;
 mod connect;
+mod control;
 mod data;
 pub mod echo;
 mod exchange;
@@ -56,7 +58,7 @@ pub mod trouble;
 mod webhooks;
 
 pub use accounts::{App, AppState, Budget, Delivery, NotAnApp};
-pub use files::{Written, write_files};
+pub use files::{Written, write_files, write_secret};
 pub use keys::random_key;
 pub use rules::Rule;
 pub use seen::Seen;
@@ -67,6 +69,8 @@ pub use webhooks::{Delivered, Webhooks};
 pub struct Settings {
     /// Where it listens; port 0 picks a free one.
     pub listen: SocketAddr,
+    /// Where the control listener is, a loopback address; `None` for none.
+    pub control: Option<SocketAddr>,
     /// What ALPN offers.
     pub protocols: Protocols,
     /// The hotels that are connected. Several with one key are an organisation.
@@ -142,6 +146,7 @@ impl Settings {
         };
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            control: None,
             protocols: Protocols::Both,
             hotels: named.into_iter().filter_map(hotel).collect(),
             unconnected: Vec::new(),
@@ -163,6 +168,7 @@ fn demo_app() -> App {
 /// A running sandbox. Dropping it ends it too, though nobody waits then.
 pub struct Sandbox {
     address: SocketAddr,
+    control: Option<SocketAddr>,
     root_pem: String,
     state: Arc<routes::State>,
     stop: watch::Sender<()>,
@@ -172,8 +178,8 @@ pub struct Sandbox {
 /// Binds `settings.listen` and serves on the current tokio runtime, of whichever flavour.
 ///
 /// # Errors
-/// When the address cannot be bound, the certificate cannot be made, or an app has a redirect URI that the vendor would
-/// not register.
+/// When an address cannot be bound, the certificate cannot be made, an app has a redirect URI that the vendor would not
+/// register, or the control listener is not on loopback.
 pub async fn start(settings: Settings) -> io::Result<Sandbox> {
     let listener = listen::tcp(settings.listen, 1)?.pop().ok_or(io::ErrorKind::AddrNotAvailable)?;
     start_on(listener, settings)
@@ -182,9 +188,9 @@ pub async fn start(settings: Settings) -> io::Result<Sandbox> {
 /// The same on a listener that is bound already; `settings.listen` is not looked at.
 ///
 /// # Errors
-/// When the listener cannot be made non-blocking, the certificate cannot be made, an app has a redirect URI that the
-/// vendor would not register, or no tokio runtime is current.
+/// As for [`start`], when the listener cannot be made non-blocking, or when no tokio runtime is current.
 pub fn start_on(listener: TcpListener, settings: Settings) -> io::Result<Sandbox> {
+    let runtime = Handle::try_current().map_err(io::Error::other)?;
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -195,10 +201,24 @@ pub fn start_on(listener: TcpListener, settings: Settings) -> io::Result<Sandbox
         app.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     }
     let (stop, stopped) = watch::channel(());
-    let state = Arc::new(routes::State::new(&settings, stopped.clone()));
+    let state = Arc::new(routes::State::new(&settings, runtime, stopped.clone()));
     let accepting =
         tokio::spawn(serve::accept(listener, Arc::new(config), settings.protocols, Arc::clone(&state), stopped));
-    Ok(Sandbox { address, root_pem, state, stop, accepting })
+    let control = settings.control.map(|at| control(at, &state, address)).transpose()?;
+    Ok(Sandbox { address, control, root_pem, state, stop, accepting })
+}
+
+/// Binds the control listener and serves it on the side.
+fn control(at: SocketAddr, state: &Arc<routes::State>, sandbox: SocketAddr) -> io::Result<SocketAddr> {
+    if !at.ip().is_loopback() {
+        let why = format!("the control listener must be on loopback, which {at} is not");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let listener = listen::tcp(at, 1)?.pop().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let address = listener.local_addr()?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    state.spawn(control::serve(listener, Arc::clone(state), sandbox));
+    Ok(address)
 }
 
 impl Sandbox {
@@ -206,6 +226,12 @@ impl Sandbox {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its control listener is, if it has one; [`control`] says what it understands.
+    #[must_use]
+    pub fn control_address(&self) -> Option<SocketAddr> {
+        self.control
     }
 
     /// `https://localhost:PORT`, as `upstream.base_url` wants it.

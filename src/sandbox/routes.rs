@@ -36,6 +36,8 @@ pub(super) struct State {
     /// Consent pages that were shown, and lists of keys.
     pub(super) asked: Tickets<Asked>,
     pub(super) listed: Tickets<AppIndex>,
+    /// What acts came to, for the control page.
+    pub(super) said: Tickets<String>,
     pub(super) rules: Rules,
     /// A change cuts every open connection in this way.
     pub(super) cut: watch::Sender<Cut>,
@@ -50,8 +52,8 @@ pub(super) struct State {
 }
 
 impl State {
-    /// `stopped` ends what the sandbox does by itself. Needs a runtime.
-    pub(super) fn new(settings: &Settings, stopped: watch::Receiver<()>) -> Self {
+    /// What the sandbox does by itself runs on `runtime` until `stopped`.
+    pub(super) fn new(settings: &Settings, runtime: Handle, stopped: watch::Receiver<()>) -> Self {
         let clock = Clock::new();
         let run = random_bytes()[..6].iter().map(|byte| format!("{byte:02x}")).collect();
         Self {
@@ -61,12 +63,13 @@ impl State {
             clock,
             asked: Tickets::default(),
             listed: Tickets::default(),
+            said: Tickets::default(),
             rules: Rules::default(),
             cut: watch::Sender::new(Cut::Fin),
             resources: AtomicBool::new(settings.resources),
             webhooks: Mutex::default(),
             delivered: Mutex::default(),
-            runtime: Handle::current(),
+            runtime,
             stopped,
             run,
             answered: AtomicU64::new(0),

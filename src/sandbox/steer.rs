@@ -21,6 +21,11 @@ impl Sandbox {
         self.state.clock.advance(by);
     }
 
+    /// Stops the sandbox's clock: from now on it only goes when it is moved, so that times in a test are exact.
+    pub fn stop_clock(&self) {
+        self.state.clock.stop();
+    }
+
     /// Adds an app, or changes the one with its client id.
     ///
     /// # Errors

@@ -7,5 +7,6 @@ pub mod gate;
 pub mod head;
 pub mod inspect;
 pub mod mask;
+pub mod peek;
 pub mod problem;
 pub mod server;

@@ -5,7 +5,9 @@
 mod client;
 
 mod api;
+mod books;
 mod connect;
+mod control;
 mod exchange;
 mod fates;
 mod partner;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::reservations::{daily_rates, sub_id};
-use super::{Failure, amount};
+use super::{Failure, amount, day, need};
 use crate::sandbox::accounts::Grant;
 use crate::sandbox::calendar::Day;
 use crate::sandbox::data::{Booked, Data, Guest, House, Stay};
@@ -33,8 +33,8 @@ pub(super) fn answer(data: &mut Data, grant: &Grant, form: &Pairs, now: SystemTi
             "roomTypeID": kind.id,
             "adults": booked.adults,
             "children": booked.children,
-            "dailyRates": daily_rates(house, stay, booked),
-            "roomTotal": amount(house.room_total(stay, booked)),
+            "dailyRates": daily_rates(stay, booked),
+            "roomTotal": amount(booked.prices.iter().sum()),
         })
     };
     Ok(json!({
@@ -49,15 +49,14 @@ pub(super) fn answer(data: &mut Data, grant: &Grant, form: &Pairs, now: SystemTi
         "startDate": stay.start.to_string(),
         "endDate": stay.end.to_string(),
         "dateCreated": stay.created,
-        "grandTotal": amount(house.total(stay)),
+        "grandTotal": amount(stay.total()),
         "unassigned": stay.rooms.iter().enumerate().map(room).collect::<Vec<_>>(),
     }))
 }
 
 fn read(house: &House, form: &Pairs) -> Result<Stay, Failure> {
-    let text = |name: &str| form.get(name).ok_or_else(|| format!("Parameter {name} is required"));
-    let day = |name: &str| Day::parse(text(name)?).ok_or_else(|| format!("Parameter {name} must be a date"));
-    let (start, end) = (day("startDate")?, day("endDate")?);
+    let text = |name: &str| need(form, name);
+    let (start, end) = (day(form, "startDate")?, day(form, "endDate")?);
     if end <= start || start.until(end).take(NIGHTS_MAX + 1).count() > NIGHTS_MAX {
         return Err("Parameter endDate must be after startDate, by a year at most".to_owned());
     }
@@ -85,11 +84,15 @@ fn read(house: &House, form: &Pairs) -> Result<Stay, Failure> {
         created: String::new(),
         source: "Website/Booking Engine",
         third_party: form.get("thirdPartyIdentifier").unwrap_or_default().to_owned(),
-        rooms: rooms(house, form)?,
+        rooms: rooms(house, form, start, end)?,
+        modified: String::new(),
+        arrival: form.get("estimatedArrivalTime").map(str::to_owned),
+        extras: 0,
+        paid: 0,
     })
 }
 
-fn rooms(house: &House, form: &Pairs) -> Result<Vec<Booked>, Failure> {
+fn rooms(house: &House, form: &Pairs, start: Day, end: Day) -> Result<Vec<Booked>, Failure> {
     let kinds = |array| form.column(array, "roomTypeID").zip(form.column(array, "quantity"));
     // Adults and children are given per room type, and shared out over its rooms.
     let people = |array, id: &str| -> Result<u32, Failure> {
@@ -109,6 +112,7 @@ fn rooms(house: &House, form: &Pairs) -> Result<Vec<Booked>, Failure> {
             room: None,
             adults: share(adults, room),
             children: share(children, room),
+            prices: house.rates(kind, start, end),
         }));
         if booked.len() > ROOMS_MAX as usize {
             return Err("Too many rooms".to_owned());

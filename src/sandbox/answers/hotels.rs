@@ -96,7 +96,7 @@ fn room(house: &House, room: &Room) -> Value {
     json!({
         "roomID": room.id,
         "roomName": room.name,
-        "roomDescription": format!("{} on the garden side", kind.name),
+        "roomDescription": kind.description(),
         "maxGuests": kind.guests,
         "isPrivate": true,
         "isVirtual": false,

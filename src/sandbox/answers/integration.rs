@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::Failure;
+use super::{Failure, need};
 use crate::sandbox::accounts::{AppState, Grant, Subscription};
 use crate::sandbox::query::Pairs;
 use crate::sandbox::routes::State;
@@ -21,7 +21,7 @@ pub(super) fn state(state: &State, grant: &Grant, query: &Pairs) -> Result<Value
 
 pub(super) fn set_state(state: &Arc<State>, grant: &Grant, form: &Pairs) -> Result<Value, Failure> {
     let property = grant.id(form.get("propertyID"))?;
-    let wanted = form.get("app_state").ok_or("Parameter app_state is required")?;
+    let wanted = need(form, "app_state")?;
     let wanted = AppState::parse(wanted).ok_or("Parameter app_state is invalid")?;
     match wanted {
         // It ends all sessions of the app at the hotel, this one included.
@@ -33,8 +33,7 @@ pub(super) fn set_state(state: &Arc<State>, grant: &Grant, form: &Pairs) -> Resu
 }
 
 pub(super) fn subscribe(state: &State, grant: &Grant, form: &Pairs) -> Result<Value, Failure> {
-    let text = |name: &str| form.get(name).ok_or_else(|| format!("Parameter {name} is required"));
-    let (entity, action, endpoint) = (text("object")?, text("action")?, text("endpointUrl")?);
+    let (entity, action, endpoint) = (need(form, "object")?, need(form, "action")?, need(form, "endpointUrl")?);
     let properties = grant.ids(form.get("propertyID"))?;
     if !can_reach(endpoint) {
         return Err("Parameter endpointUrl is invalid".to_owned());
@@ -45,7 +44,7 @@ pub(super) fn subscribe(state: &State, grant: &Grant, form: &Pairs) -> Result<Va
 }
 
 pub(super) fn unsubscribe(state: &State, grant: &Grant, query: &Pairs) -> Result<Value, Failure> {
-    let id = query.get("subscriptionID").ok_or("Parameter subscriptionID is required")?;
+    let id = need(query, "subscriptionID")?;
     grant.ids(query.get("propertyIDs"))?;
     match state.accounts().subscriptions.remove(grant.app, id) {
         true => Ok(json!({"success": true})),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::accounts::{Grant, NoGrant, Spent};
 use super::body::{self, Body, json as answer_json};
+use super::calendar::Day;
 use super::data::{Data, House};
 use super::keys::sent_key;
 use super::query::Pairs;
@@ -21,8 +22,12 @@ use super::trouble;
 use crate::property::{NotAPropertyId, PropertyId};
 
 mod booking;
+mod desk;
+mod folio;
+mod guests;
 mod hotels;
 mod integration;
+mod rates;
 mod reservations;
 mod upload;
 
@@ -31,6 +36,9 @@ const FORM_MAX: usize = 1 << 20;
 
 const FOREIGN: &str = "None of the included property id's match the access_token user's property id";
 pub(super) const USER_LEFT: &str = "User who approved this connection is not active anymore";
+/// Where the numbers of rate jobs start.
+const JOB: u64 = 4_000_000_000;
+
 const UNSPECIFIED: &str = "Please specify \"propertyID\" parameter for this call";
 
 /// What can be asked of the API.
@@ -39,10 +47,37 @@ pub(super) enum Operation {
     Hotels,
     HotelDetails,
     Rooms,
+    RoomTypes,
+    AvailableRoomTypes,
+    RatePlans,
+    Rate,
+    PutRate,
+    PatchRate,
+    RateJobs,
     Reservations,
     Reservation,
-    Userinfo,
     PostReservation,
+    PutReservation,
+    RoomAssign,
+    RoomCheckIn,
+    RoomCheckOut,
+    Guest,
+    GuestList,
+    PutGuest,
+    Dashboard,
+    Sources,
+    PaymentMethods,
+    PostPayment,
+    VoidPayment,
+    Items,
+    Item,
+    ItemCategories,
+    PostItem,
+    PostCustomItem,
+    HouseAccounts,
+    PostHouseAccount,
+    PutHouseAccountStatus,
+    Userinfo,
     PostFile,
     AppState,
     PostAppState,
@@ -57,10 +92,37 @@ impl Operation {
             "getHotels" => (Self::Hotels, Method::GET),
             "getHotelDetails" => (Self::HotelDetails, Method::GET),
             "getRooms" => (Self::Rooms, Method::GET),
+            "getRoomTypes" => (Self::RoomTypes, Method::GET),
+            "getAvailableRoomTypes" => (Self::AvailableRoomTypes, Method::GET),
+            "getRatePlans" => (Self::RatePlans, Method::GET),
+            "getRate" => (Self::Rate, Method::GET),
+            "putRate" => (Self::PutRate, Method::POST),
+            "patchRate" => (Self::PatchRate, Method::POST),
+            "getRateJobs" => (Self::RateJobs, Method::GET),
             "getReservations" => (Self::Reservations, Method::GET),
             "getReservation" => (Self::Reservation, Method::GET),
-            "userinfo" => (Self::Userinfo, Method::GET),
             "postReservation" => (Self::PostReservation, Method::POST),
+            "putReservation" => (Self::PutReservation, Method::PUT),
+            "postRoomAssign" => (Self::RoomAssign, Method::POST),
+            "postRoomCheckIn" => (Self::RoomCheckIn, Method::POST),
+            "postRoomCheckOut" => (Self::RoomCheckOut, Method::POST),
+            "getGuest" => (Self::Guest, Method::GET),
+            "getGuestList" => (Self::GuestList, Method::GET),
+            "putGuest" => (Self::PutGuest, Method::PUT),
+            "getDashboard" => (Self::Dashboard, Method::GET),
+            "getSources" => (Self::Sources, Method::GET),
+            "getPaymentMethods" => (Self::PaymentMethods, Method::GET),
+            "postPayment" => (Self::PostPayment, Method::POST),
+            "postVoidPayment" => (Self::VoidPayment, Method::POST),
+            "getItems" => (Self::Items, Method::GET),
+            "getItem" => (Self::Item, Method::GET),
+            "getItemCategories" => (Self::ItemCategories, Method::GET),
+            "postItem" => (Self::PostItem, Method::POST),
+            "postCustomItem" => (Self::PostCustomItem, Method::POST),
+            "getHouseAccountList" => (Self::HouseAccounts, Method::GET),
+            "postNewHouseAccount" => (Self::PostHouseAccount, Method::POST),
+            "putHouseAccountStatus" => (Self::PutHouseAccountStatus, Method::PUT),
+            "userinfo" => (Self::Userinfo, Method::GET),
             "postFile" => (Self::PostFile, Method::POST),
             "getAppState" => (Self::AppState, Method::GET),
             "postAppState" => (Self::PostAppState, Method::POST),
@@ -138,16 +200,47 @@ fn from_data(
 ) -> Result<Value, Failure> {
     let mut data = state.data.lock().unwrap_or_else(PoisonError::into_inner);
     data.furnish(&grant.properties);
+    let form = Pairs::parse(form);
     match operation {
         Operation::Hotels => hotels::list(&data, grant, query),
         Operation::HotelDetails => grant.one(&data, query.get("propertyID")).map(hotels::details),
         Operation::Rooms => hotels::rooms(&data, grant, query),
+        Operation::RoomTypes => rates::types(&data, grant, query),
+        Operation::AvailableRoomTypes => rates::available(&data, grant, query),
+        Operation::RatePlans => rates::plans(&data, grant, query),
+        Operation::Rate => rates::rate(&data, grant, query),
+        Operation::PutRate | Operation::PatchRate => rates::change(&mut data, grant, &form, now),
+        Operation::RateJobs => rates::jobs(&data, grant, query),
         Operation::Reservations => reservations::list(&data, grant, query),
         Operation::Reservation => reservations::one(&data, grant, query),
+        Operation::PostReservation => booking::answer(&mut data, grant, &form, now),
+        Operation::PutReservation => desk::put(&mut data, grant, &form, now),
+        Operation::RoomAssign => desk::assign(&mut data, grant, &form, now),
+        Operation::RoomCheckIn => desk::check_in(&mut data, grant, &form, now),
+        Operation::RoomCheckOut => desk::check_out(&mut data, grant, &form, now),
+        Operation::Guest => guests::one(&data, grant, query),
+        Operation::GuestList => guests::list(&data, grant, query),
+        Operation::PutGuest => guests::put(&mut data, grant, &form, now),
+        Operation::Dashboard => desk::dashboard(&data, grant, query, now),
+        Operation::Sources => desk::sources(&data, grant, query),
+        Operation::PaymentMethods => folio::methods(&data, grant, query),
+        Operation::PostPayment => folio::pay(&mut data, grant, &form),
+        Operation::VoidPayment => folio::void(&mut data, grant, &form),
+        Operation::Items => folio::items(&data, grant, query),
+        Operation::Item => folio::item(&data, grant, query),
+        Operation::ItemCategories => folio::categories(&data, grant, query),
+        Operation::PostItem => folio::sell(&mut data, grant, &form),
+        Operation::PostCustomItem => folio::sell_custom(&mut data, grant, &form),
+        Operation::HouseAccounts => folio::accounts(&data, grant, query),
+        Operation::PostHouseAccount => folio::open_account(&mut data, grant, &form),
+        Operation::PutHouseAccountStatus => folio::turn_account(&mut data, grant, &form),
         Operation::Userinfo => Ok(hotels::userinfo(query)),
-        Operation::PostReservation => booking::answer(&mut data, grant, &Pairs::parse(form), now),
-        // Answered before it comes here.
-        _ => Err(String::new()),
+        Operation::PostFile
+        | Operation::AppState
+        | Operation::PostAppState
+        | Operation::PostWebhook
+        | Operation::DeleteWebhook
+        | Operation::Webhooks => Err("Answered before it comes here".to_owned()),
     }
 }
 
@@ -217,13 +310,38 @@ impl Grant {
     }
 }
 
-/// One page of a list, in the envelope all lists share.
-fn page(all: &[Value], query: &Pairs, default_size: usize) -> Value {
+/// A parameter that must be there.
+fn need<'a>(pairs: &'a Pairs, name: &str) -> Result<&'a str, Failure> {
+    pairs.get(name).ok_or_else(|| format!("Parameter {name} is required"))
+}
+
+/// A day that must be there.
+fn day(pairs: &Pairs, name: &str) -> Result<Day, Failure> {
+    Day::parse(need(pairs, name)?).ok_or_else(|| format!("Parameter {name} must be a date"))
+}
+
+/// The part of a list that is on the page a query asks for.
+fn window<'a, T>(all: &'a [T], query: &Pairs, default_size: usize) -> &'a [T] {
     let size = query.number("pageSize").unwrap_or(default_size).clamp(1, 100);
     let number = query.number("pageNumber").unwrap_or(1_usize).max(1);
     let from = (number - 1).saturating_mul(size).min(all.len());
-    let data = &all[from..(from + size).min(all.len())];
+    &all[from..(from + size).min(all.len())]
+}
+
+/// One page of a list, in the envelope all lists share.
+fn page(all: &[Value], query: &Pairs, default_size: usize) -> Value {
+    let data = window(all, query, default_size);
     json!({"success": true, "data": data, "count": data.len(), "total": all.len()})
+}
+
+/// The cents of a decimal number, which is not negative, has two places at most, and is no fortune.
+fn cents(text: &str) -> Option<i64> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || whole.len() > 9 || part.len() > 2 || !digits(whole) || !digits(part) {
+        return None;
+    }
+    Some(whole.parse::<i64>().ok()? * 100 + format!("{part:0<2}").parse::<i64>().ok()?)
 }
 
 /// Cents as the decimal number the vendor sends.

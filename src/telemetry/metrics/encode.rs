@@ -59,7 +59,7 @@ impl Scrape {
         let control = &shared.control;
         let mut scrape = Self {
             workers: shared.workers,
-            gauges: *gauges,
+            gauges: gauges.clone(),
             reloads_ok: control.reloads_ok(),
             reloads_refused: control.reloads_refused(),
             key_file_good: control.key_file_good(),
@@ -140,6 +140,24 @@ impl Scrape {
     }
 }
 
+impl Scrape {
+    /// The keys' standing. Only those that need somebody have a series of their own: there may be 100,000 keys.
+    fn verdicts(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let words = "Number of properties whose key has this verdict.";
+        let mut metric = page.descriptor("key_verdicts", words, GAUGE)?;
+        for (verdict, count) in &self.gauges.verdicts {
+            metric.encode_family(&[("verdict", *verdict)])?.encode_gauge(&(*count as u64))?;
+        }
+        let words = "Seconds without use, in whole days, of keys that are neither active nor pending.";
+        let mut metric = page.descriptor("key_idle_seconds", words, GAUGE)?;
+        for (property, verdict, days) in &self.gauges.troubled {
+            let labels = [("property", property.to_string()), ("verdict", (*verdict).to_owned())];
+            metric.encode_family(&labels)?.encode_gauge(&(days * 24 * 60 * 60))?;
+        }
+        Ok(())
+    }
+}
+
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let page = &mut Page(&mut encoder);
@@ -177,6 +195,7 @@ impl Collector for Scrape {
             "Number of properties the keys being served are for.",
             self.gauges.properties_loaded as u64,
         )?;
+        self.verdicts(page)?;
 
         let begun = "Browsers sent to Cloudbeds to connect a hotel.";
         page.counter("connects_begun", begun, self.connects_begun)?;

@@ -28,12 +28,16 @@ use crate::property::PropertyId;
 pub struct Metrics(Arc<Shared>);
 
 /// What the keys' owner knows and the counters do not, at the time of a scrape.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Gauges {
     /// Keys in the set being served.
     pub keys_loaded: usize,
     /// Properties those keys serve.
     pub properties_loaded: usize,
+    /// How many properties have a key of each verdict.
+    pub verdicts: Vec<(&'static str, usize)>,
+    /// Properties whose key needs somebody: its verdict, and the days without use.
+    pub troubled: Vec<(PropertyId, &'static str, u64)>,
 }
 
 struct Shared {

@@ -71,11 +71,6 @@ impl Chromium {
         self.find(css).await.click().await.unwrap();
     }
 
-    /// Waits for an element; its text.
-    pub async fn text(&self, css: &str) -> String {
-        self.find(css).await.text().await.unwrap()
-    }
-
     /// Waits until an element has this text.
     pub async fn shows(&self, css: &str, text: &str) {
         let started = Instant::now();

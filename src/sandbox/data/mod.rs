@@ -1,7 +1,8 @@
-//! The hotels' made-up data: rooms, guests and reservations that agree with each other.
+//! The hotels' made-up data: rooms, guests, reservations, rates and money that agree with each other.
 //!
-//! In: the hotels of the settings, later what is booked. Out: the same start for the same hotels, so that a test may name
-//! a reservation; no room is taken twice on one night, and balances follow from rates and nights. Amounts are cents.
+//! In: the hotels of the settings, later what is posted. Out: the same start for the same hotels, so that a test may name
+//! a reservation. What is booked is missing from what is available; what is paid is missing from what is owed. Amounts
+//! are cents.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,8 +12,14 @@ use super::accounts::Place;
 use super::calendar::{Day, stamp};
 use crate::property::PropertyId;
 
-/// Posted reservations beyond this many push the oldest ones out: a bench that books all night stays in memory.
-const STAYS_MAX: usize = 10_000;
+mod furnish;
+mod house;
+
+pub(super) use furnish::CATEGORIES;
+use furnish::furnished;
+
+/// Posted things beyond this many push the oldest ones out: a bench that books all night stays in memory.
+const KEPT: usize = 10_000;
 
 /// A room type.
 pub(super) struct Kind {
@@ -20,8 +27,17 @@ pub(super) struct Kind {
     pub(super) name: &'static str,
     pub(super) short: &'static str,
     pub(super) guests: u32,
-    /// Per night.
+    /// Per night, unless a day has a rate of its own.
     pub(super) rate: i64,
+    /// The id of its one rate.
+    pub(super) rate_id: String,
+}
+
+/// A day's own rate, as `putRate` sets it.
+#[derive(Clone, Copy)]
+pub(super) struct Price {
+    pub(super) rate: i64,
+    pub(super) blocked: bool,
 }
 
 /// A room that one can sleep in.
@@ -50,6 +66,8 @@ pub(super) struct Booked {
     pub(super) room: Option<usize>,
     pub(super) adults: u32,
     pub(super) children: u32,
+    /// What each of its nights costs, as it was when it was booked.
+    pub(super) prices: Vec<i64>,
 }
 
 /// A reservation.
@@ -63,6 +81,63 @@ pub(super) struct Stay {
     pub(super) source: &'static str,
     pub(super) third_party: String,
     pub(super) rooms: Vec<Booked>,
+    /// When it was last changed.
+    pub(super) modified: String,
+    /// `HH:MM`, when the guest said so.
+    pub(super) arrival: Option<String>,
+    /// What was bought on top of the nights.
+    pub(super) extras: i64,
+    pub(super) paid: i64,
+}
+
+/// What a payment is for.
+#[derive(Clone, Eq, PartialEq)]
+pub(super) enum Folio {
+    Reservation(String),
+    HouseAccount(String),
+}
+
+/// A payment that was posted.
+pub(super) struct Payment {
+    pub(super) id: String,
+    pub(super) folio: Folio,
+    pub(super) amount: i64,
+    pub(super) voided: bool,
+}
+
+/// An account of the house, for what no reservation is charged with.
+pub(super) struct HouseAccount {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) open: bool,
+    pub(super) private: bool,
+}
+
+/// Something that is sold beside nights.
+pub(super) struct Item {
+    pub(super) id: String,
+    pub(super) kind: &'static str,
+    pub(super) sku: &'static str,
+    pub(super) name: &'static str,
+    pub(super) category: usize,
+    pub(super) price: i64,
+    /// How many there are, where that is counted.
+    pub(super) stock: Option<i64>,
+}
+
+/// A change of rates that was accepted.
+pub(super) struct Job {
+    pub(super) id: String,
+    pub(super) created: Day,
+    pub(super) updates: Vec<Update>,
+}
+
+/// One interval of it; its last day included.
+pub(super) struct Update {
+    pub(super) rate_id: String,
+    pub(super) start: Day,
+    pub(super) end: Day,
+    pub(super) rate: i64,
 }
 
 /// One hotel.
@@ -73,6 +148,11 @@ pub(super) struct House {
     pub(super) kinds: Vec<Kind>,
     pub(super) rooms: Vec<Room>,
     pub(super) stays: Vec<Stay>,
+    pub(super) prices: HashMap<(usize, Day), Price>,
+    pub(super) items: Vec<Item>,
+    pub(super) accounts: Vec<HouseAccount>,
+    pub(super) payments: Vec<Payment>,
+    pub(super) jobs: Vec<Job>,
 }
 
 /// Everything. A hotel is furnished when it is first asked for: there may be a hundred thousand.
@@ -87,25 +167,6 @@ struct Known {
     index: usize,
     name: String,
     organization: String,
-}
-
-impl House {
-    pub(super) fn total(&self, stay: &Stay) -> i64 {
-        stay.rooms.iter().map(|booked| self.room_total(stay, booked)).sum()
-    }
-
-    pub(super) fn room_total(&self, stay: &Stay, booked: &Booked) -> i64 {
-        self.kinds[booked.kind].rate * i64::try_from(stay.start.until(stay.end).count()).unwrap_or(0)
-    }
-
-    /// What is still owed.
-    pub(super) fn balance(&self, stay: &Stay) -> i64 {
-        if matches!(stay.status, "checked_out" | "canceled") { 0 } else { self.total(stay) }
-    }
-
-    pub(super) fn kind(&self, id: &str) -> Option<usize> {
-        self.kinds.iter().position(|kind| kind.id == id)
-    }
 }
 
 impl Data {
@@ -130,98 +191,47 @@ impl Data {
         self.houses.get(&property)
     }
 
+    /// The same, to change it.
+    pub(super) fn house_mut(&mut self, property: PropertyId) -> Option<&mut House> {
+        self.houses.get_mut(&property)
+    }
+
     /// Adds a reservation and gives it back with its ids filled in.
     pub(super) fn book(&mut self, property: PropertyId, mut stay: Stay, now: SystemTime) -> Option<(&House, &Stay)> {
         (stay.id, stay.guest.id, stay.created) = (self.id(RESERVATION), self.id(GUEST), stamp(now));
+        stay.modified.clone_from(&stay.created);
         let house = self.houses.get_mut(&property)?;
-        if house.stays.len() == STAYS_MAX {
-            house.stays.remove(0);
-        }
-        house.stays.push(stay);
+        push(&mut house.stays, stay);
         let house = &*house;
         house.stays.last().map(|stay| (house, stay))
     }
 
-    /// The id of a file just uploaded.
-    pub(super) fn file(&mut self) -> String {
-        self.id(FILE)
-    }
-
-    fn id(&mut self, base: u64) -> String {
+    /// An id that nothing has yet.
+    pub(super) fn id(&mut self, base: u64) -> String {
         self.posted += 1;
         (base + POSTED + self.posted).to_string()
     }
 }
 
+/// Adds to a list that stays in memory.
+pub(super) fn push<T>(list: &mut Vec<T>, one: T) {
+    if list.len() == KEPT {
+        list.remove(0);
+    }
+    list.push(one);
+}
+
 /// Where ids start, so that one can tell from an id what it is of.
 const RESERVATION: u64 = 5_000_000_000_000;
 const GUEST: u64 = 700_000_000;
-const FILE: u64 = 300_000;
+pub(super) const FILE: u64 = 300_000;
+pub(super) const HOUSE_ACCOUNT: u64 = 200_000;
+pub(super) const PAYMENT: u64 = 1_000_000_000;
+pub(super) const TRANSACTION: u64 = 2_000_000_000;
+pub(super) const SOLD: u64 = 3_000_000_000;
 
-/// Ids up to here are the first ones', a hundred per hotel.
-const PER_HOTEL: usize = 100;
+/// Ids that were posted start this much further on, behind the first ones' hundred per hotel.
 const POSTED: u64 = 50_000_000;
-
-/// The first night of the data set.
-const OPENING: Day = Day::new(2026, 6, 1);
-
-const FIRST: [&str; 7] = ["Ana", "Bruno", "Carla", "Diego", "Elena", "Filipe", "Greta"];
-const LAST: [&str; 5] = ["Almeida", "Berg", "Costa", "Dupont", "Eriksen"];
-
-fn furnished(property: PropertyId, known: &Known) -> House {
-    let kind = |number: usize, name, short, guests, rate| {
-        let id = (50_000 + known.index * 10 + number).to_string();
-        Kind { id, name, short, guests, rate }
-    };
-    let kinds = vec![
-        kind(1, "Double Room", "DBL", 2, 12_000),
-        kind(2, "Family Room", "FAM", 4, 18_550),
-        kind(3, "Single Room", "SGL", 1, 8_000),
-    ];
-    // Ids and names of rooms count within their type: `50001-0` is `DBL1`.
-    let numbered = [(0, 0), (0, 1), (1, 0), (2, 0)];
-    let room = |(kind, number): (usize, u32)| Room {
-        id: format!("{}-{number}", kinds[kind].id),
-        name: format!("{}{}", kinds[kind].short, number + 1),
-        kind,
-    };
-    let rooms: Vec<Room> = numbered.into_iter().map(room).collect();
-    let stays = (0..rooms.len() * TURNS).map(|number| first_stay(known.index, &kinds, &rooms, number)).collect();
-    House { property, organization: known.organization.clone(), name: known.name.clone(), kinds, rooms, stays }
-}
-
-/// Each room is taken by six guests, one after the other.
-const TURNS: usize = 6;
-
-fn first_stay(index: usize, kinds: &[Kind], rooms: &[Room], number: usize) -> Stay {
-    let (room, turn) = (number / TURNS, number % TURNS);
-    let kind = rooms[room].kind;
-    let (first, last) = (FIRST[number % FIRST.len()], LAST[number * 3 % LAST.len()]);
-    let offset = |number: usize| i64::try_from(number).unwrap_or(0);
-    let id = |base: u64| (base + (index * PER_HOTEL + number) as u64).to_string();
-    // Five days apart and at most four nights long, so that a room is never taken twice.
-    let start = OPENING.plus(offset(turn * 5 + room % 2));
-    Stay {
-        id: id(RESERVATION),
-        guest: Guest {
-            id: id(GUEST),
-            first: first.to_owned(),
-            last: last.to_owned(),
-            email: format!("{}.{}@example.com", first.to_lowercase(), last.to_lowercase()),
-            country: "PT".to_owned(),
-            zip: "8000-123".to_owned(),
-            phone: format!("+351 900 000 {number:03}"),
-            gender: "N/A".to_owned(),
-        },
-        status: ["checked_out", "checked_in", "confirmed", "confirmed", "canceled", "not_confirmed"][turn],
-        start,
-        end: start.plus(offset(1 + number % 4)),
-        created: format!("{}T10:{number:02}:00Z", start.plus(-30)),
-        source: if number.is_multiple_of(2) { "Website/Booking Engine" } else { "Walk-In" },
-        third_party: String::new(),
-        rooms: vec![Booked { kind, room: Some(room), adults: kinds[kind].guests.min(2), children: 0 }],
-    }
-}
 
 #[cfg(test)]
 mod tests {
