@@ -78,10 +78,7 @@ impl Worker {
         let (tell_ended, ended) = oneshot::channel();
         std::thread::Builder::new().name(format!("worker-{}", self.index)).spawn(move || {
             // Receivers that are gone mean that the start failed elsewhere.
-            match Builder::new_current_thread()
-                .enable_all()
-                .build_local(LocalOptions::default())
-            {
+            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                 Ok(runtime) => {
                     runtime.block_on(self.run(tell_started));
                     // Name resolution runs on threads of its own, and a resolver that is gone must not hold up the end.
@@ -105,8 +102,7 @@ impl Worker {
             Err(error) => return drop(tell_started.send(Err(error))),
         };
         let recorder = Rc::new(self.metrics.recorder());
-        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections, connect } =
-            &*self.settings;
+        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections, connect } = &*self.settings;
         let pool = Rc::new(Pool::new(self.dialer, *pool, Rc::clone(&recorder)));
         let lines = Rc::new(self.access.lines());
         let proxy = Rc::new(Proxy {

@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::life::{Life, Time, Told};
-use super::record::{DAY, Dead, Hotels, Judgement, IdleDays, Record};
+use super::record::{DAY, Dead, Hotels, IdleDays, Judgement, Record};
 use super::state::{self, State, StateError};
 use super::store::{KeyStore, Reload};
 use super::verdict::{Sign, Verdict};
@@ -365,7 +365,8 @@ impl<V: Vendor> Keeper<V> {
     fn doubt(&mut self, life: &Arc<Life>, now: Time) {
         let before = self.doubts.get(&life.fingerprint()).filter(|doubt| now.since(doubt.until) < 2 * doubt.pause);
         let pause = before.map_or(DOUBT, |doubt| (doubt.pause * 2).min(HOUR));
-        self.doubts.insert(life.fingerprint(), Doubt { since: now, until: now.plus(pause), pause, life: Arc::clone(life) });
+        self.doubts
+            .insert(life.fingerprint(), Doubt { since: now, until: now.plus(pause), pause, life: Arc::clone(life) });
     }
 
     async fn hotels(&mut self, life: &Arc<Life>, properties: Vec<PropertyId>, now: Time) {
@@ -438,7 +439,11 @@ impl<V: Vendor> Keeper<V> {
             let mut others = record.dead_properties().filter(|(_, blocked)| over(blocked.until));
             // One at a time: the next is asked about once this one is answered.
             let next = own.or_else(|| others.next().map(|(property, _)| (Some(property), Some(property))));
-            due.extend(next.map(|(property, about)| Call { key: Arc::clone(key), property, why: Why::CoolDown(about) }));
+            due.extend(next.map(|(property, about)| Call {
+                key: Arc::clone(key),
+                property,
+                why: Why::CoolDown(about),
+            }));
         }
         due.into_iter().for_each(|call| self.ask(call));
     }

@@ -145,7 +145,8 @@ impl Record {
     }
 
     pub(super) fn dead_properties(&self) -> impl Iterator<Item = (PropertyId, Blocked)> + '_ {
-        let dead = |judgement: &Judgement| judgement.dead.map(|dead| Blocked { verdict: dead.verdict, until: dead.until });
+        let dead =
+            |judgement: &Judgement| judgement.dead.map(|dead| Blocked { verdict: dead.verdict, until: dead.until });
         self.property_judgements.iter().filter_map(move |(property, judgement)| Some((*property, dead(judgement)?)))
     }
 
@@ -234,11 +235,15 @@ mod tests {
     #[test]
     fn an_unused_key_is_idle_at_20_days_and_expiring_at_25() {
         let mut key = record(1000, None);
-        for (days, verdict) in [(0, Verdict::Pending), (19, Verdict::Pending), (20, Verdict::Idle), (25, Verdict::Expiring)] {
+        for (days, verdict) in
+            [(0, Verdict::Pending), (19, Verdict::Pending), (20, Verdict::Idle), (25, Verdict::Expiring)]
+        {
             assert_eq!(key.verdict(Time(1000 + days * DAY), IdleDays::default()), verdict);
         }
         key.used(Time(1000 + 24 * DAY));
-        for (days, verdict) in [(24, Verdict::Active), (43, Verdict::Active), (44, Verdict::Idle), (49, Verdict::Expiring)] {
+        for (days, verdict) in
+            [(24, Verdict::Active), (43, Verdict::Active), (44, Verdict::Idle), (49, Verdict::Expiring)]
+        {
             assert_eq!(key.verdict(Time(1000 + days * DAY), IdleDays::default()), verdict);
         }
     }

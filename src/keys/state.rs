@@ -136,7 +136,12 @@ pub fn beside(keys: &Path) -> PathBuf {
 ///
 /// # Errors
 /// When the file is of a newer format, locked for too long, or cannot be written. A damaged one is set aside.
-pub fn update<T>(path: &Path, own: State, now: Time, change: impl FnOnce(&mut State) -> T) -> Result<(State, T), StateError> {
+pub fn update<T>(
+    path: &Path,
+    own: State,
+    now: Time,
+    change: impl FnOnce(&mut State) -> T,
+) -> Result<(State, T), StateError> {
     let system = |source| StateError::System { path: path.to_owned(), source };
     let lock = hold(path)?;
     let mut state = match read(path) {
@@ -237,7 +242,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         let shown = name("cbat_a").to_string();
-        let text = format!(r#"{{"format":1,"colour":"blue","keys":{{"{shown}":{{"last_used":5,"mood":[1]}},"x":{{}}}}}}"#);
+        let text =
+            format!(r#"{{"format":1,"colour":"blue","keys":{{"{shown}":{{"last_used":5,"mood":[1]}},"x":{{}}}}}}"#);
         fs::write(&path, text).unwrap();
         write(&path, "cbat_a", 3);
         let value: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -266,7 +272,10 @@ mod tests {
     #[test]
     fn where_nothing_can_be_written_the_error_says_what_to_do() {
         let error = try_directory(Path::new("/proc/keys.state.json")).unwrap_err().to_string();
-        assert!(error.contains("/proc/keys.state.json: ") && error.contains("choose another keys.state_file"), "{error}");
+        assert!(
+            error.contains("/proc/keys.state.json: ") && error.contains("choose another keys.state_file"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -142,6 +142,8 @@ pub enum Sign {
     PropertyLeft,
     /// "None of the included property id's match …": the key is not this property's.
     Foreign,
+    /// A webhook says that something has changed. It is not signed, so it is no more than a reason to ask.
+    Hinted,
 }
 
 impl Sign {
@@ -181,7 +183,7 @@ impl Sign {
             Self::Unauthorized => Some(Verdict::Rejected),
             Self::UserLeft => Some(Verdict::UserLeft),
             Self::PropertyLeft => Some(Verdict::PropertyLeft),
-            Self::Foreign => None,
+            Self::Foreign | Self::Hinted => None,
         }
     }
 }
@@ -205,13 +207,18 @@ mod tests {
         let sign = |body: &str| Sign::in_body(body.as_bytes());
         let left = "User who approved this connection is not active anymore";
         assert_eq!(sign(&format!(r#"{{"success":false,"message":"{left}"}}"#)), Some(Sign::UserLeft));
-        assert_eq!(sign(&format!(r#" {{ "message": "{left}.", "data": [1], "success": "false" }} "#)), Some(Sign::UserLeft));
+        assert_eq!(
+            sign(&format!(r#" {{ "message": "{left}.", "data": [1], "success": "false" }} "#)),
+            Some(Sign::UserLeft)
+        );
         assert_eq!(
             sign(r#"{"success":false,"message":"Property has an invalid status (canceled: 3)"}"#),
             Some(Sign::PropertyLeft)
         );
         assert_eq!(
-            sign(r#"{"success":false,"message":"None of the included property id's match the access_token user's property id"}"#),
+            sign(
+                r#"{"success":false,"message":"None of the included property id's match the access_token user's property id"}"#
+            ),
             Some(Sign::Foreign)
         );
         for other in [

@@ -19,6 +19,7 @@ use super::outcome::Outcome;
 use super::{App, Codes, Onboarding};
 use crate::cloudbeds::{Answer, Hotel, Unanswered};
 use crate::keys::KeySet;
+use crate::keys::names::Names;
 use crate::keys::pending::{self, Arrived, Place};
 use crate::keys::write::{self, WriteError};
 use crate::property::PropertyId;
@@ -190,6 +191,7 @@ async fn finish(onboarding: &Arc<Onboarding>, place: &Place, mut arrived: Arrive
     match onboarding.cloudbeds.accepts(&arrived.key, &onboarding.base_url).await {
         Ok(()) => {
             info!(property = property.get(), properties = chosen.len(), app = %arrived.app, "connected");
+            learnt(onboarding, property, &hotels).await;
             let hotel = hotels.into_iter().find(|hotel| hotel.property == property).map(|hotel| hotel.name);
             let hotel = hotel.filter(|name| !name.is_empty());
             Outcome::Connected { property, hotel, with: chosen }
@@ -267,6 +269,18 @@ async fn bound(
         "a key is on disk and cannot be put into the key file yet; this is tried again"
     );
     Err(Outcome::Saved { property: arrived.asked })
+}
+
+/// What the trial of a key has taught: that it works, for whoever keeps verdicts, and what its hotels are called.
+async fn learnt(onboarding: &Onboarding, property: PropertyId, hotels: &[Hotel]) {
+    let set = onboarding.keys.current();
+    if let Some(key) = set.get(property) {
+        key.life().used();
+    }
+    let keys = onboarding.keys.path().to_owned();
+    let found: Vec<_> = hotels.iter().map(|hotel| (hotel.property, hotel.name.clone())).collect();
+    // A convenience of lists; without it they show ids.
+    let _ = spawn_blocking(move || Names::learn(&keys, found, |property| set.contains(property))).await;
 }
 
 /// Asks for a look at the key file and waits until its keys are in force.

@@ -14,10 +14,7 @@ pub(super) struct Name {
 /// A [`Name`] from a literal, put together by the compiler.
 macro_rules! name {
     ($name:literal) => {
-        $crate::telemetry::line::Name::new(
-            concat!(",\"", $name, "\":").as_bytes(),
-            concat!(" ", $name, "=").as_bytes(),
-        )
+        $crate::telemetry::line::Name::new(concat!(",\"", $name, "\":").as_bytes(), concat!(" ", $name, "=").as_bytes())
     };
 }
 pub(super) use name;

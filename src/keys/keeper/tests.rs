@@ -336,7 +336,10 @@ async fn a_reload_that_keeps_a_key_keeps_its_life() {
         let process = Process::start(directory.path(), &cloudbeds, settings(directory.path()));
         process.call(1001).unwrap();
         settle().await;
-        write(&directory.path().join("keys.yaml"), "\"1002\": cbat_b\nkeys: [{ key: cbat_a, properties: [1001, 1003] }]\n");
+        write(
+            &directory.path().join("keys.yaml"),
+            "\"1002\": cbat_b\nkeys: [{ key: cbat_a, properties: [1001, 1003] }]\n",
+        );
         process.store.reload();
         assert_eq!((process.call(1001), process.call(1003)), (Err(Verdict::Rejected), Err(Verdict::Rejected)));
         assert_eq!(cloudbeds.calls(Asked::App), 1);
@@ -352,7 +355,11 @@ async fn restarts_and_kills_do_not_end_a_cool_down() {
         // Written within a minute of the verdict, so a kill after that loses nothing.
         sleep(Duration::from_secs(WRITE + SWEEP + 2)).await;
         for kill in [false, true, false, true] {
-            if kill { process.kill().await } else { process.stop().await }
+            if kill {
+                process.kill().await
+            } else {
+                process.stop().await
+            }
             process = Process::start(directory.path(), &cloudbeds, settings(directory.path()));
             assert_eq!(process.call(1001), Err(Verdict::Rejected));
             settle().await;
@@ -396,7 +403,8 @@ async fn an_unused_key_is_warned_of_and_a_use_ends_that() {
     scene("\"1001\": cbat_a\n", |directory, cloudbeds| async move {
         cloudbeds.set("cbat_a", Standing::Good);
         let process = Process::start(directory.path(), &cloudbeds, settings(directory.path()));
-        let warned = |process: &Process| process.store.current().get(property(1001)).unwrap().life().snapshot().warned_days;
+        let warned =
+            |process: &Process| process.store.current().get(property(1001)).unwrap().life().snapshot().warned_days;
         days(19).await;
         assert_eq!((process.verdict(1001), warned(&process)), (Verdict::Pending, 0));
         days(1).await;

@@ -66,10 +66,28 @@ fn json_line(request: &Finished<'_>) -> Value {
 fn an_access_line_in_json_has_the_allow_listed_keys_and_no_other() {
     let line = json_line(&finished());
     let keys: BTreeSet<_> = line.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(keys, BTreeSet::from([
-        "timestamp", "level", "target", "request_id", "property", "method", "path", "status", "code", "end", "bytes_up",
-        "bytes_down", "duration_ms", "upstream_ms", "connection", "upstream_protocol", "upstream_request_id",
-    ]));
+    assert_eq!(
+        keys,
+        BTreeSet::from([
+            "timestamp",
+            "level",
+            "target",
+            "request_id",
+            "property",
+            "method",
+            "path",
+            "status",
+            "code",
+            "end",
+            "bytes_up",
+            "bytes_down",
+            "duration_ms",
+            "upstream_ms",
+            "connection",
+            "upstream_protocol",
+            "upstream_request_id",
+        ])
+    );
     assert_eq!(line["timestamp"].as_str().unwrap().len(), 24);
     assert_eq!(line["property"], "18446744073709551615");
     assert_eq!(line["status"], 200);

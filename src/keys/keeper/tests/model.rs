@@ -98,7 +98,8 @@ impl Scene {
     }
 
     fn write_keys(&self) {
-        let rows = self.hotels.iter().enumerate().map(|(hotel, Hotel { key, .. })| format!("\"{}\": {key}\n", hotel + 1));
+        let rows =
+            self.hotels.iter().enumerate().map(|(hotel, Hotel { key, .. })| format!("\"{}\": {key}\n", hotel + 1));
         write(&self.directory.path().join("keys.yaml"), &rows.collect::<String>());
     }
 
