@@ -113,11 +113,11 @@ async fn an_organisations_key_is_said_to_open_more_and_added_for_all_of_it() {
 #[tokio::test]
 async fn the_prompt_does_not_show_what_is_typed() {
     let (_cloudbeds, hotels, desk) = scene().await;
-    // A terminal of its own, whose transcript is standard output.
+    // A terminal of its own, whose transcript is standard output; typed once it asks.
     let mut command = Command::new("script");
     let line = format!("{} --config config.yaml keys add 1001", env!("CARGO_BIN_EXE_cloudbeds-auth-proxy"));
     command.args(["-q", "-e", "-c", &line, "/dev/null"]).current_dir(desk.path(""));
-    let ran = desk.run_command(command, &format!("{}\n", hotels[0].key)).await;
+    let ran = desk.run_typed(command, "(it is not shown): ", &format!("{}\n", hotels[0].key)).await;
     ran.expect(0, &["API key for property 1001 (it is not shown): ", "is added"]);
     assert_eq!(desk.keys(), format!("\"1001\": {}\n", hotels[0].key));
 }

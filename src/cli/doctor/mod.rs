@@ -80,7 +80,7 @@ impl Finding {
         let advice = if fault.hint.is_empty() { "correct it there".to_owned() } else { fault.hint.clone() };
         let source = fault.source.clone();
         let place = crate::fault::Fault { hint: String::new(), ..fault }.to_string();
-        let found = place.strip_prefix(&source).unwrap_or(&place).trim_start_matches(": ").to_owned();
+        let found = place.strip_prefix(&source).unwrap_or(&place).trim_start_matches([':', ' ']).to_owned();
         Self::broken(family, source, found, advice)
     }
 }

@@ -1,6 +1,6 @@
 //! Commands that end by themselves, run by the real binary in a directory with a configuration.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -57,6 +57,26 @@ impl Desk {
     /// The command itself, for what is special about it.
     pub fn command(&self, arguments: &[&str]) -> Command {
         command(self.directory.path(), arguments)
+    }
+
+    /// Runs one that asks, and types the answer when it has asked.
+    pub async fn run_typed(&self, mut command: Command, asked: &str, answer: &str) -> Ran {
+        let (asked, answer, secrets) = (asked.to_owned(), answer.to_owned(), self.secrets.clone());
+        let typed = tokio::task::spawn_blocking(move || {
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+            let mut said = Vec::new();
+            let mut byte = [0];
+            while !said.ends_with(asked.as_bytes()) && output.read(&mut byte).unwrap() > 0 {
+                said.extend_from_slice(&byte);
+            }
+            input.write_all(answer.as_bytes()).unwrap();
+            output.read_to_end(&mut said).unwrap();
+            (child.wait().unwrap(), said)
+        });
+        let (status, said) = super::in_time(typed).await.unwrap();
+        assert_clean("the terminal", &said, &secrets);
+        Ran { code: status.code(), out: String::from_utf8(said).unwrap(), err: String::new() }
     }
 
     /// Runs a special one.
