@@ -28,6 +28,7 @@ pub mod wire;
 
 pub mod address;
 pub mod fault;
+pub mod flight;
 pub mod origin;
 pub mod phase;
 pub mod process;

@@ -122,7 +122,7 @@ const LEVELS: [&[&str]; 9] = [
     &["https", "keys", "listen"],
     &["telemetry"],
     &["web", "wire", "yaml"],
-    &["address", "fault", "origin", "phase", "process", "property", "secret"],
+    &["address", "fault", "flight", "origin", "phase", "process", "property", "secret"],
 ];
 
 fn level(module: &str) -> usize {

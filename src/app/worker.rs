@@ -225,11 +225,7 @@ impl Door {
             return;
         }
         let arrival = Arrival { identify: self.identify, local: stream.local_address() };
-        let serving = connection::serve(stream, proxy, arrival, self.limits, &self.open);
-        spawn_local(async move {
-            serving.await;
-            drop(place);
-        });
+        spawn_local(connection::serve(stream, proxy, arrival, self.limits, &self.open, place));
     }
 }
 

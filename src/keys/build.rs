@@ -5,11 +5,10 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use dashmap::DashMap;
-
-use super::{Key, KeySet, Lives};
+use super::{Key, KeySet, Lives, Rows};
 use crate::origin::{NotAnOrigin, Origin};
 use crate::property::PropertyId;
 use crate::secret::ApiKey;
@@ -75,7 +74,7 @@ impl<'a, P: Copy> Builder<'a, P> {
     /// The finished set; nothing when there is no row. A property of an organisation that has a row of its own keeps it.
     pub(super) fn finish(self) -> Option<KeySet> {
         let Self { rows, keys, auto, .. } = self;
-        let map = DashMap::with_capacity(rows.len());
+        let map = Rows::with_capacity_and_hasher(rows.len(), BuildHasherDefault::default());
         for (property, (key, _)) in rows {
             map.insert(property, key);
         }

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
 use dashmap::{DashMap, ReadOnlyView};
@@ -15,7 +15,7 @@ use self::refused::Refused;
 
 use crate::fault::Fault;
 use crate::origin::Origin;
-use crate::property::PropertyId;
+use crate::property::{IdHasher, PropertyId};
 use crate::secret::ApiKey;
 
 mod build;
@@ -110,9 +110,12 @@ impl Hash for Key {
     }
 }
 
+/// A [`KeySet`]'s rows while they are put together.
+type Rows = DashMap<PropertyId, Arc<Key>, BuildHasherDefault<IdHasher>>;
+
 /// All keys of one moment. Looking one up takes no lock.
 pub struct KeySet {
-    by_property: ReadOnlyView<PropertyId, Arc<Key>>,
+    by_property: ReadOnlyView<PropertyId, Arc<Key>, BuildHasherDefault<IdHasher>>,
     by_organization: HashMap<Box<str>, Option<Arc<Key>>>,
     /// Those with `properties: auto`, which may have no property yet.
     auto: Vec<Arc<Key>>,
@@ -186,10 +189,10 @@ impl KeySet {
 impl KeySet {
     /// A set that says by itself that there are no keys.
     fn none() -> Self {
-        Self::of(DashMap::new(), HashSet::new())
+        Self::of(Rows::default(), HashSet::new())
     }
 
-    fn of(map: DashMap<PropertyId, Arc<Key>>, all: HashSet<Arc<Key>>) -> Self {
+    fn of(map: Rows, all: HashSet<Arc<Key>>) -> Self {
         let mut by_organization: HashMap<Box<str>, Option<Arc<Key>>> = HashMap::new();
         for key in &all {
             if let Some(organization) = &key.organization {
@@ -208,7 +211,7 @@ impl KeySet {
         if refused.is_empty() || !all.any(|key| refused.holds(&key.secret)) {
             return None;
         }
-        let map = DashMap::new();
+        let map = Rows::default();
         let mut keys: HashSet<_> = self.auto.iter().filter(|key| !refused.holds(&key.secret)).cloned().collect();
         for (property, key) in self.iter().filter(|(_, key)| !refused.holds(&key.secret)) {
             keys.insert(Arc::clone(key));

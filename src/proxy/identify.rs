@@ -15,6 +15,7 @@ use percent_encoding::percent_decode;
 
 use super::error::ProxyError;
 use crate::property::PropertyId;
+use crate::wire::field::is_twin;
 
 /// The header's name, as HTTP/2 spells it.
 pub const X_PROPERTY_ID: HeaderName = HeaderName::from_static("x-property-id");
@@ -159,7 +160,7 @@ fn organization(request: &Request<Incoming>) -> Result<Option<Box<str>>, ProxyEr
 
 fn header(request: &Request<Incoming>) -> Result<Option<Properties>, ProxyError> {
     let headers = request.headers();
-    if headers.keys().any(|name| name.as_str().contains('_') && is_twin(name.as_str(), X_PROPERTY_ID.as_str())) {
+    if headers.keys().any(|name| is_twin(name.as_str(), X_PROPERTY_ID.as_str())) {
         return Err(ProxyError::PropertyTwin);
     }
     let mut lines = headers.get_all(X_PROPERTY_ID).iter();
@@ -168,12 +169,6 @@ fn header(request: &Request<Incoming>) -> Result<Option<Properties>, ProxyError>
         return Err(ProxyError::PropertyTwice);
     }
     Properties::parse(line.as_bytes()).map(Some).ok_or(ProxyError::PropertyInvalid)
-}
-
-/// Whether a name becomes `plain` once underscores are folded to hyphens, as CGI-style servers do.
-fn is_twin(name: &str, plain: &str) -> bool {
-    name.len() == plain.len()
-        && name.bytes().zip(plain.bytes()).all(|(byte, plain)| byte == plain || (byte == b'_' && plain == b'-'))
 }
 
 /// Takes `named` from a second place, or checks that it names nothing else.

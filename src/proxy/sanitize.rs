@@ -25,6 +25,7 @@ use super::upstream::Answer;
 use crate::keys::Key;
 use crate::origin::Origin;
 use crate::property::PropertyId;
+use crate::wire::field::folded;
 use crate::wire::inspect::{Coding, Inspector, Refusal, Step};
 use crate::wire::mask::{self, Mask};
 use crate::wire::peek::Peek;
@@ -133,16 +134,16 @@ fn one_length(headers: &mut HeaderMap) {
 
 /// Whether a field of an answer may be seen at all.
 fn is_shown(name: &str) -> bool {
-    let folded: Cow<'_, str> = if name.contains('_') { name.replace('_', "-").into() } else { name.into() };
+    let folded = folded(name);
     let credential = matches!(
         &*folded,
         "set-cookie" | "set-cookie2" | "cookie" | "authorization" | "x-api-key" | "authentication-info"
     ) || folded.starts_with("proxy-auth");
-    // A key for a name could not be covered without changing what field it is.
-    let key_in_name = mask::value(name.as_bytes()).is_some();
     let ours = folded.starts_with("x-proxy-") || folded == "proxy-status";
-    let of_this_hop = is_hop_by_hop(&folded) || matches!(name, "alt-svc") || is_provenance(&folded);
-    !(credential || key_in_name || ours || of_this_hop)
+    let of_this_hop = is_hop_by_hop(&folded) || folded == "alt-svc" || is_provenance(&folded);
+    // A key for a name could not be covered without changing what field it is.
+    let key_in_name = matches!(folded, Cow::Owned(_)) && mask::value(name.as_bytes()).is_some();
+    !(credential || ours || of_this_hop || key_in_name)
 }
 
 /// A redirect within Cloudbeds, as a path on this listener (RFC 9110 10.2.2 allows a relative reference).

@@ -24,6 +24,8 @@ mod http2;
 mod identify;
 mod keys;
 mod keys_cli;
+mod life;
+mod life_state;
 mod lifecycle;
 mod main_job;
 mod observe;
