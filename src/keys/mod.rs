@@ -24,6 +24,8 @@ mod file;
 pub mod keeper;
 pub mod life;
 mod lock;
+pub mod names;
+pub mod paste;
 pub mod pending;
 mod read;
 pub mod record;
@@ -41,7 +43,20 @@ pub use life::{Life, Lives, Time};
 pub use secret_file::{client_secret, path_secret};
 pub use store::{KeyReader, KeyStore, Reload};
 pub use verdict::Verdict;
-pub use watch::watch;
+pub use watch::{mounted_alone, watch};
+
+/// The properties at `path` whose keys were revoked, so that nothing uses them.
+///
+/// # Errors
+/// What is wrong with the keys or the list.
+pub fn revoked(path: &std::path::Path) -> Result<Vec<PropertyId>, Vec<Fault>> {
+    let refused = refused::read(path)?;
+    let set = read::set(path)?;
+    let mut found: Vec<_> =
+        set.iter().filter(|(_, key)| refused.holds(&key.secret)).map(|(property, _)| property).collect();
+    found.sort_unstable();
+    Ok(found)
+}
 
 /// A key and what belongs to it. Rows of a file that say the same share one `Arc`, so `Arc::ptr_eq` tells whether two
 /// properties have the same key.

@@ -142,6 +142,8 @@ pub enum Sign {
     PropertyLeft,
     /// "None of the included property id's match …": the key is not this property's.
     Foreign,
+    /// A webhook says that something has changed. It is not signed, so it is no more than a reason to ask.
+    Hinted,
 }
 
 impl Sign {
@@ -181,7 +183,7 @@ impl Sign {
             Self::Unauthorized => Some(Verdict::Rejected),
             Self::UserLeft => Some(Verdict::UserLeft),
             Self::PropertyLeft => Some(Verdict::PropertyLeft),
-            Self::Foreign => None,
+            Self::Foreign | Self::Hinted => None,
         }
     }
 }

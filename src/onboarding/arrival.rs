@@ -5,6 +5,7 @@
 //! it is in force, try it. Killed at any point from the exchange on, the key is on disk or the user has no page and is
 //! told to connect again; what is on disk is finished by the next process, or by [`later`] in this one.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,9 +16,10 @@ use tracing::{error, info, warn};
 
 use super::exchange::{self, Code, Granted, Refusal};
 use super::outcome::Outcome;
-use super::vendor::{Hotel, Unanswered, Unsent};
 use super::{App, Codes, Onboarding};
+use crate::cloudbeds::{Answer, Hotel, Unanswered};
 use crate::keys::KeySet;
+use crate::keys::names::Names;
 use crate::keys::pending::{self, Arrived, Place};
 use crate::keys::write::{self, WriteError};
 use crate::property::PropertyId;
@@ -74,12 +76,14 @@ pub(super) async fn arrive(onboarding: &Arc<Onboarding>, order: Order) -> Outcom
     outcome
 }
 
-/// Whether a key that arrives now could be written.
-async fn could_write(onboarding: &Onboarding, app: &App, asked: Option<PropertyId>) -> Result<(), String> {
-    let (keys, fields) = (onboarding.keys.path().to_owned(), onboarding.fields(&app.name, None));
+/// Whether a key that arrives now could be written: beside the key file, and into it.
+pub(super) async fn could_write(onboarding: &Onboarding, app: &App, asked: Option<PropertyId>) -> Result<(), String> {
+    let (keys, fields) = (onboarding.keys.path().to_owned(), onboarding.fields(&app.name, None, asked.as_slice()));
     let tried = spawn_blocking(move || {
         pending::check(&keys).map_err(|error| error.to_string())?;
-        asked.map_or(Ok(()), |property| write::try_put(&keys, property, &fields)).map_err(|error| error.to_string())
+        // Any property will do to find out what the file is like.
+        let property = asked.unwrap_or(PropertyId::from(NonZeroU64::MIN));
+        write::try_put(&keys, property, &fields).map_err(|error| error.to_string())
     });
     tried.await.unwrap_or_else(|error| Err(error.to_string()))
 }
@@ -96,16 +100,18 @@ async fn bought(
     let Ok(form) = exchange::form(&app.client_id, secret, redirect_uri, code) else {
         return Err(Outcome::NotReady { asked });
     };
-    let (status, body) = match onboarding.vendor.exchange(&codes.exchange, form).await {
+    let Answer { status, body, .. } = match onboarding
+        .cloudbeds
+        .post(&codes.exchange, &form.content_type, form.body.into())
+        .await
+    {
         Ok(answer) => answer,
-        Err(Unsent::NotSent(error)) => {
-            let cause = chain(&error);
-            warn!(property, app = %app.name, %cause, "the exchange did not reach Cloudbeds; the user may try again");
+        Err(error @ Unanswered::Unreachable(_)) => {
+            warn!(property, app = %app.name, cause = %error, "a code did not leave for Cloudbeds; the user may try again");
             return Err(Outcome::Unreachable { asked });
         }
-        Err(Unsent::MaybeSent(error)) => {
-            let cause = chain(&*error);
-            warn!(property, app = %app.name, %cause, "no answer to an exchange; the user must connect again");
+        Err(error) => {
+            warn!(property, app = %app.name, cause = %error, "no answer to an exchange; the user must connect again");
             return Err(Outcome::Unclear { asked });
         }
     };
@@ -145,16 +151,16 @@ async fn kept(onboarding: &Onboarding, arrived: &Arrived) -> Option<Place> {
 /// has its turn.
 async fn finish(onboarding: &Arc<Onboarding>, place: &Place, mut arrived: Arrived) -> Outcome {
     let asked = arrived.asked;
-    let hotels = match onboarding.vendor.hotels(&arrived.key).await {
+    let property = asked.map(PropertyId::get);
+    let hotels = match onboarding.cloudbeds.whose(&arrived.key, &onboarding.base_url).await {
         Ok(hotels) => hotels,
         Err(Unanswered::Rejected) => {
-            info!(property = asked.map(PropertyId::get), "Cloudbeds rejects a key that has arrived; it is dropped");
+            info!(property, "Cloudbeds rejects a key that has arrived; it is dropped");
             settled(onboarding, place).await;
             return Outcome::Rejected { asked };
         }
-        Err(Unanswered::NotNow(error)) => {
-            let cause = chain(&*error);
-            warn!(property = asked.map(PropertyId::get), %cause, "whose a new key is could not be asked yet");
+        Err(error) => {
+            warn!(property, cause = %error, "whose a new key is could not be asked yet");
             Vec::new()
         }
     };
@@ -182,14 +188,16 @@ async fn finish(onboarding: &Arc<Onboarding>, place: &Place, mut arrived: Arrive
         );
     }
     let Some(property) = property.filter(|_| verified && in_force) else { return Outcome::Saved { property } };
-    match onboarding.vendor.is_alive(&arrived.key).await {
+    match onboarding.cloudbeds.accepts(&arrived.key, &onboarding.base_url).await {
         Ok(()) => {
             info!(property = property.get(), properties = chosen.len(), app = %arrived.app, "connected");
-            let hotel = hotels.into_iter().find(|hotel| hotel.property == property).and_then(|hotel| hotel.name);
+            learnt(onboarding, property, &hotels).await;
+            let hotel = hotels.into_iter().find(|hotel| hotel.property == property).map(|hotel| hotel.name);
+            let hotel = hotel.filter(|name| !name.is_empty());
             Outcome::Connected { property, hotel, with: chosen }
         }
         Err(Unanswered::Rejected) => Outcome::Rejected { asked: Some(property) },
-        Err(Unanswered::NotNow(_)) => Outcome::Saved { property: Some(property) },
+        Err(_) => Outcome::Saved { property: Some(property) },
     }
 }
 
@@ -244,7 +252,7 @@ async fn bound(
         [first, _, ..] => first.organization.clone(),
         _ => None,
     };
-    let fields = onboarding.fields(&arrived.app, organization);
+    let fields = onboarding.fields(&arrived.app, organization, chosen);
     let (keys, key, properties) = (onboarding.keys.path().to_owned(), arrived.key.clone(), chosen.to_vec());
     let written = spawn_blocking(move || write::put(&keys, &properties, &key, &fields)).await;
     let cause = match written {
@@ -261,6 +269,18 @@ async fn bound(
         "a key is on disk and cannot be put into the key file yet; this is tried again"
     );
     Err(Outcome::Saved { property: arrived.asked })
+}
+
+/// What the trial of a key has taught: that it works, for whoever keeps verdicts, and what its hotels are called.
+async fn learnt(onboarding: &Onboarding, property: PropertyId, hotels: &[Hotel]) {
+    let set = onboarding.keys.current();
+    if let Some(key) = set.get(property) {
+        key.life().used();
+    }
+    let keys = onboarding.keys.path().to_owned();
+    let found: Vec<_> = hotels.iter().map(|hotel| (hotel.property, hotel.name.clone())).collect();
+    // A convenience of lists; without it they show ids.
+    let _ = spawn_blocking(move || Names::learn(&keys, found, |property| set.contains(property))).await;
 }
 
 /// Asks for a look at the key file and waits until its keys are in force.
@@ -323,18 +343,6 @@ pub(super) async fn later(onboarding: Arc<Onboarding>, place: Place) {
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ pub(super) async fn back(onboarding: &Arc<Onboarding>, apps: &[usize], query: &s
     };
     match claim {
         Claim::Stranger => Back::Page(Notice::OtherBrowser),
-        Claim::Begun(waiting) => told(waiting, None).await,
+        Claim::Begun(about, waiting) => told(waiting, Some(about.app)).await,
         Claim::CodeUsed => code_used(onboarding, None),
         Claim::Granted(about, telling) => {
             let waiting = telling.subscribe();

@@ -32,20 +32,27 @@ pub(super) fn app<'a>(apps: &'a [App], query: &str) -> Option<(usize, &'a App)> 
     }
 }
 
+/// Whether somebody has pressed the button of the page that previews are shown.
+fn pressed(query: &str) -> bool {
+    form_urlencoded::parse(query.as_bytes()).any(|(name, value)| (&*name, &*value) == ("open", "1"))
+}
+
 /// Begins the connection of `property`.
 pub(super) fn begin(
     (at, app): (usize, &App),
     property: PropertyId,
-    visitor: Visitor,
+    (visitor, query): (Visitor, &str),
     headers: &HeaderMap,
     states: &States,
     jar: Jar,
 ) -> First {
     match visitor {
         Visitor::Person => {}
+        Visitor::Program if pressed(query) => {}
         Visitor::Ahead => return First::Page(Notice::Ahead),
-        Visitor::Preview => {
-            return First::Page(Notice::Start { property, link: words::link(property, Some(&app.name)) });
+        Visitor::Fetch | Visitor::Program => {
+            let link = format!("{}&open=1", words::link(property, Some(&app.name)));
+            return First::Page(Notice::Start { property, link });
         }
     }
     if app.codes.is_none() {

@@ -18,7 +18,6 @@ mod pace;
 mod page;
 mod state;
 mod token;
-mod vendor;
 mod visitor;
 mod webhook;
 mod words;
@@ -31,17 +30,17 @@ use http::{Method, Request};
 use hyper::body::{Body as _, Incoming};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
-use tracing::warn;
+use tracing::{error, warn};
 
 use self::callback::Back;
 use self::connect::First;
 use self::cookie::Jar;
 use self::pace::Pace;
 use self::state::States;
-use self::vendor::Vendor;
 use self::visitor::Visitor;
 use self::webhook::Heard;
 use self::words::Notice;
+use crate::cloudbeds::Cloudbeds;
 use crate::https::Dialer;
 use crate::keys::write::Fields;
 use crate::keys::{KeyStore, pending};
@@ -136,7 +135,8 @@ pub struct Onboarding {
     states: States,
     heard: Heard,
     pace: Pace,
-    vendor: Vendor,
+    cloudbeds: Cloudbeds,
+    base_url: Origin,
     keys: Arc<KeyStore>,
     reload: Arc<Notify>,
     metrics: Metrics,
@@ -158,7 +158,8 @@ impl Onboarding {
             states: States::new(),
             heard: Heard::new(),
             pace: Pace::new(PACE.0, PACE.1),
-            vendor: Vendor::new(dialer, base_url),
+            cloudbeds: Cloudbeds::new(dialer),
+            base_url,
             keys,
             reload,
             metrics,
@@ -194,6 +195,12 @@ impl Onboarding {
         self.metrics.onboarding().set_waiting(waiting.len());
         for (place, _) in waiting {
             tokio::spawn(arrival::later(Arc::clone(self), place));
+        }
+        // Better now than when the first hotel has come all the way.
+        if let Some(app) = self.settings.apps.first()
+            && let Err(cause) = arrival::could_write(self, app, None).await
+        {
+            error!(%cause, "onboarding cannot write keys, so no hotel can connect");
         }
     }
 
@@ -271,7 +278,7 @@ impl Onboarding {
                 self.metrics.onboarding().connect(Connect::UnknownApp);
                 return (page(&Notice::UnknownApp), Some(property));
             };
-            let answer = match connect::begin(app, property, visitor, headers, &self.states, self.jar) {
+            let answer = match connect::begin(app, property, (visitor, query), headers, &self.states, self.jar) {
                 First::Gone(answer) => {
                     self.metrics.onboarding().begun();
                     answer
@@ -280,7 +287,8 @@ impl Onboarding {
             };
             return (answer, Some(property));
         }
-        if visitor != Visitor::Person {
+        // A program without the browser's cookie gets no further; one that has it is that browser.
+        if !matches!(visitor, Visitor::Person | Visitor::Program) {
             return (page(&Notice::Ahead), None);
         }
         match callback::back(self, &ours, query, headers).await {
@@ -305,10 +313,14 @@ impl Onboarding {
         apps.filter(|(_, app)| has(app)).map(|(at, _)| at).collect()
     }
 
-    /// What a row says of a key besides the key: the app, unless it is the one that is meant without a word.
-    fn fields(&self, app: &str, organization: Option<String>) -> Fields {
+    /// What a row says of a key besides the key: the app, unless it is the one that is meant without a word and the row
+    /// there is now names no other.
+    fn fields(&self, app: &str, organization: Option<String>, properties: &[PropertyId]) -> Fields {
         let first = self.settings.apps.first().is_some_and(|first| first.name == app);
-        Fields { app: (!first).then(|| app.to_owned()), organization, ..Fields::default() }
+        let set = self.keys.current();
+        let named = |property: &PropertyId| set.get(*property).and_then(|key| key.app.as_deref());
+        let other = properties.iter().filter_map(named).any(|named| named != app);
+        Fields { app: (!first || other).then(|| app.to_owned()), organization, ..Fields::default() }
     }
 
     /// Waits for the turn to get a key for a property.

@@ -75,7 +75,7 @@ pub(super) enum Claim {
     /// It was issued to another browser.
     Stranger,
     /// Its exchange has begun already.
-    Begun(Waiting),
+    Begun(Asked, Waiting),
     /// The code was used before, under another state.
     CodeUsed,
     /// Go ahead, and tell how it ended.
@@ -131,7 +131,7 @@ impl States {
             return Claim::Stranger;
         }
         if let Some(begun) = &known.begun {
-            return Claim::Begun(begun.clone());
+            return Claim::Begun(known.about, begun.clone());
         }
         if inner.codes.iter().any(|code| code.hash == hash) {
             return Claim::CodeUsed;
@@ -230,7 +230,7 @@ mod tests {
         tokio::time::advance(LIFE - Duration::from_secs(1)).await;
         let Claim::Granted(about, _) = states.claim(&state, Some(&browser), "a") else { panic!("not granted") };
         assert_eq!(about, asked("1003"));
-        assert!(matches!(states.claim(&state, Some(&browser), "b"), Claim::Begun(_)));
+        assert!(matches!(states.claim(&state, Some(&browser), "b"), Claim::Begun(..)));
         assert!(matches!(states.claim(&late, Some(&browser), "a"), Claim::CodeUsed));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(matches!(states.claim(&late, Some(&browser), "c"), Claim::Unknown));

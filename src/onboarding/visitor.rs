@@ -13,8 +13,11 @@ pub(super) enum Visitor {
     Person,
     /// A browser that fetches ahead and comes back if somebody really goes there.
     Ahead,
-    /// HEAD, a program that previews links, or a page of another site that embeds this address.
-    Preview,
+    /// HEAD, or a page of another site that embeds this address.
+    Fetch,
+    /// By its name a program that previews links. It may be an app's own browser with a person before it, so it is asked
+    /// to say so.
+    Program,
 }
 
 /// Parts of the names of programs that fetch links for previews, in lower case. A list can never be whole; a program
@@ -47,8 +50,11 @@ impl Visitor {
         }
         // Browsers say what they fetch for (Fetch Metadata); a page that somebody goes to is a document.
         let embedded = headers.contains_key("sec-fetch-dest") && !says("sec-fetch-dest", "document");
+        if method == Method::HEAD || embedded {
+            return Self::Fetch;
+        }
         let program = PREVIEWS.iter().any(|name| says(USER_AGENT.as_str(), name));
-        if method == Method::HEAD || embedded || program { Self::Preview } else { Self::Person }
+        if program { Self::Program } else { Self::Person }
     }
 }
 
@@ -70,9 +76,9 @@ mod tests {
         check(Method::GET, &[], Visitor::Person);
         check(Method::GET, &[firefox], Visitor::Person);
         check(Method::GET, &[("sec-fetch-dest", "document"), ("sec-fetch-mode", "navigate")], Visitor::Person);
-        check(Method::HEAD, &[firefox], Visitor::Preview);
+        check(Method::HEAD, &[firefox], Visitor::Fetch);
         for dest in ["iframe", "image", "empty", "script"] {
-            check(Method::GET, &[("sec-fetch-dest", dest)], Visitor::Preview);
+            check(Method::GET, &[("sec-fetch-dest", dest)], Visitor::Fetch);
         }
         for (name, value) in [
             ("sec-purpose", "prefetch;prerender"),
@@ -90,7 +96,7 @@ mod tests {
             "Mozilla/5.0 (compatible; Googlebot/2.1)",
             "TelegramBot (like TwitterBot)",
         ] {
-            check(Method::GET, &[("user-agent", agent)], Visitor::Preview);
+            check(Method::GET, &[("user-agent", agent)], Visitor::Program);
         }
     }
 }

@@ -15,10 +15,11 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
+use tracing::info;
 
-use super::vendor::Unanswered;
 use super::{Onboarding, page};
+use crate::keys::life;
+use crate::keys::verdict::Sign;
 use crate::property::PropertyId;
 use crate::telemetry::metrics::Webhook;
 use crate::wire::server::Answer;
@@ -108,7 +109,14 @@ pub(super) async fn answer(
     counted(match property(onboarding, &message) {
         None => Webhook::Ignored,
         Some(property) if onboarding.heard.leads(&text, property) => {
-            tokio::spawn(look(Arc::clone(onboarding), property));
+            // Who looks after the keys asks at most one question about each at a time, and acts on the answer alone.
+            if let Some(key) = onboarding.keys.current().get(property) {
+                life::tell(key, Some(property), Sign::Hinted);
+            }
+            info!(
+                property = property.get(),
+                "a webhook says that something has changed; Cloudbeds is asked about the key"
+            );
             Webhook::Probed
         }
         Some(_) => Webhook::Repeated,
@@ -130,20 +138,6 @@ fn property(onboarding: &Onboarding, message: &Value) -> Option<PropertyId> {
     };
     let ours = onboarding.settings.apps.iter().any(|app| app.client_id == client);
     (about == EVENT && ours && onboarding.keys.current().contains(id)).then_some(id)
-}
-
-/// Asks Cloudbeds about a property's key. The webhook was only the reason to; what counts is the answer.
-async fn look(onboarding: Arc<Onboarding>, property: PropertyId) {
-    let held = onboarding.keys.current().get(property).map(Arc::clone);
-    let Some(held) = held else { return };
-    let property = property.get();
-    match onboarding.vendor.is_alive(held.secret()).await {
-        Ok(()) => info!(property, "after a webhook, Cloudbeds was asked and accepts the key"),
-        Err(Unanswered::Rejected) => {
-            warn!(property, "after a webhook, Cloudbeds was asked and rejects the key: the hotel must connect again");
-        }
-        Err(Unanswered::NotNow(error)) => info!(property, cause = %error, "after a webhook, Cloudbeds gave no answer"),
-    }
 }
 
 /// The whole body, if it is small and comes in time.

@@ -150,7 +150,7 @@ pub(super) fn outcome(outcome: &Outcome, app: Option<&str>) -> Words {
             words
         }
         Outcome::Saved { property } => Words::new(StatusCode::ACCEPTED, wait, "Saved, not yet checked")
-            .happened("Cloudbeds has given us access and we have stored it safely. It could not be checked yet, because Cloudbeds does not answer at the moment.")
+            .happened("Cloudbeds has given us access and we have stored it safely. It could not be checked yet, most often because Cloudbeds does not answer at the moment.")
             .next("Nothing. We keep trying, and the connection starts to work by itself.")
             .next("If it still does not work in an hour, tell the people who gave you the link, with the reference below.")
             .about(*property),

@@ -14,13 +14,16 @@
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 
 mod authorize;
+mod browser;
 mod coded;
 mod demo;
+mod doctor;
 mod faults;
 mod harness;
 mod http2;
 mod identify;
 mod keys;
+mod keys_cli;
 mod life;
 mod life_state;
 mod lifecycle;

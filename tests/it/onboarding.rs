@@ -170,6 +170,12 @@ async fn whoever_only_fetches_begins_nothing_and_ends_nothing() {
     assert_eq!(hotels.proxy.metric("connects_begun_total").await, 0.0);
     let preview = hotels.ask(&mut browser, Method::GET, "/connect/1003", &[("user-agent", "TwitterBot/1.0")]).await;
     preview.assert_page(200, "Connect property 1003");
+    // An app's own browser may look like such a program, and has somebody before it who presses the button.
+    let button = "href=\"/connect/1003?app=main&#38;open=1\">Go to Cloudbeds<";
+    assert!(preview.text().contains(button), "{}", preview.text());
+    let headers = [("user-agent", "TwitterBot/1.0")];
+    let opened = hotels.ask(&mut Browser::default(), Method::GET, "/connect/1003?app=main&open=1", &headers).await;
+    assert_eq!((opened.status.as_u16(), opened.header("set-cookie").is_some()), (303, true));
 
     // Nor is a code spent by a mail scanner that follows the last redirect before the user's browser does.
     let state = hotels.begin(&mut browser, 1003).await;
@@ -257,4 +263,37 @@ async fn either_http_version_will_do_for_cloudbeds() {
         let page = hotels.connect(&mut Browser::default(), 1003).await;
         page.assert_page(200, "Lake &#38; Forest is connected");
     }
+}
+
+#[tokio::test]
+async fn several_apps_have_links_and_rows_of_their_own() {
+    let second = "live1_1001_theSecondApp";
+    let mut hotels = Scene::new().another(second).start().await;
+    let mut browser = Browser::default();
+    let answer = hotels.open(&mut browser, "/connect/1003?app=second").await;
+    let location = answer.header("location").unwrap().to_owned();
+    let (state, app) = location.split_once("?state=").unwrap().1.split_once("#/app/").unwrap();
+    assert_eq!(app, second);
+    let back = hotels.cloudbeds.approve("1003".parse().unwrap(), second, Some(state)).unwrap();
+    let page = hotels.open(&mut browser, back.strip_prefix("https://connect.example.com").unwrap()).await;
+    page.assert_page(200, "Lake &#38; Forest is connected");
+    let key = hotels.cloudbeds.key("1003".parse().unwrap(), second).unwrap();
+    let row = format!("\"1003\": {{ key: {key}, app: second }}");
+    assert!(hotels.key_file().lines().any(|line| line == row));
+    hotels.proxy.secrets.push(key);
+    assert!(hotels.works(1003).await);
+    // Connected once more, to the first app, the row says so.
+    hotels.connect(&mut browser, 1003).await.assert_page(200, "Lake &#38; Forest is connected");
+    assert!(!hotels.key_file().contains("second") && hotels.works(1003).await);
+}
+
+#[tokio::test]
+async fn an_app_whose_keys_come_by_e_mail_leads_to_cloudbeds_and_waits_for_nobody() {
+    let mut hotels = Scene::new().by_email().start().await;
+    let mut browser = Browser::default();
+    let answer = hotels.open(&mut browser, "/connect/1003").await;
+    let link = hotels.cloudbeds.connect_link("1003".parse().unwrap(), crate::harness::hotel::CLIENT);
+    assert_eq!((answer.status.as_u16(), answer.header("location")), (303, Some(link.as_str())));
+    assert_eq!(browser.cookie, None);
+    hotels.open(&mut browser, "/api_key?code=a").await.assert_page(404, "There is nothing here");
 }

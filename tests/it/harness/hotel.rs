@@ -41,6 +41,8 @@ pub struct Scene {
     resources: bool,
     public: &'static str,
     protocols: Protocols,
+    delivery: &'static str,
+    another: Option<String>,
 }
 
 /// One browser, with its cookie.
@@ -60,6 +62,8 @@ impl Scene {
             resources: true,
             public: "https://connect.example.com",
             protocols: Protocols::Both,
+            delivery: "automatic",
+            another: None,
         }
     }
 
@@ -99,6 +103,18 @@ impl Scene {
         self
     }
 
+    /// A second app, `second`, with the same redirect URI and secret.
+    pub fn another(mut self, client: &str) -> Self {
+        self.another = Some(client.to_owned());
+        self
+    }
+
+    /// The app's keys come by e-mail.
+    pub fn by_email(mut self) -> Self {
+        self.delivery = "email";
+        self
+    }
+
     /// The HTTP versions that Cloudbeds speaks.
     pub fn speaking(mut self, protocols: Protocols) -> Self {
         self.protocols = protocols;
@@ -121,7 +137,9 @@ impl Scene {
         let unconnected =
             [(1003, "Lake & Forest", None), (1004, "North", Some("77")), (1005, "South", Some("77"))].map(vacant);
         let settings = Settings {
-            apps: vec![self.app.clone()],
+            apps: std::iter::once(self.app.clone())
+                .chain(self.another.iter().map(|client| App::new(client, SECRET, REDIRECT)))
+                .collect(),
             unconnected: unconnected.into(),
             resources: self.resources,
             protocols: self.protocols,
@@ -137,14 +155,22 @@ impl Scene {
             Some(url) => url.clone(),
             None => format!("{}/api/v1.1/access_token", cloudbeds.base_url()),
         };
-        let secret = self.secret.clone();
-        let (marketplace, public, more) = (self.marketplace, self.public, &self.onboarding);
+        let (url, secret) = (cloudbeds.base_url(), self.secret.clone());
+        let Self { marketplace, public, onboarding: more, delivery, .. } = self;
+        let app = |name: &str, client: &str| {
+            format!(
+                "{name}: {{ client_id: {client}, client_secret_file: client-secret, redirect_uri: \"{REDIRECT}\", \
+                 delivery: {delivery}, marketplace: {marketplace}, exchange_url: \"{exchange}\", \
+                 connect_url: \"{url}/connect\" }}"
+            )
+        };
+        let apps: Vec<_> = [("main", Some(CLIENT)), ("second", self.another.as_deref())]
+            .map(|(name, client)| client.map(|id| app(name, id)))
+            .into();
+        let apps = apps.into_iter().flatten().collect::<Vec<_>>().join(", ");
         Proxy::to(cloudbeds, hotels)
             .config(&format!(
-                "apps: {{ main: {{ client_id: {CLIENT}, client_secret_file: client-secret, redirect_uri: \
-                 \"{REDIRECT}\", delivery: automatic, marketplace: {marketplace}, exchange_url: \"{exchange}\", connect_url: \"{}/connect\" }} }}\n\
-                 onboarding: {{ listen: \"127.0.0.1:0\", public_url: \"{public}\"{more} }}",
-                cloudbeds.base_url()
+                "apps: {{ {apps} }}\nonboarding: {{ listen: \"127.0.0.1:0\", public_url: \"{public}\"{more} }}"
             ))
             .before(move |directory| write_private(&directory.join("client-secret"), &secret))
     }
