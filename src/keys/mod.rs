@@ -19,6 +19,7 @@ use crate::property::PropertyId;
 use crate::secret::ApiKey;
 
 mod build;
+mod change;
 mod edit;
 mod file;
 mod lock;
