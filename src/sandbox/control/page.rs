@@ -39,6 +39,7 @@ struct App {
     delivery: String,
     suspended: bool,
     hotels: Vec<Hotel>,
+    unconnected: Vec<String>,
 }
 
 struct Hotel {
@@ -68,8 +69,13 @@ pub(super) fn page(state: &State, sandbox: SocketAddr, said: Option<&str>) -> Re
         webhooks,
         rules: list(&all["rules"], rule),
         mails: list(&all["mails"], text),
-        requests: newest(&view::requests(state, LAST), request),
-        delivered: newest(&view::webhooks(state), delivery),
+        // Without the files that its own pages load.
+        requests: newest(&view::requests(state, LAST * 3), request)
+            .into_iter()
+            .filter(|line| !is_file(line))
+            .take(LAST)
+            .collect(),
+        delivered: newest(&view::webhooks(state), delivery).into_iter().take(LAST).collect(),
     };
     answer(StatusCode::OK, &control)
 }
@@ -81,14 +87,14 @@ fn app(app: &Value) -> App {
         redirect_uri: text(&app["redirect_uri"]),
         delivery: text(&app["delivery"]),
         suspended: app["suspended"] == true,
+        unconnected: list(&app["unconnected"], text),
         hotels: list(&app["hotels"], |hotel| Hotel {
             property: text(&hotel["property"]),
             name: text(&hotel["name"]),
             state: text(&hotel["state"]),
-            key: match (hotel["key_works"] == true, &hotel["idle_days"]) {
-                (true, days) => format!("works, idle for {days} days"),
-                (false, Value::Null) => "none".to_owned(),
-                (false, _) => "dead".to_owned(),
+            key: match hotel["key"].as_str() {
+                Some("works") => format!("works, idle for {} days", hotel["idle_days"]),
+                why => why.unwrap_or("none").to_owned(),
             },
             left: hotel["left"] == true,
         }),
@@ -112,6 +118,10 @@ fn request(request: &Value) -> String {
     format!("{method} {path}  {}  {property}", header("authorization")).trim_end().to_owned()
 }
 
+fn is_file(line: &str) -> bool {
+    ["/connect/style.css", "/connect/script.js", "/favicon.ico"].iter().any(|path| line.contains(path))
+}
+
 fn delivery(one: &Value) -> String {
     let (old, new) = (text(&one["body"]["oldState"]), text(&one["body"]["newState"]));
     let came = one["status"].as_u64().map_or_else(|| text(&one["error"]), |status| status.to_string());
@@ -133,5 +143,5 @@ fn list<T>(value: &Value, read: impl Fn(&Value) -> T) -> Vec<T> {
 }
 
 fn newest<T>(value: &Value, read: impl Fn(&Value) -> T) -> Vec<T> {
-    value.as_array().into_iter().flatten().rev().take(LAST).map(read).collect()
+    value.as_array().into_iter().flatten().rev().map(read).collect()
 }
