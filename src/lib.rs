@@ -10,14 +10,20 @@ pub mod app;
 pub mod config;
 
 pub mod admin;
+pub mod onboarding;
 pub mod proxy;
 pub mod sandbox;
+
+pub mod inquiry;
+
+pub mod cloudbeds;
 
 pub mod https;
 pub mod keys;
 pub mod listen;
 
 pub mod telemetry;
+pub mod web;
 pub mod wire;
 
 pub mod address;

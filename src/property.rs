@@ -7,6 +7,8 @@ use std::hash::Hasher;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// A Cloudbeds property id: 1 to 18446744073709551615, digits only, no sign, no leading zero.
 ///
 /// Ids of 14 and 15 digits exist in the field, so 32 bits would not do. One spelling only, since otherwise `+7` and
@@ -87,6 +89,20 @@ impl From<NonZeroU64> for PropertyId {
 impl fmt::Display for PropertyId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(out)
+    }
+}
+
+/// As text: JSON's numbers lose digits in many readers.
+impl Serialize for PropertyId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PropertyId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

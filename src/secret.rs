@@ -1,12 +1,16 @@
 //! The secrets this process holds, as types that give them away only by named doors.
 //!
-//! In: text from a key file. Out: an [`ApiKey`], born as the header it will be sent in. Nothing here can be
-//! displayed or serialised, and no error quotes its input: a mistyped key is still a key.
+//! In: text from a key file, a prompt or a secret's file. Out: an [`ApiKey`], born as the header it will be sent in, or
+//! a [`ClientSecret`]. Neither can be displayed or serialised, and no error quotes its input: a mistyped key is still a
+//! key. What may be shown of a key is its [`KeyDigest`], or the short form of that.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::str::FromStr;
+use std::sync::Arc;
 
 use http::HeaderValue;
+use ring::digest::{Digest, SHA256, digest};
 use zeroize::Zeroizing;
 
 /// How every Cloudbeds API key starts (API Keys Authentication Guide for Technology Partners).
@@ -55,6 +59,121 @@ impl ApiKey {
     pub(crate) fn bearer(&self) -> HeaderValue {
         self.0.clone()
     }
+
+    /// The same value for calls in our own name (whose key is this, is it alive). A door of its own, so that a test can
+    /// tell who sends keys for a caller and who for us.
+    pub(crate) fn bearer_for_own_call(&self) -> HeaderValue {
+        self.0.clone()
+    }
+
+    /// The key as it stands in a key file, for `keys::edit` and `keys::write`, which alone write one. The caller wipes what it
+    /// copies it into.
+    pub(crate) fn for_key_file(&self) -> &str {
+        self.token()
+    }
+
+    /// What the key is known by where it must not show.
+    #[must_use]
+    pub fn digest(&self) -> KeyDigest {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, self.token().as_bytes()).as_ref());
+        KeyDigest(bytes)
+    }
+
+    fn token(&self) -> &str {
+        // Made of `Bearer ` and ASCII, so neither step can fail.
+        self.0.to_str().ok().and_then(|line| line.strip_prefix("Bearer ")).unwrap_or_default()
+    }
+}
+
+/// SHA-256 of a key's text, `cbat_` included: `printf %s KEY | sha256sum` prints the same.
+///
+/// It cannot be turned back. Keys of the vendor have 32 random letters and digits, 190 bits, which nobody can try
+/// through. Its short form, the first 32 bits, tells the keys of one file apart and says even less.
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+pub struct KeyDigest([u8; 32]);
+
+/// The text is not a digest: 64 hexadecimal digits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a digest: 64 hexadecimal digits")]
+pub struct NotADigest;
+
+impl KeyDigest {
+    /// The first 32 bits, as eight hexadecimal digits.
+    #[must_use]
+    pub fn short(&self) -> String {
+        hex(&self.0[..4])
+    }
+}
+
+impl FromStr for KeyDigest {
+    type Err = NotADigest;
+
+    fn from_str(text: &str) -> Result<Self, NotADigest> {
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(NotADigest);
+        }
+        let mut bytes = [0; 32];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| NotADigest)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for KeyDigest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "KeyDigest({})", self.short())
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The longest client secret accepted, in bytes.
+pub const CLIENT_SECRET_MAX: usize = 512;
+
+/// The secret of a partner app, which it shows when it exchanges a code for a key. No `Display`, no `Serialize`; wiped
+/// when dropped.
+#[derive(Clone)]
+pub struct ClientSecret(Arc<Zeroizing<String>>);
+
+/// The text is not a client secret. The error does not say what it was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a client secret: one line of plain characters, at most {CLIENT_SECRET_MAX} bytes")]
+pub struct NotAClientSecret;
+
+impl ClientSecret {
+    /// The secret from what a file holds; surrounding white space goes.
+    ///
+    /// # Errors
+    /// When nothing is left, or more than one line of visible ASCII; the input is never quoted.
+    pub fn parse(text: &str) -> Result<Self, NotAClientSecret> {
+        let text = text.trim_ascii();
+        if text.is_empty() || text.len() > CLIENT_SECRET_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(NotAClientSecret);
+        }
+        Ok(Self(Arc::new(Zeroizing::new(text.to_owned()))))
+    }
+
+    /// For the exchange of a code for a key, which sends it to the app's `exchange_url`; a test counts the callers.
+    #[must_use]
+    pub fn for_exchange(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ClientSecret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("ClientSecret(Sensitive)")
+    }
 }
 
 impl fmt::Debug for ApiKey {
@@ -75,6 +194,85 @@ impl Eq for ApiKey {}
 impl Hash for ApiKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.as_bytes().hash(state);
+    }
+}
+
+impl ApiKey {
+    /// The key's name where the key itself must not stand: in the state file, and in the table of lives.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        let first = self.digest().0.iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte));
+        Fingerprint(first)
+    }
+}
+
+/// A name for a key that cannot be turned back into it: the first 64 bits of its [`KeyDigest`].
+///
+/// A key has some 190 random bits, so there is nothing to try through; and among 100,000 keys two share a name once in
+/// four billion times.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Fingerprint(u64);
+
+/// The text is not a fingerprint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a fingerprint: 16 hexadecimal digits in lower case")]
+pub struct NotAFingerprint;
+
+impl Fingerprint {
+    /// The number itself: evenly spread over the keys, and the same in every process.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = NotAFingerprint;
+
+    fn from_str(text: &str) -> Result<Self, NotAFingerprint> {
+        let digits = text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        u64::from_str_radix(text, 16).ok().filter(|_| digits).map(Self).ok_or(NotAFingerprint)
+    }
+}
+
+/// A part of a path that only we and Cloudbeds' webhook settings know.
+#[derive(Clone)]
+pub struct PathSecret(Digest);
+
+/// The text is not a path secret. The error does not say what it was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a path secret: 16 to 128 letters, digits, `-`, `.`, `_` or `~`")]
+pub struct NotAPathSecret;
+
+impl PathSecret {
+    /// The secret from what a file holds; surrounding white space goes.
+    ///
+    /// # Errors
+    /// When it is too short to be one, too long, or would need an encoding in a path; the input is never quoted.
+    pub fn parse(text: &str) -> Result<Self, NotAPathSecret> {
+        let text = text.trim_ascii();
+        if !(16..=128).contains(&text.len()) || !text.bytes().all(is_key_byte) {
+            return Err(NotAPathSecret);
+        }
+        Ok(Self(digest(&SHA256, text.as_bytes())))
+    }
+
+    /// Whether a request's path segment is it. Digests are compared, so the time tells nothing of the secret.
+    #[must_use]
+    pub fn is(&self, segment: &[u8]) -> bool {
+        self.0.as_ref() == digest(&SHA256, segment).as_ref()
+    }
+}
+
+impl fmt::Debug for PathSecret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("PathSecret(Sensitive)")
     }
 }
 
@@ -99,7 +297,51 @@ mod tests {
     }
 
     #[test]
+    fn a_fingerprint_is_the_same_everywhere_and_has_one_spelling() {
+        let shown = ApiKey::parse("cbat_blue").unwrap().fingerprint().to_string();
+        // printf %s cbat_blue | sha256sum; state files outlive versions of this program.
+        assert_eq!(shown, "947889e232b9e856");
+        assert_eq!(shown.parse(), Ok(ApiKey::parse(" cbat_blue\n").unwrap().fingerprint()));
+        for bad in ["", "0", &shown.to_uppercase(), &shown[1..], &format!("{shown}0"), "+123456789abcdef"] {
+            assert_eq!(bad.parse::<Fingerprint>(), Err(NotAFingerprint), "{bad}");
+        }
+    }
+
+    #[test]
     fn debug_shows_nothing_of_the_key() {
         assert_eq!(format!("{:?}", ApiKey::parse("cbat_blue").unwrap()), "ApiKey(Sensitive)");
+        assert_eq!(format!("{:?}", ClientSecret::parse("blue").unwrap()), "ClientSecret(Sensitive)");
+    }
+
+    #[test]
+    fn a_key_is_known_by_its_sha256() {
+        let digest = ApiKey::parse(" cbat_blue\n").unwrap().digest();
+        // printf %s cbat_blue | sha256sum
+        let text = "947889e232b9e8568416df8db6ace563af192af9bedb58ba751b2eb48c64edbd";
+        assert_eq!((digest.to_string().as_str(), digest.short().as_str()), (text, &text[..8]));
+        assert_eq!(text.parse(), Ok(digest));
+        assert_eq!(format!("{digest:?}"), format!("KeyDigest({})", &text[..8]));
+        for bad in ["", &text[1..], "zz", &text.replace('a', "+")] {
+            assert_eq!(bad.parse::<KeyDigest>(), Err(NotADigest), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_path_secret_is_recognised_and_long_enough() {
+        let secret = PathSecret::parse("0123456789abcdef\n").unwrap();
+        assert!(secret.is(b"0123456789abcdef") && !secret.is(b"0123456789abcdeg") && !secret.is(b""));
+        assert_eq!(format!("{secret:?}"), "PathSecret(Sensitive)");
+        for bad in ["", "0123456789abcde", "0123456789abcde/", &"a".repeat(129)] {
+            assert_eq!(PathSecret::parse(bad).err(), Some(NotAPathSecret), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_client_secret_is_one_line() {
+        assert_eq!(ClientSecret::parse(" a b\n").err(), Some(NotAClientSecret));
+        for bad in ["", "\n", "a\nb", "\u{e4}", &"a".repeat(CLIENT_SECRET_MAX + 1)] {
+            assert!(ClientSecret::parse(bad).is_err());
+        }
+        assert_eq!(ClientSecret::parse("s3cret/+=\n").unwrap().for_exchange(), "s3cret/+=");
     }
 }

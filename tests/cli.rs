@@ -63,6 +63,15 @@ fn every_command_explains_itself() {
         "",
         "serve",
         "check-config",
+        "keys",
+        "keys add",
+        "keys import",
+        "keys list",
+        "keys check",
+        "keys remove",
+        "keys revoke",
+        "doctor",
+        "connect-link",
         "demo",
         "sandbox",
         "sandbox do",
@@ -96,6 +105,9 @@ fn a_usage_error_is_64_and_says_what_was_expected() {
         (&["wait", "--timeout", "18446744073709551615"], "is not in 0..=86400"),
         (&["sandbox", "--hotels", "0"], "0 is not in 1..=100000"),
         (&["completions", "cmd"], "[possible values: bash, elvish, fish, powershell, zsh]"),
+        (&["keys", "add", "1001", "cbat_blue"], "invalid value 'cbat_****' for '<PROPERTY>...'"),
+        (&["keys", "check"], "<PROPERTY>..."),
+        (&["connect-link", "x"], "not a property id"),
         (&[], "Usage: cloudbeds-auth-proxy [OPTIONS] <COMMAND>"),
     ] {
         let output = run(arguments);
@@ -178,6 +190,28 @@ fn a_listener_on_a_network_is_refused_with_the_words_that_would_allow_it() {
     fs::write(directory.path().join("config.yaml"), format!("listen: 0.0.0.0:8080\n{words}\n")).unwrap();
     let good = "config.yaml: ok; 1 key for 2 properties, requests go to https://api.cloudbeds.com\n";
     check(&mut command(directory.path(), &["check-config", "--config", "config.yaml"]), 0, good, "");
+}
+
+#[test]
+fn check_config_reads_what_apps_and_keys_name() {
+    let apps = "apps:\n  main: { client_id: live1_1_a, client_secret_file: secret }\n";
+    let directory = directory(apps);
+    let secret = directory.path().join("secret");
+    let faults =
+        || text(&command(directory.path(), &["check-config", "--config", "config.yaml"]).output().unwrap().stderr);
+    let about = "secret: apps.main.client_secret_file: ";
+    assert_eq!(faults(), format!("{about}is not there — put the file there, or correct the option\n"));
+    fs::write(&secret, "quiet sesame\n").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(faults().starts_with(&format!("{about}has mode 0644, so others may read or write it — run: chmod 600")));
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(faults().starts_with(&format!("{about}not a client secret")) && !faults().contains("sesame"));
+    fs::write(&secret, "sesame\n").unwrap();
+    assert_eq!(faults(), "");
+    write_keys(directory.path(), "\"1001\": { key: cbat_blue, app: spare }\n");
+    let unknown =
+        "keys.yaml:1:32: 1001.app: no such app in the configuration — add it there below `apps:`, or name another\n";
+    assert_eq!(faults(), unknown);
 }
 
 /// An admin listener that gives this answer to everyone, for as long as the test runs.

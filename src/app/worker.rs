@@ -25,6 +25,7 @@ use crate::proxy::connection::{self, Open};
 use crate::proxy::pool::{self, Pool};
 use crate::proxy::rewrite::Routes;
 use crate::proxy::upstream::{Timeouts, Upstream};
+use crate::proxy::verdict::ConnectLinks;
 use crate::proxy::{Arrival, Proxy, identify};
 use crate::telemetry::{AccessLog, Metrics, RequestIds};
 use crate::wire::gate::Limits;
@@ -47,6 +48,7 @@ pub(super) struct Settings {
     pub(super) pool: pool::Settings,
     pub(super) limits: Limits,
     pub(super) max_connections: usize,
+    pub(super) connect: ConnectLinks,
 }
 
 /// A core that has not started yet.
@@ -100,7 +102,7 @@ impl Worker {
             Err(error) => return drop(tell_started.send(Err(error))),
         };
         let recorder = Rc::new(self.metrics.recorder());
-        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections } = &*self.settings;
+        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections, connect } = &*self.settings;
         let pool = Rc::new(Pool::new(self.dialer, *pool, Rc::clone(&recorder)));
         let lines = Rc::new(self.access.lines());
         let proxy = Rc::new(Proxy {
@@ -109,6 +111,7 @@ impl Worker {
             keys: RefCell::new(self.keys.reader()),
             upstream: Upstream::new(Rc::clone(&pool), *timeouts),
             timeouts: *timeouts,
+            connect: connect.clone(),
             recorder,
             lines: Rc::clone(&lines),
             ids: RequestIds::new(self.index),

@@ -3,12 +3,19 @@
 //! In: arguments and environment. Out: 0 done, 64 usage, 78 bad configuration, 1 anything else. Messages for people go
 //! to standard error, results to standard output.
 mod check;
+mod connect;
 mod demo;
+mod doctor;
+mod keys;
+mod life;
 mod local;
 mod probe;
+mod progress;
 mod sandbox;
 mod serve;
+mod table;
 
+use std::borrow::Cow;
 use std::io::{ErrorKind as IoErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,6 +29,7 @@ use crate::app::StartError;
 use crate::config::{self, Config};
 use crate::fault::Fault;
 use crate::telemetry;
+use crate::wire::mask;
 
 /// sysexits.h: EX_USAGE.
 const USAGE: u8 = 64;
@@ -53,6 +61,13 @@ enum Command {
     Serve,
     /// Check configuration, keys and certificates without starting, and name every fault
     CheckConfig,
+    /// Put keys into the key file, look at them, take them out
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Look for everything that may be wrong, and say what to do about it
+    Doctor(doctor::Options),
+    /// Print the link that a hotel connects by
+    ConnectLink(connect::Options),
     /// Show the proxy at work: two made-up hotels, one call, curl lines to try
     Demo(demo::Options),
     /// Run a stand-in Cloudbeds, with keys and certificate written for a proxy to use
@@ -74,6 +89,8 @@ enum Failure {
     Configuration(Vec<Fault>),
     Start(StartError),
     Other(String),
+    /// The result has been printed and says it all; only the exit code is left.
+    Told(u8),
 }
 
 impl Failure {
@@ -82,6 +99,7 @@ impl Failure {
             Self::Configuration(_) => CONFIG,
             Self::Start(error) if error.is_configuration() => CONFIG,
             Self::Start(_) | Self::Other(_) => 1,
+            Self::Told(code) => *code,
         }
     }
 
@@ -90,6 +108,7 @@ impl Failure {
             Self::Configuration(faults) => faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
             Self::Start(error) => error.to_string(),
             Self::Other(sentence) => sentence.clone(),
+            Self::Told(_) => return,
         };
         // With standard error closed there is nobody left to tell.
         let _ = writeln!(std::io::stderr(), "{text}");
@@ -108,8 +127,13 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Where to print and whether it was asked for, clap knows; the code for a mistake is ours.
-            let _ = error.print();
+            // Where to print and whether it was asked for, clap knows; the code for a mistake is ours. It repeats what
+            // was typed, which must not be a key that somebody took for an argument.
+            let said = error.render().to_string();
+            let _ = match mask::text(&said) {
+                Cow::Borrowed(_) => error.print(),
+                Cow::Owned(masked) => std::io::stderr().write_all(masked.as_bytes()),
+            };
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return ExitCode::from(if asked { 0 } else { USAGE });
         }
@@ -122,6 +146,9 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Serve => serve::run(config.as_deref()),
         Command::CheckConfig => check::run(config.as_deref()),
+        Command::Keys(command) => command.run(config.as_deref()),
+        Command::Doctor(options) => options.run(config.as_deref()),
+        Command::ConnectLink(options) => options.run(config.as_deref()),
         Command::Demo(options) => demo::run(&options),
         Command::Sandbox(options) => sandbox::run(&options),
         Command::Healthcheck(options) => options.run(config.as_deref()),
@@ -150,6 +177,12 @@ fn say(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Prints a result for programs.
+fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Other(error.to_string()))?;
+    say(&format!("{text}\n"))
 }
 
 /// An argument that is an address to connect to or to listen on.

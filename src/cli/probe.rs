@@ -62,16 +62,20 @@ impl Wait {
 
 /// Where to ask: a listener on all addresses is asked on loopback.
 fn address(given: Option<SocketAddr>, path: Option<&Path>) -> Result<SocketAddr, Failure> {
-    let mut address = match given {
+    Ok(reachable(match given {
         Some(address) => address,
         None => load(path)?.admin.listen,
-    };
+    }))
+}
+
+/// Where a listener can be reached from this host.
+pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    Ok(address)
+    address
 }
 
 /// Asks once; the error says why the answer is no.

@@ -38,6 +38,13 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
     let listen = check.listeners(raw);
     let admin = check.admin(&raw.admin, listen.as_deref().unwrap_or_default());
     let keys = check.keys(&raw.keys);
+    let apps = check.apps(raw);
+    let onboarding = check.onboarding(
+        &raw.onboarding,
+        apps.as_deref().unwrap_or_default(),
+        listen.as_deref().unwrap_or_default(),
+        admin.as_ref(),
+    );
     let upstream = check.upstream(&raw.upstream);
     let policy =
         check.word("policy.credential_paths", &raw.policy.credential_paths, &[("refuse", false), ("allow", true)]);
@@ -49,6 +56,8 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
         listen: listen?,
         admin: admin?,
         keys: keys?,
+        apps: apps?,
+        onboarding: onboarding?,
         upstream: upstream?,
         identify: Identify { query: raw.identify.query, path_prefix: raw.identify.path_prefix },
         policy: Policy { credential_paths: policy? },
@@ -59,13 +68,13 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
     })
 }
 
-struct Check<'a, 'text> {
-    base_dir: &'a Path,
-    sources: &'a mut Sources<'text>,
+pub(super) struct Check<'a, 'text> {
+    pub(super) base_dir: &'a Path,
+    pub(super) sources: &'a mut Sources<'text>,
 }
 
 impl Check<'_, '_> {
-    fn fault(&mut self, option: &str, message: impl Into<String>, hint: impl Into<String>) {
+    pub(super) fn fault(&mut self, option: &str, message: impl Into<String>, hint: impl Into<String>) {
         self.sources.fault(&path(option), message, hint);
     }
 
@@ -97,7 +106,7 @@ impl Check<'_, '_> {
         text.parse().map_err(|error: crate::origin::NotAnOrigin| self.sources.fault(at, error.to_string(), "")).ok()
     }
 
-    fn file(&mut self, option: &str, text: &str) -> Option<PathBuf> {
+    pub(super) fn file(&mut self, option: &str, text: &str) -> Option<PathBuf> {
         if text.is_empty() || text.contains('\0') {
             self.fault(option, "expected the path of a file", "");
             return None;
@@ -180,7 +189,41 @@ impl Check<'_, '_> {
 
     fn keys(&mut self, typed: &raw::Keys) -> Option<Keys> {
         let poll = self.time("keys.poll", typed.poll, Duration::from_millis(100)..=HOUR);
-        Some(Keys { file: self.file("keys.file", &typed.file)?, poll })
+        let file = self.file("keys.file", &typed.file);
+        let state_file = match typed.state_file.as_str() {
+            "auto" => file.as_deref().map(crate::keys::state::beside),
+            "off" => None,
+            path if path.contains('/') => self.file("keys.state_file", path),
+            _ => {
+                self.fault(
+                    "keys.state_file",
+                    "expected `auto`, `off` or a path",
+                    "write a path with a `/`: ./state.json",
+                );
+                None
+            }
+        };
+        let idle_days = (typed.idle_days, typed.expiring_days);
+        if idle_days.0 < 1 || idle_days.1 > 29 || idle_days.0 >= idle_days.1 {
+            let words = "Cloudbeds deletes a key that was not used for 30 days";
+            self.fault(
+                "keys.idle_days",
+                "expected 1 to 28, and less than keys.expiring_days, which is 29 at most",
+                words,
+            );
+        }
+        let (second, day) = (Duration::from_secs(1), DAY);
+        let min = self.time("keys.cool_down.min", typed.cool_down.min, second..=day);
+        let max = self.time("keys.cool_down.max", typed.cool_down.max, second..=day);
+        if min > max && !self.sources.blamed("keys.cool_down.min") && !self.sources.blamed("keys.cool_down.max") {
+            self.fault(
+                "keys.cool_down.min",
+                "is longer than keys.cool_down.max",
+                "lower it, or raise keys.cool_down.max",
+            );
+        }
+        let keep_alive = typed.keep_alive;
+        Some(Keys { file: file?, poll, state_file, keep_alive, idle_days, cool_down: (min, max) })
     }
 
     fn upstream(&mut self, typed: &raw::Upstream) -> Option<Upstream> {

@@ -10,7 +10,9 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::origin::Origin;
 use crate::property::PropertyId;
+use crate::web::{Endpoint, WebUrl};
 
+mod apps;
 mod check;
 mod env;
 mod load;
@@ -31,6 +33,10 @@ pub struct Config {
     pub admin: Admin,
     /// Where the keys are.
     pub keys: Keys,
+    /// Partner apps in the order they were written; the first is the default. May be none.
+    pub apps: Vec<App>,
+    /// Where hotels connect, when that is on.
+    pub onboarding: Option<Onboarding>,
     /// Cloudbeds, and how it is called.
     pub upstream: Upstream,
     /// Further ways to name a property.
@@ -70,6 +76,68 @@ pub struct Keys {
     pub file: PathBuf,
     /// How often its content is compared, 100 ms to 1 h.
     pub poll: Duration,
+    /// Where uses and verdicts are kept; nothing keeps them in memory.
+    pub state_file: Option<PathBuf>,
+    /// Whether idle keys are used in our own name.
+    pub keep_alive: bool,
+    /// Days without use after which a key is worth a warning, and a second one; 1 to 29, in this order.
+    pub idle_days: (u64, u64),
+    /// The first pause after which Cloudbeds is asked about a dead key again, and the longest; 1 s to 24 h.
+    pub cool_down: (Duration, Duration),
+}
+
+/// A partner app, as registered at Cloudbeds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct App {
+    /// What key files call it.
+    pub name: String,
+    /// Unreserved characters (RFC 3986) only.
+    pub client_id: String,
+    /// The secret itself is in no configuration; there is one whenever onboarding is on and delivery automatic.
+    pub client_secret_file: Option<PathBuf>,
+    /// Its budget at Cloudbeds, 1 to 1000.
+    pub requests_per_second: u64,
+    /// As registered, letter by letter; there is one whenever onboarding is on and delivery automatic.
+    pub redirect_uri: Option<WebUrl>,
+    /// How its keys arrive.
+    pub delivery: Delivery,
+    /// Where a code is exchanged for a key.
+    pub exchange_url: Endpoint,
+    /// What a connect link starts with.
+    pub connect_url: WebUrl,
+    /// Whether hotels may come from Cloudbeds' Marketplace, without a state of ours.
+    pub marketplace: bool,
+    /// What it asks hotels for, as registered; for people to compare.
+    pub scopes: Vec<String>,
+}
+
+impl App {
+    /// The link that connects a hotel to this app (API Keys Authentication Guide, section 3).
+    #[must_use]
+    pub fn connect_link(&self, property: PropertyId) -> String {
+        let base = self.connect_url.as_str().trim_end_matches('/');
+        format!("{base}/{property}#/app/{}", self.client_id)
+    }
+}
+
+/// How Cloudbeds delivers an app's keys.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Delivery {
+    /// A code to the redirect URI, exchanged for the key.
+    Automatic,
+    /// An e-mail that a hotel connected; a person gets the key from the partner account.
+    Email,
+}
+
+/// The listener for hotels' browsers and Cloudbeds' webhooks.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Onboarding {
+    /// May stand on any network; overlaps no other listener.
+    pub listen: SocketAddr,
+    /// Scheme and host as browsers see it, without a path.
+    pub public_url: WebUrl,
+    /// A file with a secret path segment for the webhook, since webhooks are unsigned.
+    pub webhook_path_secret_file: Option<PathBuf>,
 }
 
 /// Where requests go.

@@ -41,6 +41,8 @@ section! { Raw {
     unauthenticated_network: Option<String> = None,
     admin: Admin = Admin::default(),
     keys: Keys = Keys::default(),
+    apps: Apps = Apps::default(),
+    onboarding: Onboarding = Onboarding::default(),
     upstream: Upstream = Upstream::default(),
     identify: Identify = Identify::default(),
     policy: Policy = Policy::default(),
@@ -55,6 +57,31 @@ section! { Admin {
 section! { Keys {
     file: String = "keys.yaml".to_owned(),
     poll: Time = seconds(5),
+    state_file: String = "auto".to_owned(),
+    keep_alive: bool = false,
+    idle_days: u64 = 20,
+    expiring_days: u64 = 25,
+    cool_down: CoolDown = CoolDown::default(),
+} }
+section! { CoolDown {
+    min: Time = seconds(60),
+    max: Time = seconds(60 * 60),
+} }
+section! { App {
+    client_id: String = String::new(),
+    client_secret_file: Option<String> = None,
+    requests_per_second: u64 = 10,
+    redirect_uri: Option<String> = None,
+    delivery: String = "automatic".to_owned(),
+    exchange_url: String = "https://hotels.cloudbeds.com/api/v1.1/access_token".to_owned(),
+    connect_url: String = "https://hotels.cloudbeds.com/connect".to_owned(),
+    marketplace: bool = false,
+    scopes: Vec<String> = Vec::new(),
+} }
+section! { Onboarding {
+    listen: Option<String> = None,
+    public_url: Option<String> = None,
+    webhook_path_secret_file: Option<String> = None,
 } }
 section! { Upstream {
     base_url: String = "https://api.cloudbeds.com".to_owned(),
@@ -99,6 +126,21 @@ section! { Log {
     output: String = "stderr".to_owned(),
     access: bool = true,
 } }
+
+/// `apps:` in the order they are written, since the first is the default.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Apps(pub(super) Vec<(String, App)>);
+
+/// The options of one app, for hints about a misspelt one.
+pub(super) fn app_options() -> Vec<String> {
+    let names = |value: yaml::Value| match value {
+        yaml::Value::Mapping(entries) => {
+            entries.into_iter().filter_map(|(name, _)| name.as_str().map(str::to_owned)).collect()
+        }
+        _ => Vec::new(),
+    };
+    names(yaml::value_of(&App::default()))
+}
 
 /// `workers: auto`, or a number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -155,6 +197,32 @@ impl Serialize for Listen {
             Self::One(address) => serializer.serialize_str(address),
             Self::Many(listeners) => listeners.serialize(serializer),
         }
+    }
+}
+
+impl Serialize for Apps {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, app)| (name, app)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Apps {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Apps;
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a mapping — write a name for each app, and its options below it")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Apps, A::Error> {
+                let mut apps = Vec::new();
+                while let Some(app) = entries.next_entry()? {
+                    apps.push(app);
+                }
+                Ok(Apps(apps))
+            }
+        }
+        deserializer.deserialize_map(Visit)
     }
 }
 

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use super::raw::app_options;
 use crate::fault::{FAULTS_MAX, Fault, shown};
 use crate::property::PropertyId;
 use crate::yaml::{Misfit, Spot, Step, Value, locate};
 
 /// Sections of later versions: whoever copies them from a newer example should learn why they are refused.
-const LATER: [&str; 4] = ["limits", "apps", "onboarding", "shared"];
+const LATER: [&str; 2] = ["limits", "shared"];
 
 /// The text a configuration is made from, and what is wrong with it.
 pub(super) struct Sources<'a> {
@@ -127,7 +128,10 @@ impl<'a> Sources<'a> {
         if !beneath.is_empty() {
             beneath.push('.');
         }
-        let mut siblings: Vec<&str> = if matches!(parent.last(), Some(Step::Item(_))) {
+        let of_an_app = matches!(parent, [Step::Name(apps), _] if apps == "apps").then(app_options);
+        let mut siblings: Vec<&str> = if let Some(options) = &of_an_app {
+            options.iter().map(String::as_str).collect()
+        } else if matches!(parent.last(), Some(Step::Item(_))) {
             vec!["address", "default_property"]
         } else {
             let below = self.known.iter().filter_map(|known| known.strip_prefix(&beneath));

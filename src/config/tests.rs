@@ -32,7 +32,7 @@ fn the_example_holds_every_option_and_equals_the_defaults() {
     assert_eq!(example, load(None, env(&[])).unwrap());
 
     let value = yaml::document("config.example.yaml", &text).unwrap();
-    for option in raw::options().iter().map(String::as_str).chain(["upstream.routes"]) {
+    for option in raw::options().iter().map(String::as_str).chain(["upstream.routes", "apps"]) {
         let found = option.split('.').try_fold(&value, |node, name| node.get(name));
         assert!(found.is_some(), "{option} is not in config.example.yaml");
     }
@@ -126,6 +126,75 @@ fn paths_are_relative_to_the_file() {
     assert_eq!(config.upstream.ca_file.as_deref(), Some(Path::new("/ca.pem")));
     assert_eq!(config.log.output, LogOutput::File("/etc/proxy/./x.log".into()));
     assert_eq!(load(None, env(&[])).unwrap().keys.file, Path::new("keys.yaml"));
+}
+
+#[test]
+fn apps_keep_their_order_and_the_first_is_the_default() {
+    let config = accepted(
+        "apps:\n  zeta: { client_id: live1_1_a, client_secret_file: secret, requests_per_second: 5,\n    \
+         redirect_uri: 'https://c.test/api_key', scopes: ['read:hotel'] }\n  \
+         alpha: { client_id: live1_2_b, delivery: email, connect_url: 'https://localhost:8443/connect/' }\n",
+    );
+    let [zeta, alpha] = &config.apps[..] else { panic!("{:?}", config.apps) };
+    assert_eq!((zeta.name.as_str(), zeta.delivery, zeta.requests_per_second), ("zeta", Delivery::Automatic, 5));
+    assert_eq!(zeta.client_secret_file.as_deref(), Some(Path::new("/etc/proxy/secret")));
+    assert_eq!(zeta.exchange_url.to_string(), "https://hotels.cloudbeds.com/api/v1.1/access_token");
+    assert_eq!((alpha.delivery, alpha.marketplace), (Delivery::Email, false));
+    let property = "1001".parse().unwrap();
+    assert_eq!(zeta.connect_link(property), "https://hotels.cloudbeds.com/connect/1001#/app/live1_1_a");
+    assert_eq!(alpha.connect_link(property), "https://localhost:8443/connect/1001#/app/live1_2_b");
+    assert!(accepted("apps:").apps.is_empty() && accepted("onboarding:").onboarding.is_none());
+}
+
+#[test]
+fn apps_that_cannot_work_are_refused() {
+    for (text, words) in [
+        ("apps: { a: { } }", "apps.a.client_id: expected the app's client id"),
+        ("apps: { a: { client_id: 'x y' } }", "apps.a.client_id: expected the app's client id"),
+        ("apps: { a: { client_id: cbat_blue } }", "apps.a.client_id: expected the app's client id"),
+        ("apps: { a: { client_id: x }, b: { client_id: x } }", "apps.b.client_id: another app has it already"),
+        (
+            "apps: { a: { client_id: x, clientid: y } }",
+            "apps.a.clientid: unknown option `clientid` — did you mean `client_id`?",
+        ),
+        ("apps: { a: { client_id: x, client_secret: y } }", "unknown option `client_secret`"),
+        ("apps: { a: { client_id: x, delivery: post } }", "apps.a.delivery: expected `automatic` or `email`"),
+        ("apps: { a: { client_id: x, requests_per_second: 0 } }", "apps.a.requests_per_second: expected 1 to 1000"),
+        ("apps: { a: { client_id: x, redirect_uri: 'http://c.test' } }", "apps.a.redirect_uri: expected an address"),
+        ("apps: { a: { client_id: x, exchange_url: 'http://localhost' } }", "apps.a.exchange_url: expected an address"),
+        ("apps: { a: { client_id: x, marketplace: true } }", "apps.a.marketplace: wants a `redirect_uri`"),
+        ("apps: { 'a b': { client_id: x } }", "expected a name of at most 64 characters"),
+        ("apps: [a]", "apps: expected a mapping — write a name for each app"),
+    ] {
+        check_refused(text, words);
+    }
+}
+
+#[test]
+fn onboarding_is_off_until_it_has_all_it_needs() {
+    let app = "apps: { a: { client_id: x, client_secret_file: s, redirect_uri: 'https://c.test/k' } }\n";
+    let config = accepted(&format!(
+        "{app}onboarding: {{ listen: '0.0.0.0:8081', public_url: 'https://c.test', webhook_path_secret_file: w }}"
+    ));
+    let onboarding = config.onboarding.unwrap();
+    assert_eq!(
+        (onboarding.listen.to_string().as_str(), onboarding.public_url.as_str()),
+        ("0.0.0.0:8081", "https://c.test")
+    );
+    assert_eq!(onboarding.webhook_path_secret_file.as_deref(), Some(Path::new("/etc/proxy/w")));
+    let on = "onboarding: { listen: '127.0.0.1:8081', public_url: 'https://c.test' }";
+    for (text, words) in [
+        (format!("{app}onboarding: {{ public_url: 'https://c.test' }}"), "has no effect without `onboarding.listen`"),
+        (format!("{app}onboarding: {{ listen: '127.0.0.1:8081' }}"), "onboarding: `public_url` is missing"),
+        (format!("{app}{}", on.replace("c.test", "c.test/x")), "onboarding.public_url: expected an https address"),
+        (format!("{app}{}", on.replace("8081", "8080")), "onboarding.listen: overlaps another listener"),
+        (format!("{app}{}", on.replace("8081", "9090")), "onboarding.listen: overlaps another listener"),
+        (on.to_owned(), "onboarding: wants an app to connect hotels to"),
+        (format!("{}{on}", app.replace("client_secret_file: s, ", "")), "apps.a.client_secret_file: is missing"),
+    ] {
+        check_refused(&text, words);
+    }
+    accepted(&format!("apps: {{ a: {{ client_id: x, delivery: email }} }}\n{on}"));
 }
 
 #[test]

@@ -14,18 +14,18 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::build::Builder;
-use super::{Key, KeySet, file};
+use super::build::{Builder, Said};
+use super::{KeySet, Lives, file};
 use crate::fault::{FAULTS_MAX, Fault, shown};
 use crate::property::PropertyId;
 use crate::secret::ApiKey;
 use crate::yaml;
 
 /// The largest file or directory read, in bytes.
-const TOTAL_MAX: u64 = 256 * 1024 * 1024;
+pub(super) const TOTAL_MAX: u64 = 256 * 1024 * 1024;
 
 /// The largest file of a directory, in bytes. It holds one key.
-const ONE_MAX: u64 = 64 * 1024;
+pub(super) const ONE_MAX: u64 = 64 * 1024;
 
 /// What a path held at one moment.
 pub(super) struct Snapshot {
@@ -71,14 +71,22 @@ pub(super) fn read(path: &Path, hashes: &RandomState) -> Result<Snapshot, Unread
     Ok(Snapshot { hash: hasher.finish(), content })
 }
 
+/// The keys that are at a path now, refused ones and all.
+pub(super) fn set(path: &Path) -> Result<KeySet, Vec<Fault>> {
+    match read(path, &RandomState::new()) {
+        Ok(snapshot) => snapshot.parse(path, None, &Lives::default()),
+        Err(Unread::Gone(faults) | Unread::Bad(faults)) => Err(faults),
+    }
+}
+
 impl Snapshot {
-    /// The keys in it.
-    pub(super) fn parse(&self, path: &Path) -> Result<KeySet, Vec<Fault>> {
+    /// The keys in it. With `apps`, a row that names another one is a fault.
+    pub(super) fn parse(&self, path: &Path, apps: Option<&[String]>, lives: &Lives) -> Result<KeySet, Vec<Fault>> {
         let name = path.display().to_string();
         match &self.content {
-            Content::File(bytes) => file::parse(&name, yaml::text(&name, bytes)?),
+            Content::File(bytes) => file::parse(&name, yaml::text(&name, bytes)?, apps, lives),
             Content::Directory(files) => {
-                let (mut set, mut faults) = (Builder::new(), Vec::new());
+                let (mut set, mut faults) = (Builder::new(lives), Vec::new());
                 for (property, bytes) in files {
                     let key = std::str::from_utf8(bytes).ok().and_then(|text| ApiKey::parse(text).ok());
                     let Some(secret) = key else {
@@ -86,7 +94,9 @@ impl Snapshot {
                         faults.push(Fault::new(one, crate::secret::NotAnApiKey.to_string(), "copy the key again"));
                         continue;
                     };
-                    let key = set.key(Key { secret, organization: None, app: None, base_url: None });
+                    let (organization, app, base_url) = (None, None, None);
+                    let said = Said { secret, organization, app, base_url, add_property_id: false, auto: false };
+                    let key = set.key(said);
                     // A directory cannot hold one name twice.
                     let _ = set.row(*property, key, ());
                 }
@@ -150,7 +160,7 @@ fn files(path: &Path) -> Result<Files, Unread> {
 }
 
 /// The bytes of one file. They are wiped when dropped, and read into one allocation so that no copy stays behind.
-fn bytes(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, Unread> {
+pub(super) fn bytes(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, Unread> {
     // Looked at before it is opened, since opening a pipe waits for its writer, and again when it is open.
     let regular = |metadata: &Metadata| if metadata.is_file() { Ok(()) } else { Err(ErrorKind::InvalidInput.into()) };
     let opened = fs::metadata(path).and_then(|metadata| regular(&metadata)).and_then(|()| File::open(path));

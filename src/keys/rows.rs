@@ -52,14 +52,16 @@ pub(super) struct Bad {
 }
 
 /// What has been read so far.
-pub(super) struct Rows {
-    pub(super) set: Builder<Place>,
+pub(super) struct Rows<'a> {
+    pub(super) set: Builder<'a, Place>,
     pub(super) faults: Vec<Bad>,
     /// Faults beyond the first [`FAULTS_MAX`].
     pub(super) more: usize,
+    /// The apps a row may name; nothing where that is not checked.
+    pub(super) apps: Option<&'a [String]>,
 }
 
-impl Rows {
+impl Rows<'_> {
     /// Something is wrong with a value.
     pub(super) fn fault(&mut self, place: Place, about: &str, message: impl fmt::Display, hint: &'static str) {
         self.push(place.spot(false), about, message, hint, None);
@@ -89,7 +91,7 @@ impl Rows {
             return Err(faults);
         }
         let empty = || Fault::new(name, "holds no keys", "write a line such as \"1001\": cbat_… for each property");
-        self.set.finish().ok_or_else(|| vec![empty()])
+        self.set.finish().or_else(|| says_none(text).then(KeySet::none)).ok_or_else(|| vec![empty()])
     }
 
     fn push(&mut self, spot: Spot, about: &str, message: impl fmt::Display, hint: &'static str, first: Option<Spot>) {
@@ -99,6 +101,11 @@ impl Rows {
             self.more += 1;
         }
     }
+}
+
+/// Whether a text is `{}`.
+fn says_none(text: &str) -> bool {
+    yaml::spans(text).is_some_and(|root| root.is_flow() && root.entries().is_empty() && root.items().is_empty())
 }
 
 fn located(bad: Bad, name: &str, text: &str) -> Fault {

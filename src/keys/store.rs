@@ -10,14 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Cache};
 
-use super::KeySet;
 use super::read::{Snapshot, Unread, read};
+use super::refused::{self, Refused};
+use super::{KeySet, Lives};
 use crate::fault::Fault;
 
 /// Holds the keys in force and knows where they come from.
 pub struct KeyStore {
     path: PathBuf,
+    /// The apps that rows may name; nothing where that is not checked.
+    apps: Option<Vec<String>>,
     hashes: RandomState,
+    lives: Arc<Lives>,
     current: Arc<ArcSwap<KeySet>>,
     state: Mutex<State>,
 }
@@ -30,6 +34,8 @@ struct State {
     /// Sets no longer in force that a core may still look at. They are dropped here, since freeing 100,000 keys on a
     /// core would hold up its requests.
     retired: Vec<Arc<KeySet>>,
+    /// Keys that were revoked. It only grows: a list that lost a line does not bring a key back.
+    struck: Refused,
 }
 
 /// What a look at the file led to.
@@ -64,19 +70,48 @@ impl KeyStore {
     /// # Errors
     /// All faults of the file; there is no last good set yet to fall back to.
     pub fn open(path: impl Into<PathBuf>) -> Result<Arc<Self>, Vec<Fault>> {
+        Self::open_for(path, None)
+    }
+
+    /// The same where rows may name only these `apps`.
+    ///
+    /// # Errors
+    /// All faults of the file.
+    pub fn open_for(path: impl Into<PathBuf>, apps: Option<Vec<String>>) -> Result<Arc<Self>, Vec<Fault>> {
+        Self::resume(path, apps, Arc::default())
+    }
+
+    /// The same with keys that have lived before.
+    ///
+    /// # Errors
+    /// All faults of the file.
+    pub fn resume(
+        path: impl Into<PathBuf>,
+        apps: Option<Vec<String>>,
+        lives: Arc<Lives>,
+    ) -> Result<Arc<Self>, Vec<Fault>> {
         let (path, hashes) = (path.into(), RandomState::new());
+        let struck = refused::read(&path)?;
         let snapshot = read(&path, &hashes).map_err(|unread| match unread {
             Unread::Gone(faults) | Unread::Bad(faults) => faults,
         })?;
-        let current = Arc::new(ArcSwap::from_pointee(snapshot.parse(&path)?));
-        let state = Mutex::new(State { hash: snapshot.hash, refused: None, retired: Vec::new() });
-        Ok(Arc::new(Self { path, hashes, current, state }))
+        let set = left(snapshot.parse(&path, apps.as_deref(), &lives)?, &struck, &path);
+        lives.follow(&set);
+        let current = Arc::new(ArcSwap::from_pointee(set));
+        let state = Mutex::new(State { hash: snapshot.hash, refused: None, retired: Vec::new(), struck });
+        Ok(Arc::new(Self { path, apps, hashes, lives, current, state }))
     }
 
     /// The file or directory the keys come from.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The lives of its keys.
+    #[must_use]
+    pub fn lives(&self) -> &Arc<Lives> {
+        &self.lives
     }
 
     /// The set in force. For the request path, [`KeyStore::reader`] is cheaper.
@@ -101,7 +136,21 @@ impl KeyStore {
         }
     }
 
+    /// Makes the set anew from the same file, since Cloudbeds has told of other properties. It blocks like
+    /// [`KeyStore::open`].
+    pub(super) fn remake(&self) -> Reload {
+        match read(&self.path, &self.hashes) {
+            Ok(snapshot) => self.accept(&snapshot),
+            Err(Unread::Gone(faults) | Unread::Bad(faults)) => Reload::Refused(faults),
+        }
+    }
+
     pub(super) fn look(&self) -> Look {
+        // First, since it holds whatever the file is like: a revoked key leaves the set in force.
+        let struck = match refused::read(&self.path) {
+            Ok(refused) => self.strike(refused),
+            Err(faults) => return Look::Settled(Reload::Refused(faults)),
+        };
         let snapshot = match read(&self.path, &self.hashes) {
             Ok(snapshot) => snapshot,
             Err(Unread::Gone(faults)) => return Look::Gone(faults),
@@ -111,7 +160,7 @@ impl KeyStore {
         state.retired.retain(|set| Arc::strong_count(set) > 1);
         if snapshot.hash == state.hash {
             state.refused = None;
-            return Look::Settled(Reload::Unchanged);
+            return Look::Settled(struck.unwrap_or(Reload::Unchanged));
         }
         match &state.refused {
             Some((hash, faults)) if *hash == snapshot.hash => Look::Settled(Reload::Refused(faults.clone())),
@@ -119,13 +168,31 @@ impl KeyStore {
         }
     }
 
+    /// Takes newly revoked keys out of the set in force.
+    fn strike(&self, refused: Refused) -> Option<Reload> {
+        let mut state = self.state();
+        if !state.struck.extend(refused) {
+            return None;
+        }
+        let set = self.current().without(&state.struck)?;
+        let reload = Reload::Swapped { properties: set.properties(), keys: set.keys() };
+        let set = Arc::new(set);
+        let retired = self.current.swap(Arc::clone(&set));
+        self.lives.follow(&set);
+        state.retired.push(retired);
+        Some(reload)
+    }
+
     pub(super) fn accept(&self, snapshot: &Snapshot) -> Reload {
-        let parsed = snapshot.parse(&self.path);
+        let parsed = snapshot.parse(&self.path, self.apps.as_deref(), &self.lives);
         let mut state = self.state();
         match parsed {
             Ok(set) => {
+                let set = left(set, &state.struck, &self.path);
                 let (properties, keys) = (set.properties(), set.keys());
-                let retired = self.current.swap(Arc::new(set));
+                let set = Arc::new(set);
+                let retired = self.current.swap(Arc::clone(&set));
+                self.lives.follow(&set);
                 state.retired.push(retired);
                 (state.hash, state.refused) = (snapshot.hash, None);
                 Reload::Swapped { properties, keys }
@@ -141,6 +208,14 @@ impl KeyStore {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is left of a set without the revoked keys. That a file holds one is worth a word: it may come from a backup.
+fn left(set: KeySet, struck: &Refused, path: &Path) -> KeySet {
+    let Some(left) = set.without(struck) else { return set };
+    let (file, gone) = (path.display(), set.properties() - left.properties());
+    tracing::warn!(keys.file = %file, keys.properties = gone, "revoked keys in the key file are not used; remove them");
+    left
 }
 
 impl fmt::Debug for KeyStore {

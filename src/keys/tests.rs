@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod watching;
+mod writing;
 
 /// Writes a file only its owner may read.
 fn write(path: &Path, text: &str) {
@@ -122,7 +123,6 @@ fn a_file_that_is_no_key_file_is_refused() {
     for (text, words) in [
         ("", "holds no keys"),
         ("# none\n", "holds no keys"),
-        ("{}", "holds no keys"),
         ("keys: []", "holds no keys"),
         ("keys:", "keys: expected a list"),
         ("cbat_blue", "expected `name: value` lines"),
@@ -135,6 +135,24 @@ fn a_file_that_is_no_key_file_is_refused() {
         let faults = refused(text);
         assert!(faults.len() == 1 && faults[0].contains(words), "{text:?} gave {faults:?}");
     }
+}
+
+#[test]
+fn a_file_can_say_that_there_are_no_keys() {
+    for text in ["{}", "# none yet\n{ } # really\n", "---\n{}\n"] {
+        assert_eq!(KeySet::parse("keys.yaml", text).unwrap().properties(), 0, "{text:?}");
+    }
+}
+
+#[test]
+fn a_row_may_name_only_an_app_of_the_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys.yaml");
+    write(&path, "1001: { key: cbat_blue, app: main }\n1002: { key: cbat_red, app: spare }\n");
+    assert!(KeyStore::open(&path).is_ok());
+    assert!(KeyStore::open_for(&path, Some(vec!["main".into(), "spare".into()])).is_ok());
+    let faults = shown(&KeyStore::open_for(&path, Some(vec!["main".into()])).unwrap_err());
+    assert!(faults.len() == 1 && faults[0].contains("keys.yaml:2:29: 1002.app: no such app"), "{faults:?}");
 }
 
 #[test]

@@ -160,12 +160,18 @@ fn concerns(event: &notify::Event, file: Option<&OsString>) -> bool {
         || event.paths.iter().filter_map(|path| path.file_name()).any(|name| name == file || kubernetes(name))
 }
 
+/// Whether a key file is a mount of its own (`subPath`).
+#[must_use]
+pub fn mounted_alone(path: &Path) -> bool {
+    let Ok(real) = path.canonicalize() else { return false };
+    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return false };
+    let point = real.to_string_lossy();
+    real.is_file() && mounts.lines().any(|mount| mount.split(' ').nth(4) == Some(&*point))
+}
+
 /// A Secret's file mounted alone (`subPath`) keeps its first content for ever, which nothing else would show.
 fn warn_if_mounted_alone(path: &Path) {
-    let Ok(real) = path.canonicalize() else { return };
-    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return };
-    let point = real.to_string_lossy();
-    if real.is_file() && mounts.lines().any(|mount| mount.split(' ').nth(4) == Some(&*point)) {
+    if mounted_alone(path) {
         let file = path.display();
         warn!(keys.file = %file, "the key file is mounted alone (subPath): it will not change; mount its directory");
     }

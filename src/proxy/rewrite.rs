@@ -2,7 +2,8 @@
 //!
 //! In: [`Credentialed`]. Out: [`Outbound`], with the key on it. First everything goes that `Connection` nominates or
 //! that belongs to one hop, then every credential the caller sent in any spelling; what we set is set last, so nothing
-//! the caller sends can remove or replace it. Path, query, body and all other fields pass byte for byte.
+//! the caller sends can remove or replace it. Path, query, body and all other fields pass byte for byte; only a key that
+//! says so has its property added to the query.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,8 +15,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use hyper::body::Incoming;
 
 use super::credential::Credentialed;
-use super::identify::{Properties, X_PROPERTY_ID};
+use super::identify::{Properties, Subject, X_PROPERTY_ID};
+use crate::keys::Key;
 use crate::origin::Origin;
+use crate::property::PropertyId;
 use crate::wire::field::folded;
 use crate::wire::inspect::Coding;
 
@@ -57,7 +60,9 @@ pub struct Outbound {
     pub(super) headers: HeaderMap,
     pub(super) body: Incoming,
     pub(super) origin: Arc<Origin>,
-    pub(super) prefix: Option<crate::property::PropertyId>,
+    pub(super) prefix: Option<PropertyId>,
+    /// The key it carries, for what the answer says about it.
+    pub(super) key: Arc<Key>,
 }
 
 /// Rewrites the request.
@@ -66,14 +71,36 @@ pub fn for_cloudbeds(credentialed: Credentialed, routes: &Routes) -> Outbound {
     let Credentialed { identified, key } = credentialed;
     let (parts, body) = identified.request.into_parts();
     // Authorized requests have a path; a bare `/` stands in for the impossible.
-    let target = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let mut target = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    if key.add_property_id && parts.method == Method::GET && !identified.in_query {
+        target = with_property(target, &identified.subject);
+    }
     let origin = routes.origin(target.path(), key.base_url.as_ref());
     let mut headers = parts.headers;
     strip(&mut headers);
     headers.insert(HOST, origin.host_header().clone());
-    headers.insert(X_PROPERTY_ID, property_header(&identified.properties));
+    if let Subject::Properties(properties) = &identified.subject {
+        headers.insert(X_PROPERTY_ID, property_header(properties));
+    }
+    authorize(&mut headers, &key);
+    Outbound { method: parts.method, target, headers, body, origin, prefix: identified.prefix, key }
+}
+
+/// Sets the credential, in place of the one that is there.
+pub(super) fn authorize(headers: &mut HeaderMap, key: &Key) {
     headers.insert(AUTHORIZATION, key.secret().bearer());
-    Outbound { method: parts.method, target, headers, body, origin, prefix: identified.prefix }
+}
+
+/// Adds `propertyID` to the query of a classic call about one property: an organisation's key does not say which of its
+/// hotels a call is about, and the classic API heeds no header. The list of several goes by other names there.
+fn with_property(target: PathAndQuery, subject: &Subject) -> PathAndQuery {
+    let Subject::Properties(properties) = subject else { return target };
+    if !target.path().starts_with("/api/v1.") || !properties.more().is_empty() {
+        return target;
+    }
+    let joint = if target.query().is_some() { '&' } else { '?' };
+    let longer = format!("{target}{joint}propertyID={}", properties.first());
+    PathAndQuery::try_from(longer).unwrap_or(target)
 }
 
 fn property_header(properties: &Properties) -> HeaderValue {

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,11 +22,13 @@ use super::error::ProxyError;
 use super::pool::Lease;
 use super::rewrite::{is_hop_by_hop, is_provenance, nominated, retain};
 use super::upstream::Answer;
+use crate::keys::Key;
 use crate::origin::Origin;
 use crate::property::PropertyId;
 use crate::wire::field::folded;
 use crate::wire::inspect::{Coding, Inspector, Refusal, Step};
 use crate::wire::mask::{self, Mask};
+use crate::wire::peek::Peek;
 
 /// An answer that may be shown.
 pub struct Sanitized {
@@ -33,6 +36,8 @@ pub struct Sanitized {
     pub(super) headers: HeaderMap,
     pub(super) body: Clean,
     pub(super) lease: Lease,
+    /// The key it was answered with.
+    pub(super) key: Arc<Key>,
     /// Keys covered in header fields.
     pub(super) leaks: u32,
 }
@@ -43,7 +48,7 @@ pub struct Sanitized {
 /// # Errors
 /// When the body has a coding that cannot be inspected, or its first bytes do not pass.
 pub async fn answer(answer: Answer, origin: &Origin, idle: Duration) -> Result<Sanitized, ProxyError> {
-    let Answer { response, lease, prefix, method } = answer;
+    let Answer { response, lease, prefix, method, key } = answer;
     // The extensions stay behind: hyper would write a reason phrase from them, and that is text too.
     let (mut parts, incoming) = response.into_parts();
     check_framing(&parts.headers)?;
@@ -54,12 +59,14 @@ pub async fn answer(answer: Answer, origin: &Origin, idle: Duration) -> Result<S
         || incoming.is_end_stream();
     let filter = if empty { Filter::Plain(Mask::default()) } else { filter(parts.status, &headers)? };
     let left = if empty { Some(0) } else { incoming.size_hint().exact() };
-    let mut body = Clean { incoming: Some(incoming), filter, left, first: None };
+    // Cloudbeds' failures come with 200; of anything else nobody wants to know more than the status.
+    let peek = if empty || parts.status != StatusCode::OK { Peek::off() } else { Peek::default() };
+    let mut body = Clean { incoming: Some(incoming), filter, peek, left, first: None };
     if matches!(body.filter, Filter::Coded(..)) {
         // In a box: nearly every request goes without.
         Box::pin(body.inspect_first(idle)).await?;
     }
-    Ok(Sanitized { status: parts.status, headers, body, lease, leaks })
+    Ok(Sanitized { status: parts.status, headers, body, lease, key, leaks })
 }
 
 /// An answer whose fields contradict each other about its length, or that hides its content behind a transfer coding
@@ -164,6 +171,8 @@ pub struct Clean {
     /// `None` once it has been handed on to see its end.
     incoming: Option<Incoming>,
     filter: Filter,
+    /// What a plain body begins with; of a coded one the inspector keeps it.
+    peek: Peek,
     /// Bytes that have not been handed out yet, where the length is known. hyper stops asking once it has written
     /// them all, so the end has to be seen here.
     left: Option<u64>,
@@ -228,6 +237,15 @@ impl Clean {
         match &self.filter {
             Filter::Plain(mask) => mask.found(),
             Filter::Coded(..) => 0,
+        }
+    }
+
+    /// The body so far, if it may be one of Cloudbeds' failures.
+    #[must_use]
+    pub fn kept(&self) -> Option<&[u8]> {
+        match &self.filter {
+            Filter::Plain(_) => self.peek.kept(),
+            Filter::Coded(inspector, _) => inspector.kept(),
         }
     }
 
@@ -304,7 +322,10 @@ impl Clean {
                 },
             };
             match &mut self.filter {
-                Filter::Plain(mask) => return Poll::Ready(Some(Ok(mask.chunk(chunk)))),
+                Filter::Plain(mask) => {
+                    self.peek.pass(&chunk);
+                    return Poll::Ready(Some(Ok(mask.chunk(chunk))));
+                }
                 Filter::Coded(inspector, mode) => {
                     inspector.push(chunk);
                     *mode = Mode::Inspecting;

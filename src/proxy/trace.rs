@@ -63,9 +63,16 @@ impl Trace {
         self.id
     }
 
-    /// The property; only ids in the key set may be named here, since they become metric labels.
-    pub fn property(&mut self, property: PropertyId) {
-        self.property = Some(property);
+    /// The property, if the request is about one; only ids in the key set may be named here, since they become metric
+    /// labels.
+    pub fn about(&mut self, property: Option<PropertyId>) {
+        self.property = property;
+    }
+
+    /// The property, once it is known to be ours.
+    #[must_use]
+    pub fn property(&self) -> Option<PropertyId> {
+        self.property
     }
 
     /// Where the exchange with Cloudbeds notes what it learns.

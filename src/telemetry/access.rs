@@ -132,6 +132,14 @@ impl AccessLog {
     }
 }
 
+impl AccessLog {
+    /// Writes one line at once, for a listener that is not a core's.
+    pub fn write(&self, request: &Finished<'_>) {
+        // Dropped, it hands over what it has.
+        self.lines().write(request);
+    }
+}
+
 /// One core's lines on their way. They stay on its thread.
 #[derive(Debug)]
 pub struct AccessLines {

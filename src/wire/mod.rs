@@ -10,4 +10,6 @@ pub(crate) mod gather;
 pub mod head;
 pub mod inspect;
 pub mod mask;
+pub mod peek;
 pub mod problem;
+pub mod server;

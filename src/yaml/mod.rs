@@ -1,4 +1,4 @@
-//! YAML, read strictly: the only module that calls `serde_yaml`.
+//! YAML, read strictly: the only module that calls a YAML parser.
 //!
 //! In: the bytes of a file. Out: a [`Value`], or whatever a seed makes of the text, or [`Fault`]s with line and column.
 //! Refused: text that is not UTF-8, control characters, an empty file, a second document, a name given twice, tags, and
@@ -14,9 +14,11 @@ pub use serde_yaml::{Mapping, Value};
 
 use crate::fault::{FAULTS_MAX, Fault, shown};
 
+mod spans;
 mod tree;
 mod walk;
 
+pub use spans::{Node, Shape, spans};
 pub use tree::{Budget, Grow, Tree};
 pub use walk::{Spot, locate};
 

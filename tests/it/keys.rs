@@ -211,6 +211,7 @@ async fn one_key_may_serve_several_properties_and_have_an_origin_of_its_own() {
     );
     let roots = format!("{}{}", main.root_pem(), other.root_pem());
     let mut proxy = Proxy::to_origin(&main.base_url(), &roots)
+        .config("apps: { main: { client_id: live1_1_main } }")
         .before(move |directory| write_private(&directory.join("keys.yaml"), &rows))
         .start()
         .await;

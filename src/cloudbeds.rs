@@ -1,0 +1,315 @@
+//! Calls to Cloudbeds in our own name: whose is this key, does it work, what time is it there.
+//!
+//! In: a key and an origin, or a form with a code. Out: the answer, or why there is none, in words for the operator. Each
+//! question is one request (a list of hotels one per page) on a connection of its own, under one deadline, with a bound on
+//! the answer; nothing is repeated and no redirect followed. The requests of apps never come this way.
+
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HOST, USER_AGENT};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+use crate::https::{DialError, Dialer};
+use crate::origin::Origin;
+use crate::property::PropertyId;
+use crate::secret::ApiKey;
+use crate::web::Endpoint;
+use crate::wire::mask;
+
+/// For one question, from the first byte to the last of the answer. The connection has its own deadlines.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The largest answer read, in bytes: a page of a hundred hotels has some 100 KiB.
+const ANSWER_MAX: usize = 1024 * 1024;
+
+/// Hotels per page, the most that Cloudbeds gives, and the most pages read: 10,000 hotels of one organisation.
+const PAGE: usize = 100;
+const PAGES: usize = 100;
+
+/// How much of a message of Cloudbeds' is repeated, in characters.
+const MESSAGE_MAX: usize = 200;
+
+/// The way to Cloudbeds.
+#[derive(Clone)]
+pub struct Cloudbeds {
+    dialer: Dialer,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its `Date`, where it has one.
+    pub date: Option<SystemTime>,
+    /// Its body, [`ANSWER_MAX`] bytes at most.
+    pub body: Bytes,
+}
+
+/// A hotel, as `getHotels` lists it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Hotel {
+    /// Its id.
+    pub property: PropertyId,
+    /// Its name, without control characters; empty where Cloudbeds gives none.
+    pub name: String,
+    /// The organisation it belongs to.
+    pub organization: Option<String>,
+}
+
+/// Why a question about a key has no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// HTTP 401.
+    #[error("Cloudbeds rejects the key")]
+    Rejected,
+    /// HTTP 200 with the message that says so.
+    #[error("the user who approved this connection is no longer active at Cloudbeds")]
+    UserLeft,
+    /// HTTP 200 with the message that says so.
+    #[error("the property is no longer active at Cloudbeds")]
+    PropertyLeft,
+    /// Another refusal in Cloudbeds' words, or another status.
+    #[error("Cloudbeds answers: {0}")]
+    Refused(String),
+    /// No connection; nothing was sent.
+    #[error("{}", with_source(.0))]
+    Unreachable(#[from] DialError),
+    /// The answer took too long or broke off.
+    #[error("no whole answer from Cloudbeds: {0}")]
+    Broken(String),
+}
+
+impl Unanswered {
+    /// Whether Cloudbeds has said that the key is of no use, as opposed to saying nothing about it.
+    #[must_use]
+    pub fn is_about_the_key(&self) -> bool {
+        matches!(self, Self::Rejected | Self::UserLeft | Self::PropertyLeft)
+    }
+}
+
+fn with_source(error: &DialError) -> String {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}")
+}
+
+impl Cloudbeds {
+    /// Calls by way of this dialer.
+    #[must_use]
+    pub fn new(dialer: Dialer) -> Self {
+        Self { dialer }
+    }
+
+    /// The hotels that a key opens, all pages, in Cloudbeds' order. The key needs the scope `read:hotel`.
+    ///
+    /// # Errors
+    /// When Cloudbeds refuses, or does not answer.
+    pub async fn whose(&self, key: &ApiKey, origin: &Origin) -> Result<Vec<Hotel>, Unanswered> {
+        let (mut found, mut known) = (Vec::new(), HashSet::new());
+        for page in 1..=PAGES {
+            let path = format!("/api/v1.3/getHotels?pageSize={PAGE}&pageNumber={page}");
+            let answer = self.ask(key, origin, &path).await?;
+            let Some(listed) = answer["data"].as_array() else {
+                return Err(Unanswered::Broken("it lists no hotels".to_owned()));
+            };
+            let before = found.len();
+            found.extend(listed.iter().filter_map(hotel).filter(|hotel| known.insert(hotel.property)));
+            let total = answer["total"].as_u64().unwrap_or_default();
+            // A page without news is the end, whatever the total says.
+            if found.len() == before || found.len() as u64 >= total {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether Cloudbeds accepts a key, by the one call that every key may make. It counts as use of the key.
+    ///
+    /// # Errors
+    /// When Cloudbeds refuses, or does not answer.
+    pub async fn accepts(&self, key: &ApiKey, origin: &Origin) -> Result<(), Unanswered> {
+        self.ask(key, origin, "/api/v1.3/userinfo").await.map(drop)
+    }
+
+    /// Whether a key opens a property, and the property still is at Cloudbeds. The key needs the scope `read:hotel`.
+    ///
+    /// # Errors
+    /// When Cloudbeds refuses, or does not answer.
+    pub async fn opens(&self, key: &ApiKey, origin: &Origin, property: PropertyId) -> Result<(), Unanswered> {
+        self.ask(key, origin, &format!("/api/v1.3/getHotelDetails?propertyID={property}")).await.map(drop)
+    }
+
+    /// A GET without a key, which Cloudbeds answers 401; for its clock.
+    ///
+    /// # Errors
+    /// When there is no answer at all.
+    pub async fn knock(&self, origin: &Origin) -> Result<Answer, Unanswered> {
+        self.get(None, origin, "/api/v1.3/userinfo").await
+    }
+
+    async fn ask(&self, key: &ApiKey, origin: &Origin, path: &str) -> Result<Value, Unanswered> {
+        let answer = self.get(Some(key), origin, path).await?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            return Err(Unanswered::Rejected);
+        }
+        let body = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
+        if !answer.status.is_success() {
+            let status = answer.status.as_u16();
+            return Err(Unanswered::Refused(
+                message(&body).map_or(format!("status {status}"), |said| format!("status {status}, {said}")),
+            ));
+        }
+        if !body.is_object() {
+            return Err(Unanswered::Broken("it is not JSON".to_owned()));
+        }
+        // `userinfo` has no envelope; elsewhere the word has been seen as text.
+        if body["success"] == false || body["success"] == "false" {
+            return Err(refusal(&body));
+        }
+        Ok(body)
+    }
+
+    /// A GET of `path`, with a key or without.
+    ///
+    /// # Errors
+    /// When there is no whole answer.
+    pub async fn get(&self, key: Option<&ApiKey>, origin: &Origin, path: &str) -> Result<Answer, Unanswered> {
+        let mut request = Request::get(path).body(Full::default()).map_err(broken)?;
+        if let Some(key) = key {
+            request.headers_mut().insert(AUTHORIZATION, key.bearer_for_own_call());
+        }
+        self.call(origin, request).await
+    }
+
+    /// Sends a form, once.
+    ///
+    /// # Errors
+    /// When there is no whole answer. After [`Unanswered::Unreachable`] nothing has left this process; after any other
+    /// error some of it may have.
+    pub async fn post(&self, to: &Endpoint, content_type: &str, form: Bytes) -> Result<Answer, Unanswered> {
+        let request = Request::post(to.path()).header(CONTENT_TYPE, content_type).body(Full::new(form));
+        self.call(to.origin(), request.map_err(broken)?).await
+    }
+
+    async fn call(&self, origin: &Origin, request: Request<Full<Bytes>>) -> Result<Answer, Unanswered> {
+        let stream = self.dialer.dial_https(origin).await?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let exchange = async {
+            let response = send(stream, prepared(origin, request, http2)?).await?;
+            let status = response.status();
+            let date =
+                response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+            let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await?.to_bytes();
+            Ok::<_, BoxError>(Answer { status, date, body })
+        };
+        match timeout(DEADLINE, exchange).await {
+            Ok(answer) => answer.map_err(broken),
+            Err(_) => Err(Unanswered::Broken(format!("nothing within {DEADLINE:?}"))),
+        }
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+fn broken(error: impl std::fmt::Display) -> Unanswered {
+    Unanswered::Broken(error.to_string())
+}
+
+/// The request with what every one has.
+fn prepared(origin: &Origin, mut request: Request<Full<Bytes>>, http2: bool) -> Result<Request<Full<Bytes>>, BoxError> {
+    const AGENT: &str = concat!("cloudbeds-auth-proxy/", env!("CARGO_PKG_VERSION"));
+    let headers = request.headers_mut();
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    if http2 {
+        let (authority, path) = (origin.authority().clone(), request.uri().to_string());
+        *request.uri_mut() = Uri::builder().scheme("https").authority(authority).path_and_query(path).build()?;
+        *request.version_mut() = Version::HTTP_2;
+    } else {
+        headers.insert(HOST, origin.host_header().clone());
+    }
+    Ok(request)
+}
+
+async fn send(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, BoxError> {
+    let stream = TokioIo::new(stream);
+    if request.version() == Version::HTTP_2 {
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+        tokio::spawn(connection);
+        Ok(sender.send_request(request).await?)
+    } else {
+        let (mut sender, connection) = http1::handshake(stream).await?;
+        tokio::spawn(connection);
+        Ok(sender.send_request(request).await?)
+    }
+}
+
+/// What a `success: false` means (Common API errors, developers.cloudbeds.com).
+fn refusal(body: &Value) -> Unanswered {
+    let said = message(body).unwrap_or_default();
+    if said.contains("not active anymore") {
+        Unanswered::UserLeft
+    } else if said.contains("invalid status") {
+        Unanswered::PropertyLeft
+    } else {
+        Unanswered::Refused(if said.is_empty() { "success: false".to_owned() } else { said })
+    }
+}
+
+/// Cloudbeds' own words, fit to be printed.
+fn message(body: &Value) -> Option<String> {
+    let said = ["message", "error_description", "detail"].iter().find_map(|name| body[*name].as_str())?;
+    Some(printable(said, MESSAGE_MAX))
+}
+
+/// Text from outside without control characters and keys, cut to a length.
+fn printable(text: &str, most: usize) -> String {
+    let plain: String = text.chars().filter(|letter| !letter.is_control()).collect();
+    mask::text(&plain).chars().take(most).collect()
+}
+
+fn hotel(entry: &Value) -> Option<Hotel> {
+    // Ids have been seen as text and as numbers.
+    let text = |name: &str| match &entry[name] {
+        Value::String(text) => Some(printable(text, 100)),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let property = text("propertyID")?.parse().ok()?;
+    Some(Hotel { property, name: text("propertyName").unwrap_or_default(), organization: text("organizationID") })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_hotel_is_read_in_either_spelling_and_printed_safely() {
+        let entry = json!({"propertyID": 7, "propertyName": "Sea\u{1b}[31m cbat_blue", "organizationID": "3"});
+        let hotel = hotel(&entry).unwrap();
+        assert_eq!((hotel.property.get(), hotel.organization.as_deref()), (7, Some("3")));
+        assert!(!hotel.name.contains('\u{1b}') && !hotel.name.contains("blue"), "{}", hotel.name);
+        assert!(super::hotel(&json!({"propertyID": "x"})).is_none());
+    }
+
+    #[test]
+    fn the_known_refusals_have_their_meaning() {
+        let said = |message: &str| refusal(&json!({"success": false, "message": message}));
+        assert!(matches!(said("User who approved this connection is not active anymore"), Unanswered::UserLeft));
+        assert!(matches!(said("Property has an invalid status: canceled: 1"), Unanswered::PropertyLeft));
+        assert!(matches!(said("Missing scope"), Unanswered::Refused(said) if said == "Missing scope"));
+        assert!(matches!(refusal(&json!({})), Unanswered::Refused(said) if said == "success: false"));
+    }
+}

@@ -1,0 +1,44 @@
+//! A secret that has a file of its own: an app's client secret, or the secret part of the webhook's path.
+//!
+//! In: a path. Out: the secret, or what is wrong with the file. It is held to the same rules as a key file: nobody but
+//! the owner and one group may read it. No fault quotes it.
+
+use std::path::Path;
+
+use super::read::{ONE_MAX, Unread, bytes};
+use crate::fault::Fault;
+use crate::secret::{ClientSecret, PathSecret};
+
+/// An app's client secret from its file.
+///
+/// # Errors
+/// When the file is not there, may be read by others, or holds something else.
+pub fn client_secret(path: &Path, option: &str) -> Result<ClientSecret, Vec<Fault>> {
+    secret(path, option, "copy the secret again from the app's details page at Cloudbeds", ClientSecret::parse)
+}
+
+/// The webhook's secret path segment from its file.
+///
+/// # Errors
+/// When the file is not there, may be read by others, or holds something else.
+pub fn path_secret(path: &Path, option: &str) -> Result<PathSecret, Vec<Fault>> {
+    secret(path, option, "make one with: head -c 24 /dev/urandom | base64 | tr '+/' '-_'", PathSecret::parse)
+}
+
+fn secret<T, E: std::error::Error>(
+    path: &Path,
+    option: &str,
+    hint: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<T, Vec<Fault>> {
+    let fault = |message: String, hint: &str| vec![Fault::new(path.display().to_string(), message, hint).about(option)];
+    let bytes = bytes(path, ONE_MAX).map_err(|unread| match unread {
+        Unread::Gone(_) => fault("is not there".to_owned(), "put the file there, or correct the option"),
+        Unread::Bad(faults) => {
+            let told = |fault: Fault| Fault { message: fault.message.replace("the keys", "it"), ..fault.about(option) };
+            faults.into_iter().map(told).collect()
+        }
+    })?;
+    let text = std::str::from_utf8(&bytes).unwrap_or_default();
+    parse(text).map_err(|error| fault(error.to_string(), hint))
+}
