@@ -83,7 +83,8 @@ impl FromStr for WebUrl {
         let uri = parse(text)?;
         let https = uri.scheme() == Some(&Scheme::HTTPS);
         let here = matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
-        if !https && !(here && uri.scheme() == Some(&Scheme::HTTP)) {
+        let trial = here && uri.scheme() == Some(&Scheme::HTTP);
+        if !(https || trial) {
             return Err(NotAWebUrl);
         }
         Ok(Self { written: text.to_owned(), path: uri.path().to_owned(), https })

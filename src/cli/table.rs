@@ -57,7 +57,7 @@ impl Cell {
         text.map_or_else(|| Self { tone: Tone::Faint, ..Self::left("-") }, Self::left)
     }
 
-    pub(super) fn to_the_right(self) -> Self {
+    pub(super) fn aligned_right(self) -> Self {
         Self { right: true, ..self }
     }
 

@@ -19,6 +19,7 @@ use crate::property::{IdHasher, PropertyId};
 use crate::secret::ApiKey;
 
 mod build;
+mod change;
 mod edit;
 mod file;
 pub mod keeper;

@@ -160,6 +160,8 @@ async fn a_running_proxy_takes_every_change_over_at_once() {
     proxy.wait_for_event("revoked keys in the key file are not used; remove them").await;
     proxy.wait_for_metric("properties_loaded", |count| count == 1.0).await;
     assert_eq!((answer("1001").await, answer("1002").await), (403.into_status(), 200.into_status()));
+    proxy.run(&["keys", "remove", "1001"], "").await.expect(0, &["property 1001 is no longer in it"]);
+    assert_eq!(fs::read_to_string(proxy.path("keys.yaml")).unwrap(), format!("\"1002\": {}\n", hotels[1].key));
 }
 
 trait IntoStatus {
@@ -254,7 +256,7 @@ async fn an_import_is_all_or_nothing_unless_it_may_be_partial() {
     ran.expect(1, &["1 of 6 rows are good; nothing was written.", "5 of 6 rows were left out"]);
     assert_eq!(desk.keys(), before);
     let ran = desk.run(&["keys", "import", "import.csv", "--partial"], "").await;
-    ran.expect(1, &lines).expect(1, &["1 properties added, 0 replaced, 0 as before."]);
+    ran.expect(1, &lines).expect(1, &["Added: 1, replaced: 0, as before: 0."]);
     assert_eq!(desk.keys(), format!("{before}\"1001\": {{ key: {one}, app: main }}\n"));
 
     // JSON and YAML, from standard input, in one step.
@@ -262,11 +264,11 @@ async fn an_import_is_all_or_nothing_unless_it_may_be_partial() {
         "[{{\"propertyID\": 1001, \"api_key\": \"{one}\"}}, {{\"propertyID\": \"1002\", \"api_key\": \"{two}\"}}]"
     );
     let ran = desk.run(&["keys", "import", "-", "--format", "json"], &json).await;
-    ran.expect(0, &["1 properties added, 0 replaced, 1 as before."]);
+    ran.expect(0, &["Added: 1, replaced: 0, as before: 1."]);
     let yaml = format!("1001: {two}\n1002: {one}\n");
     desk.run(&["keys", "import", "-", "--format", "yaml", "--no-check"], &yaml)
         .await
-        .expect(0, &["0 properties added, 2 replaced"]);
+        .expect(0, &["Added: 0, replaced: 2"]);
     let after = format!("{before}\"1001\": {{ key: {two}, app: main }}\n\"1002\": {one}\n");
     assert_eq!(desk.keys(), after);
     for (arguments, input, words) in [
@@ -288,8 +290,8 @@ async fn a_directory_of_keys_is_written_as_one() {
     fs::write(desk.path("config.yaml"), format!("{config}keys: {{ file: keys }}\n")).unwrap();
     // The directory is empty, which the commands that read it refuse, but not those that fill it.
     desk.run(&["keys", "list"], "").await.expect(78, &["holds no keys"]);
-    write_private(&desk.path("keys/1002"), &hotels[1].key);
     desk.run(&["keys", "add", "1001"], &hotels[0].key).await.expect(0, &["is added"]);
+    write_private(&desk.path("keys/1002"), &hotels[1].key);
     assert_eq!(fs::read_to_string(desk.path("keys/1001")).unwrap(), format!("{}\n", hotels[0].key));
     desk.run(&["keys", "revoke", "1001", "--yes"], "").await.expect(0, &["property 1001 is no longer in it"]);
     assert!(!desk.path("keys/1001").exists() && desk.path("keys/.refused").exists());

@@ -1,6 +1,6 @@
 //! `doctor` on the files: keys, secrets, who can read them, and whether changes to them arrive.
 //!
-//! In: a configuration. Out: findings. Files are read by the rules of `serve`; nothing is written.
+//! In: a configuration. Out: findings. Files are read by the rules of `serve`, and no key is written.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};

@@ -1,8 +1,9 @@
 //! `doctor`: what a person on call runs first.
 //!
 //! In: a configuration, good or bad. Out: findings about it, the files, the host, the network and every key, each of
-//! which ends with what to do; exit code 0, 1 with warnings, 2 when something is broken. It changes nothing but the
-//! names of hotels that lists show. No finding holds a key.
+//! which ends with what to do; exit code 0, 1 with warnings, 2 when something is broken. It changes no file of yours: a
+//! trial of whether keys can be written leaves the lock behind, and names of hotels are kept for lists. No finding holds
+//! a key.
 
 mod files;
 mod keys;

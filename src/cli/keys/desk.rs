@@ -14,7 +14,7 @@ use crate::cli::{Failure, load};
 use crate::cloudbeds::{Cloudbeds, Hotel, Unanswered};
 use crate::config::{App, Config};
 use crate::keys::names::Names;
-use crate::keys::{Key, KeySet, KeyStore};
+use crate::keys::{Key, KeySet, KeyStore, write};
 use crate::origin::Origin;
 use crate::property::PropertyId;
 use crate::secret::ApiKey;
@@ -39,10 +39,9 @@ impl Desk {
         KeyStore::open_for(self.file(), Some(apps)).map(|store| store.current()).map_err(Failure::Configuration)
     }
 
-    /// The same where a file that is not there yet is no fault.
+    /// The same where it is no fault that there are none yet.
     pub(super) fn keys_or_none(&self) -> Result<Option<Arc<KeySet>>, Failure> {
-        let empty = std::fs::metadata(self.file()).map_or(true, |file| file.is_file() && file.len() == 0);
-        if empty { Ok(None) } else { self.keys().map(Some) }
+        if write::is_empty(self.file()) { Ok(None) } else { self.keys().map(Some) }
     }
 
     /// An app by the name that was typed; the first one where none was, if there is any.

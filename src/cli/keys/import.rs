@@ -102,7 +102,7 @@ impl Options {
         desk.learn(hotels);
         let all = good.iter().map(|row| row.properties.len()).sum::<usize>();
         let same = all - written.added - written.replaced;
-        say(&format!("{} properties added, {} replaced, {same} as before.\n", written.added, written.replaced))?;
+        say(&format!("Added: {}, replaced: {}, as before: {same}.\n", written.added, written.replaced))?;
         if written.added + written.replaced == 0 {
             return Ok(());
         }

@@ -14,7 +14,7 @@ use super::server::{Followed, Server};
 use super::{listed, property};
 use crate::cli::{Failure, block_on, say, tcp_address};
 use crate::config::{App, Delivery};
-use crate::keys::{KeySet, write};
+use crate::keys::{self, KeySet, write};
 use crate::property::PropertyId;
 
 #[derive(Debug, Args)]
@@ -120,7 +120,10 @@ impl Revoke {
 }
 
 fn present(desk: &Desk, set: &KeySet, properties: &[PropertyId]) -> Result<(), Failure> {
-    let missing: Vec<_> = properties.iter().copied().filter(|property| !set.contains(*property)).collect();
+    // Rows with revoked keys are in the file and in no set.
+    let revoked = keys::revoked(desk.file()).unwrap_or_default();
+    let there = |property: &PropertyId| set.contains(*property) || revoked.contains(property);
+    let missing: Vec<_> = properties.iter().copied().filter(|property| !there(property)).collect();
     if missing.is_empty() {
         return Ok(());
     }

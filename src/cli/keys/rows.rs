@@ -63,8 +63,8 @@ pub(super) fn table(rows: &[Row], colour: bool) -> String {
             Cell::maybe(row.app.as_deref()),
             Cell::left(row.key.clone()),
             Cell::maybe(row.verdict.as_deref()),
-            days(row.age_days).to_the_right(),
-            days(row.idle_days).to_the_right(),
+            days(row.age_days).aligned_right(),
+            days(row.idle_days).aligned_right(),
         ]);
     }
     table.text(colour)

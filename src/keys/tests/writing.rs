@@ -246,6 +246,25 @@ fn owner_group_and_mode_stay_and_a_new_file_is_its_owners_alone() {
 }
 
 #[test]
+fn what_root_makes_belongs_to_whoever_has_the_keys() {
+    if !rustix::process::geteuid().is_root() {
+        return; // Nobody else can give files away.
+    }
+    let file = File::of("1001: cbat_blue\n");
+    let nobody = Some(65534);
+    std::os::unix::fs::chown(file.path(), nobody, nobody).unwrap();
+    keys::revoke(&file.path(), &[property(1001)], "a drill").unwrap();
+    for name in ["keys.yaml", "keys.yaml.lock", "keys.yaml.refused"] {
+        let metadata = fs::metadata(file.0.path().join(name)).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o777), (65534, 65534, 0o600), "{name}");
+    }
+    std::os::unix::fs::chown(file.0.path(), nobody, nobody).unwrap();
+    let new = file.0.path().join("new.yaml");
+    keys::apply(&new, &[put(&[1001], "cbat_new")]).unwrap();
+    assert_eq!(fs::metadata(new).unwrap().uid(), 65534);
+}
+
+#[test]
 fn a_link_stays_a_link() {
     let file = File::of("1001: cbat_blue\n");
     let link = file.0.path().join("link.yaml");
@@ -415,6 +434,30 @@ fn any_file() -> impl Strategy<Value = (String, Vec<(u64, String)>)> {
 }
 
 proptest! {
+    #[test]
+    fn any_text_that_is_read_is_changed_rightly_or_left_alone(
+        pieces in proptest::collection::vec(
+            prop_oneof![
+                Just("cbat_a"), Just("1001"), Just("7"), Just(": "), Just("\n"), Just("  "), Just("- "), Just("keys:"),
+                Just("{ key: "), Just("key: "), Just("properties: ["), Just("]"), Just(" }"), Just(", "), Just("\""),
+                Just("&a "), Just("*a"), Just("? "), Just("| \n"), Just("app: "), Just("---\n"), Just("# ü"), Just("'"),
+                Just("1001: cbat_a\n"), Just("7: { key: cbat_b }\n"), Just("keys:\n- { key: cbat_c, properties: [8, 1001] }\n"),
+            ],
+            0..12,
+        ),
+    ) {
+        let text = pieces.concat();
+        let old = KeySet::parse("f", &text).ok();
+        if old.is_none() && text.lines().any(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+            return Ok(());
+        }
+        for change in [put(&[1001], "cbat_new"), put_with(&[7, 8], "cbat_new", &fields("zed", "", "")), take(&[1001])] {
+            // It compares what the result means itself; here it must only never panic, nor lose what it was not told.
+            let new = super::super::edit::edit(&text, old.as_ref(), std::slice::from_ref(&change));
+            prop_assert!(new.is_none_or(|new| change.to.is_none() || new.contains("cbat_new")));
+        }
+    }
+
     #[test]
     fn any_change_to_any_file_keeps_all_else_byte_for_byte(
         (text, rows) in any_file(),

@@ -199,7 +199,7 @@ fn table(text: &str) -> Result<Vec<Found>, String> {
         .comment(Some(b'#'))
         .from_reader(text.as_bytes());
     let mut columns = vec![Some(Column::Property), Some(Column::Key)];
-    let (mut found, mut number) = (Vec::new(), 0);
+    let (mut found, mut number, mut line) = (Vec::new(), 0, Line { at: 0, number: 1 });
     for record in reader.records() {
         // The error may repeat the line.
         let record = record.map_err(|error| match error.position() {
@@ -218,7 +218,7 @@ fn table(text: &str) -> Result<Vec<Found>, String> {
             }
             continue;
         }
-        let at = format!("line {}", record.position().map_or(0, csv::Position::line));
+        let at = format!("line {}", line.of(text, record.position().map_or(0, csv::Position::byte)));
         let mut cells = Cells::default();
         for (cell, column) in record.iter().zip(&columns) {
             if let Some(column) = column {
@@ -228,6 +228,27 @@ fn table(text: &str) -> Result<Vec<Found>, String> {
         found.push(cells.row(at));
     }
     Ok(found)
+}
+
+/// Counts lines as an editor does. The reader's own count stops before the line breaks in front of a record.
+struct Line {
+    at: usize,
+    number: usize,
+}
+
+impl Line {
+    /// The line of the record that begins at or behind `byte`; records come in order.
+    fn of(&mut self, text: &str, byte: u64) -> usize {
+        let byte = usize::try_from(byte).unwrap_or(usize::MAX).max(self.at);
+        let passed = text.get(self.at..byte).unwrap_or_default();
+        (self.at, self.number) = (self.at + passed.len(), self.number + passed.matches('\n').count());
+        let skipped = |line: &&str| line.trim().is_empty() || line.starts_with('#');
+        let rest = text.get(self.at..).unwrap_or_default();
+        for line in rest.split_inclusive('\n').take_while(skipped) {
+            (self.at, self.number) = (self.at + line.len(), self.number + line.matches('\n').count());
+        }
+        self.number
+    }
 }
 
 fn tree_rows(tree: &Tree) -> Result<Vec<Found>, String> {
@@ -361,7 +382,7 @@ mod tests {
             (Format::Json, "\"cbat_blue\"", "file: expected rows"),
             (Format::Json, "[{\"property\": [\"blue\"], \"key\": \"cbat_blue\"}]", "item 1: not a property id"),
             (Format::Json, "[\"cbat_blue\"]", "item 1: names no property"),
-            (Format::Yaml, "1001: 'cbat_blue", "file: import:1:7: a quote is not closed"),
+            (Format::Yaml, "1001: 'cbat_blue", "file: import:1:17: a quote is not closed"),
             (Format::Yaml, "blue: cbat_blue", "row 1: not a property id"),
         ] {
             let told = told(format, text);
