@@ -16,6 +16,7 @@ use cloudbeds_auth_proxy::app::{App, Handle};
 use cloudbeds_auth_proxy::config;
 use cloudbeds_auth_proxy::phase::Phase;
 use cloudbeds_auth_proxy::sandbox::{self, Protocols};
+use cloudbeds_auth_proxy::telemetry::AccessLog;
 use cloudbeds_auth_proxy::wire::chunks::Chunks;
 use cloudbeds_auth_proxy::wire::head;
 use cloudbeds_auth_proxy::wire::inspect::{Coding, Inspector, Step};
@@ -124,7 +125,7 @@ fn start(protocols: Protocols) -> Running {
             );
             let config =
                 config::parse(&yaml, "bench", directory.path(), []).unwrap_or_else(|faults| panic!("{faults:?}"));
-            let app = App::prepare(config).unwrap_or_else(|error| panic!("{error}"));
+            let app = App::prepare(config, AccessLog::off()).unwrap_or_else(|error| panic!("{error}"));
             let (address, handle) = (app.addresses()[0].parse().unwrap(), app.handle());
             let running = tokio::spawn(app.run());
             handle.phase().reached(Phase::Ready).await;

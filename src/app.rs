@@ -3,6 +3,7 @@
 //! In: a [`Config`]. Out, in this order: keys read, roots loaded, sockets bound, cores started, ready; then, told to
 //! end, a drain. It is the only place that sees all of the configuration; every part gets small settings of its own.
 
+mod keeping;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -16,20 +17,27 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use self::keeping::Keeping;
 use self::worker::{Settings, Worker};
 use crate::address::Address;
 use crate::admin::{self, AdminState, KeyView};
 use crate::config::{self, Config};
 use crate::fault::Fault;
 use crate::https::{Dialer, Roots, RootsError};
-use crate::keys::{self, KeyStore, Reload};
+use crate::inquiry::Inquiry;
+use crate::keys::record::IdleDays;
+use crate::keys::report::{self, Row};
+use crate::keys::state::{self, State};
+use crate::keys::{self, KeyStore, Lives, Reload, Time, keeper};
 use crate::listen::{self, BindError, Bound, SocketFile};
+use crate::onboarding::{self, Onboarding};
 use crate::phase::{Phase, PhaseCell};
 use crate::property::PropertyId;
 use crate::proxy::authorize::Policy;
+use crate::proxy::verdict::ConnectLinks;
 use crate::proxy::{identify, pool, upstream};
 use crate::secret::{ClientSecret, PathSecret};
-use crate::telemetry::Metrics;
+use crate::telemetry::{AccessLog, Metrics};
 use crate::wire::gate::Limits;
 
 /// Why the process does not start; each reads as one sentence.
@@ -107,7 +115,7 @@ impl Loaded {
     /// Everything that is wrong with any of them.
     pub fn load(config: &Config) -> Result<Self, StartError> {
         let apps = config.apps.iter().map(|app| app.name.clone()).collect();
-        let keys = KeyStore::open_for(&config.keys.file, Some(apps));
+        let keys = KeyStore::resume(&config.keys.file, Some(apps), lives(config));
         match (keys, Secrets::load(config), dialer(config)) {
             (Ok(keys), Ok(secrets), Ok((dialer, roots))) => Ok(Self { keys, secrets, dialer, roots }),
             (keys, secrets, roots) => {
@@ -118,6 +126,16 @@ impl Loaded {
             }
         }
     }
+}
+
+/// What is known of the keys from before. A file that cannot be read costs that, and nothing else.
+fn lives(config: &Config) -> Arc<Lives> {
+    let read = config.keys.state_file.as_deref().map_or_else(|| Ok(State::new([])), state::read);
+    let state = read.unwrap_or_else(|error| {
+        tracing::warn!("last uses and verdicts of before are not known: {error}");
+        State::new([])
+    });
+    Lives::resume(state.records().map(|(name, record)| (name, record.clone())), Arc::new(Time::now))
 }
 
 fn fault(error: &RootsError) -> Fault {
@@ -150,7 +168,10 @@ pub struct App {
     socket_files: Vec<SocketFile>,
     addresses: Vec<String>,
     admin: std::net::TcpListener,
+    /// Where hotels connect, when that is on.
+    onboarding: Option<std::net::TcpListener>,
     metrics: Metrics,
+    access: AccessLog,
     handle: Handle,
 }
 
@@ -195,11 +216,11 @@ impl Handle {
 }
 
 impl App {
-    /// Loads and binds.
+    /// Loads and binds. Access lines will go to `access`.
     ///
     /// # Errors
     /// A [`StartError`] in words that say what to do; nothing is left half open.
-    pub fn prepare(config: Config) -> Result<Self, StartError> {
+    pub fn prepare(config: Config, access: AccessLog) -> Result<Self, StartError> {
         let loaded = Loaded::load(&config)?;
         let workers = config.workers.0;
         let mut listeners: Vec<Vec<(Bound, identify::Settings)>> = (0..workers).map(|_| Vec::new()).collect();
@@ -221,6 +242,10 @@ impl App {
         }
         let mut admin = listen::tcp(config.admin.listen, 1)?;
         let admin = admin.pop().ok_or_else(|| io::Error::other("no admin listener"))?;
+        let onboarding = match &config.onboarding {
+            Some(onboarding) => listen::tcp(onboarding.listen, 1)?.pop(),
+            None => None,
+        };
         let handle = Handle {
             phase: Arc::new(PhaseCell::new()),
             reload: Arc::default(),
@@ -229,7 +254,7 @@ impl App {
             cut: Arc::default(),
         };
         let metrics = Metrics::new(workers);
-        Ok(Self { config, loaded, listeners, socket_files, addresses, admin, metrics, handle })
+        Ok(Self { config, loaded, listeners, socket_files, addresses, admin, onboarding, metrics, access, handle })
     }
 
     /// Where the proxy listens, as bound: a port 0 of the configuration is a real one here.
@@ -244,6 +269,14 @@ impl App {
     /// What the system says.
     pub fn admin_address(&self) -> io::Result<SocketAddr> {
         self.admin.local_addr()
+    }
+
+    /// Where the onboarding listener is, as bound; nothing when it is off.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn onboarding_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.onboarding.as_ref().map(std::net::TcpListener::local_addr).transpose()
     }
 
     /// The counters, to tell them of the log's lost lines.
@@ -263,7 +296,8 @@ impl App {
     /// # Errors
     /// When a thread or a runtime cannot be had.
     pub async fn run(self) -> io::Result<()> {
-        let Self { config, loaded, listeners, socket_files, addresses, admin, metrics, handle } = self;
+        let Self { config, loaded, listeners, socket_files, addresses, admin, onboarding, metrics, access, handle } =
+            self;
         let phase = Arc::clone(&handle.phase);
         log_start(&config, &loaded, &addresses);
         let keys = Arc::clone(&loaded.keys);
@@ -273,8 +307,11 @@ impl App {
             let (key_store, poll) = (Arc::clone(&keys), config.keys.poll);
             async move { keys::watch(key_store, poll, reload, move |result| observe(&metrics, result)).await }
         });
-        let admin_state =
-            AdminState { phase: Arc::clone(&phase), metrics: metrics.clone(), keys: Arc::new(Keys(keys)) };
+        let limits = limits(&config);
+        let inquiry = Inquiry::new(loaded.dialer.clone(), config.upstream.base_url.clone());
+        let keeping = Keeping::start(Arc::clone(&keys), inquiry, keeping(&config))?;
+        let keys = Arc::new(Keys { store: keys, limits });
+        let admin_state = AdminState { phase: Arc::clone(&phase), metrics: metrics.clone(), keys };
         let admin = tokio::net::TcpListener::from_std(admin)?;
         let admin_address = admin.local_addr()?;
         let serving = tokio::spawn({
@@ -283,6 +320,17 @@ impl App {
                 admin::serve(admin, Arc::new(admin_state), async move { phase.reached(Phase::Stopped).await }).await
             }
         });
+
+        let onboarding_address = onboarding.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+        let connecting = match onboarding {
+            Some(listener) => {
+                let onboarding = connecting(&config, &loaded, &metrics, &access, &handle);
+                let (listener, phase) = (tokio::net::TcpListener::from_std(listener)?, Arc::clone(&phase));
+                let ended = async move { phase.reached(Phase::Closing).await };
+                Some(tokio::spawn(onboarding.serve(listener, ended)))
+            }
+            None => None,
+        };
 
         let settings = Arc::new(settings(&config));
         let open = Arc::new(AtomicUsize::new(0));
@@ -295,6 +343,7 @@ impl App {
                 keys: Arc::clone(&loaded.keys),
                 dialer: loaded.dialer.clone(),
                 metrics: metrics.clone(),
+                access: access.clone(),
                 phase: Arc::clone(&phase),
                 open: Arc::clone(&open),
             };
@@ -306,15 +355,27 @@ impl App {
             ended.push(thread.ended);
         }
         phase.set(Phase::Ready);
-        tracing::info!(listen = %addresses.join(", "), admin = %admin_address, workers = ended.len(), "ready");
+        tracing::info!(
+            listen = %addresses.join(", "),
+            admin = %admin_address,
+            onboarding = onboarding_address.map(tracing::field::display),
+            workers = ended.len(),
+            "ready"
+        );
 
         tokio::select! {
             () = handle.drain.notified() => {}
             () = any(&mut ended) => return Err(io::Error::other("a worker has ended by itself; the log says why")),
         }
+        let until = tokio::time::Instant::now() + config.drain.max.max(LETTING_GO);
         drain(&config.drain, &handle, ended).await;
         drop(socket_files);
+        if let Some(connecting) = connecting {
+            // A key that is being fetched now cannot be fetched again. What is on disk by then is safe in any case.
+            let _ = tokio::time::timeout_at(until, connecting).await;
+        }
         watching.abort();
+        keeping.stop().await;
         // The admin listener gives its last answers a second at most.
         let _ = serving.await;
         tracing::info!("stopped");
@@ -397,7 +458,77 @@ fn settings(config: &Config) -> Settings {
             max_headers: client.max_headers,
         },
         max_connections: client.max_connections,
+        connect: connect_links(config),
     }
+}
+
+fn limits(config: &Config) -> IdleDays {
+    let (idle_days, expiring_days) = config.keys.idle_days;
+    IdleDays { idle_days, expiring_days }
+}
+
+fn keeping(config: &Config) -> keeper::Settings {
+    let (min, max) = config.keys.cool_down;
+    keeper::Settings {
+        state_file: config.keys.state_file.clone(),
+        keep_alive: config.keys.keep_alive,
+        limits: limits(config),
+        cool_down: (min.as_secs(), max.as_secs()),
+    }
+}
+
+/// Everything hotels need to connect.
+fn connecting(
+    config: &Config,
+    loaded: &Loaded,
+    metrics: &Metrics,
+    access: &AccessLog,
+    handle: &Handle,
+) -> Arc<Onboarding> {
+    let app = |app: &config::App| onboarding::App {
+        name: app.name.clone(),
+        client_id: app.client_id.clone(),
+        connect_url: app.connect_url.clone(),
+        codes: match (app.delivery, loaded.secrets.clients.get(&app.name), &app.redirect_uri) {
+            (config::Delivery::Automatic, Some(secret), Some(redirect_uri)) => Some(onboarding::Codes {
+                secret: secret.clone(),
+                redirect_uri: redirect_uri.clone(),
+                exchange: app.exchange_url.clone(),
+                marketplace: app.marketplace,
+            }),
+            _ => None,
+        },
+    };
+    let settings = onboarding::Settings {
+        apps: config.apps.iter().map(app).collect(),
+        https: config.onboarding.as_ref().is_none_or(|onboarding| onboarding.public_url.is_https()),
+        webhook: loaded.secrets.webhook.clone(),
+    };
+    let parts = onboarding::Parts {
+        keys: Arc::clone(&loaded.keys),
+        reload: Arc::clone(&handle.reload),
+        dialer: loaded.dialer.clone(),
+        base_url: config.upstream.base_url.clone(),
+        metrics: metrics.clone(),
+        access: access.clone(),
+    };
+    // The workers' supplies of request ids have the numbers below.
+    Onboarding::new(settings, parts, config.workers.0)
+}
+
+/// Where a hotel connects again: here, or at Cloudbeds.
+fn connect_links(config: &Config) -> ConnectLinks {
+    let (apps, onboarding) = (config.apps.clone(), config.onboarding.clone());
+    Arc::new(move |name, property| {
+        let app = apps.iter().find(|app| name.is_none_or(|name| name == app.name))?;
+        Some(match &onboarding {
+            Some(onboarding) => {
+                let public = onboarding.public_url.as_str().trim_end_matches('/');
+                format!("{public}/connect/{property}?app={}", app.name)
+            }
+            None => app.connect_link(property),
+        })
+    })
 }
 
 fn log_start(config: &Config, loaded: &Loaded, addresses: &[String]) {
@@ -430,15 +561,22 @@ fn observe(metrics: &Metrics, result: &Reload) {
 }
 
 /// What the admin listener may know of the keys.
-struct Keys(Arc<KeyStore>);
+struct Keys {
+    store: Arc<KeyStore>,
+    limits: IdleDays,
+}
 
 impl KeyView for Keys {
     fn contains(&self, property: PropertyId) -> bool {
-        self.0.current().contains(property)
+        self.store.current().contains(property)
     }
 
     fn counts(&self) -> (usize, usize) {
-        let set = self.0.current();
+        let set = self.store.current();
         (set.keys(), set.properties())
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        report::rows(&self.store, self.limits)
     }
 }

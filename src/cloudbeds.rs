@@ -1,16 +1,16 @@
 //! Calls to Cloudbeds in our own name: whose is this key, does it work, what time is it there.
 //!
-//! In: a key and an origin. Out: the answer, or why there is none, in words for the operator. Each question is one GET
-//! (a list of hotels one per page) on a connection of its own, under one deadline, with a bound on the answer; nothing
-//! is repeated and no redirect followed. The requests of apps never come this way.
+//! In: a key and an origin, or a form with a code. Out: the answer, or why there is none, in words for the operator. Each
+//! question is one request (a list of hotels one per page) on a connection of its own, under one deadline, with a bound on
+//! the answer; nothing is repeated and no redirect followed. The requests of apps never come this way.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, DATE, HOST, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HOST, USER_AGENT};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -23,6 +23,7 @@ use crate::https::{DialError, Dialer};
 use crate::origin::Origin;
 use crate::property::PropertyId;
 use crate::secret::ApiKey;
+use crate::web::Endpoint;
 use crate::wire::mask;
 
 /// For one question, from the first byte to the last of the answer. The connection has its own deadlines.
@@ -140,6 +141,14 @@ impl Cloudbeds {
         self.ask(key, origin, "/api/v1.3/userinfo").await.map(drop)
     }
 
+    /// Whether a key opens a property, and the property still is at Cloudbeds. The key needs the scope `read:hotel`.
+    ///
+    /// # Errors
+    /// When Cloudbeds refuses, or does not answer.
+    pub async fn opens(&self, key: &ApiKey, origin: &Origin, property: PropertyId) -> Result<(), Unanswered> {
+        self.ask(key, origin, &format!("/api/v1.3/getHotelDetails?propertyID={property}")).await.map(drop)
+    }
+
     /// A GET without a key, which Cloudbeds answers 401; for its clock.
     ///
     /// # Errors
@@ -175,10 +184,28 @@ impl Cloudbeds {
     /// # Errors
     /// When there is no whole answer.
     pub async fn get(&self, key: Option<&ApiKey>, origin: &Origin, path: &str) -> Result<Answer, Unanswered> {
+        let mut request = Request::get(path).body(Full::default()).map_err(broken)?;
+        if let Some(key) = key {
+            request.headers_mut().insert(AUTHORIZATION, key.bearer_for_own_call());
+        }
+        self.call(origin, request).await
+    }
+
+    /// Sends a form, once.
+    ///
+    /// # Errors
+    /// When there is no whole answer. After [`Unanswered::Unreachable`] nothing has left this process; after any other
+    /// error some of it may have.
+    pub async fn post(&self, to: &Endpoint, content_type: &str, form: Bytes) -> Result<Answer, Unanswered> {
+        let request = Request::post(to.path()).header(CONTENT_TYPE, content_type).body(Full::new(form));
+        self.call(to.origin(), request.map_err(broken)?).await
+    }
+
+    async fn call(&self, origin: &Origin, request: Request<Full<Bytes>>) -> Result<Answer, Unanswered> {
         let stream = self.dialer.dial_https(origin).await?;
-        let request = request(key, origin, path, stream.get_ref().1.alpn_protocol() == Some(b"h2"));
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let exchange = async {
-            let response = send(stream, request?).await?;
+            let response = send(stream, prepared(origin, request, http2)?).await?;
             let status = response.status();
             let date =
                 response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
@@ -186,7 +213,7 @@ impl Cloudbeds {
             Ok::<_, BoxError>(Answer { status, date, body })
         };
         match timeout(DEADLINE, exchange).await {
-            Ok(answer) => answer.map_err(|error| Unanswered::Broken(error.to_string())),
+            Ok(answer) => answer.map_err(broken),
             Err(_) => Err(Unanswered::Broken(format!("nothing within {DEADLINE:?}"))),
         }
     }
@@ -194,17 +221,18 @@ impl Cloudbeds {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-fn request(key: Option<&ApiKey>, origin: &Origin, path: &str, http2: bool) -> Result<Request<Empty<Bytes>>, BoxError> {
+fn broken(error: impl std::fmt::Display) -> Unanswered {
+    Unanswered::Broken(error.to_string())
+}
+
+/// The request with what every one has.
+fn prepared(origin: &Origin, mut request: Request<Full<Bytes>>, http2: bool) -> Result<Request<Full<Bytes>>, BoxError> {
     const AGENT: &str = concat!("cloudbeds-auth-proxy/", env!("CARGO_PKG_VERSION"));
-    let mut request = Request::get(path).body(Empty::new())?;
     let headers = request.headers_mut();
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    if let Some(key) = key {
-        headers.insert(AUTHORIZATION, key.bearer_for_own_call());
-    }
     if http2 {
-        let authority = origin.authority().clone();
+        let (authority, path) = (origin.authority().clone(), request.uri().to_string());
         *request.uri_mut() = Uri::builder().scheme("https").authority(authority).path_and_query(path).build()?;
         *request.version_mut() = Version::HTTP_2;
     } else {
@@ -213,7 +241,7 @@ fn request(key: Option<&ApiKey>, origin: &Origin, path: &str, http2: bool) -> Re
     Ok(request)
 }
 
-async fn send(stream: TlsStream<TcpStream>, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, BoxError> {
+async fn send(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, BoxError> {
     let stream = TokioIo::new(stream);
     if request.version() == Version::HTTP_2 {
         let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;

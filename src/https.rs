@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,6 +24,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::origin::Origin;
+use crate::wire::ahead::ReadAhead;
 
 /// How connections are made; shared by all cores (rustls keeps the TLS sessions to resume in it).
 #[derive(Clone)]
@@ -50,7 +52,7 @@ pub enum DialError {
         /// The host's name.
         host: String,
         /// What the resolver said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// No address accepted a TCP connection.
     #[error("cannot connect to {origin}")]
@@ -118,7 +120,7 @@ pub enum RootsError {
 /// A connection, ready for HTTP.
 pub struct Connection {
     /// The encrypted stream.
-    pub stream: Counted<TlsStream<TcpStream>>,
+    pub stream: Counted<TlsStream<ReadAhead<TcpStream>>>,
     /// Whether the server chose HTTP/2.
     pub http2: bool,
 }
@@ -164,20 +166,49 @@ impl Dialer {
     /// # Errors
     /// A [`DialError`] for the first step that failed or took too long.
     pub async fn dial(&self, origin: &Origin) -> Result<Connection, DialError> {
-        let stream = self.dial_https(origin).await?;
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Connection { stream: Counted { inner: stream, received: Rc::default() }, http2 })
+        self.dial_resolved(origin, resolve(origin)).await
     }
 
-    /// The same without the count, for a connection that may move between threads.
+    /// The same without reading ahead and counting, for a connection that may move between threads.
     ///
     /// # Errors
     /// A [`DialError`] for the first step that failed or took too long.
     pub async fn dial_https(&self, origin: &Origin) -> Result<TlsStream<TcpStream>, DialError> {
+        let stream = self.connected(origin, resolve(origin)).await?;
+        self.encrypted(origin, stream).await
+    }
+
+    /// As [`Dialer::dial`], with the look-up of the name left to `resolved`, so that several attempts can share one.
+    ///
+    /// # Errors
+    /// As [`Dialer::dial`].
+    pub async fn dial_resolved(
+        &self,
+        origin: &Origin,
+        resolved: impl Future<Output = Resolved>,
+    ) -> Result<Connection, DialError> {
+        let stream = ReadAhead::new(self.connected(origin, resolved).await?);
+        let stream = self.encrypted(origin, stream).await?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Connection { stream: Counted { inner: stream, received: Rc::default() }, http2 })
+    }
+
+    async fn connected(
+        &self,
+        origin: &Origin,
+        resolved: impl Future<Output = Resolved>,
+    ) -> Result<TcpStream, DialError> {
         let deadline = Instant::now() + self.connect;
-        let stream = timeout_at(deadline, connect(origin, deadline))
+        timeout_at(deadline, connect(origin, resolved, deadline))
             .await
-            .map_err(|_| DialError::ConnectTimeout { origin: origin.to_string(), limit: self.connect })??;
+            .map_err(|_| DialError::ConnectTimeout { origin: origin.to_string(), limit: self.connect })?
+    }
+
+    async fn encrypted<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        origin: &Origin,
+        stream: S,
+    ) -> Result<TlsStream<S>, DialError> {
         let handshake = self.tls.connect(origin.server_name().clone(), stream);
         tokio::time::timeout(self.handshake, handshake)
             .await
@@ -201,11 +232,24 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), RootsError> {
     if added == 0 { Err(fault("no certificate in it")) } else { Ok(()) }
 }
 
+/// A host's addresses, or what the resolver said.
+pub type Resolved = Result<Vec<SocketAddr>, Arc<io::Error>>;
+
+/// Looks a host's name up, on a thread of the runtime's, since the system's resolver blocks.
+///
+/// # Errors
+/// What the resolver says.
+pub async fn resolve(origin: &Origin) -> Resolved {
+    Ok(lookup_host((origin.host(), origin.port())).await.map_err(Arc::new)?.collect())
+}
+
 /// Tries the host's addresses one after the other, each for its share of the time that is left.
-async fn connect(origin: &Origin, deadline: Instant) -> Result<TcpStream, DialError> {
-    let resolved = lookup_host((origin.host(), origin.port())).await;
-    let addresses: Vec<_> =
-        resolved.map_err(|source| DialError::Resolve { host: origin.host().to_owned(), source })?.collect();
+async fn connect(
+    origin: &Origin,
+    resolved: impl Future<Output = Resolved>,
+    deadline: Instant,
+) -> Result<TcpStream, DialError> {
+    let addresses = resolved.await.map_err(|source| DialError::Resolve { host: origin.host().to_owned(), source })?;
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for (tried, address) in addresses.iter().enumerate() {
         let left = (addresses.len() - tried) as u32;
@@ -231,16 +275,8 @@ fn connect_error(origin: &Origin, source: io::Error) -> DialError {
     DialError::Connect { origin: origin.to_string(), source }
 }
 
-/// The addresses of an origin's host, for `doctor`.
-///
-/// # Errors
-/// What the resolver says.
-pub async fn resolve(origin: &Origin) -> io::Result<Vec<std::net::SocketAddr>> {
-    Ok(lookup_host((origin.host(), origin.port())).await?.collect())
-}
-
-/// A plain connection to a listener of this host, for `healthcheck`, `wait` and the call of `demo`. No key travels on
-/// it.
+/// A plain connection to a listener of this host, for `healthcheck`, `wait`, the call of `demo` and the sandbox's
+/// webhooks. No key travels on it.
 ///
 /// # Errors
 /// What the system says.

@@ -10,8 +10,11 @@ pub mod app;
 pub mod config;
 
 pub mod admin;
+pub mod onboarding;
 pub mod proxy;
 pub mod sandbox;
+
+pub mod inquiry;
 
 pub mod cloudbeds;
 
@@ -25,6 +28,7 @@ pub mod wire;
 
 pub mod address;
 pub mod fault;
+pub mod flight;
 pub mod origin;
 pub mod phase;
 pub mod process;

@@ -14,6 +14,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use crate::wire::gather::poll_write_gathered;
+
 /// Connections the kernel may hold for a core that is busy; Linux caps it at net.core.somaxconn.
 pub const BACKLOG: i32 = 4096;
 
@@ -271,8 +273,8 @@ impl AsyncWrite for Stream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tcp(stream) => poll_write_gathered(Pin::new(stream), cx, bufs),
+            Self::Unix(stream) => poll_write_gathered(Pin::new(stream), cx, bufs),
         }
     }
 

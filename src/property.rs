@@ -3,6 +3,7 @@
 //! In: text from a header, a query or a key file. Out: a [`PropertyId`], which has exactly one spelling.
 
 use std::fmt;
+use std::hash::Hasher;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
@@ -45,6 +46,29 @@ impl PropertyId {
     #[must_use]
     pub fn get(self) -> u64 {
         self.0.get()
+    }
+}
+
+/// Hashes a [`PropertyId`] with one multiplication. Only for maps filled from the key file: there, nobody can choose ids
+/// that collide.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write_u64(&mut self, id: u64) {
+        // 2^64 divided by the golden ratio; the upper half is folded in since hashbrown looks at both ends.
+        let product = u128::from(self.0 ^ id) * 0x9E37_79B9_7F4A_7C15;
+        self.0 = (product as u64) ^ ((product >> 64) as u64);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -197,6 +197,50 @@ impl Hash for ApiKey {
     }
 }
 
+impl ApiKey {
+    /// The key's name where the key itself must not stand: in the state file, and in the table of lives.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        let first = self.digest().0.iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte));
+        Fingerprint(first)
+    }
+}
+
+/// A name for a key that cannot be turned back into it: the first 64 bits of its [`KeyDigest`].
+///
+/// A key has some 190 random bits, so there is nothing to try through; and among 100,000 keys two share a name once in
+/// four billion times.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Fingerprint(u64);
+
+/// The text is not a fingerprint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a fingerprint: 16 hexadecimal digits in lower case")]
+pub struct NotAFingerprint;
+
+impl Fingerprint {
+    /// The number itself: evenly spread over the keys, and the same in every process.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = NotAFingerprint;
+
+    fn from_str(text: &str) -> Result<Self, NotAFingerprint> {
+        let digits = text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        u64::from_str_radix(text, 16).ok().filter(|_| digits).map(Self).ok_or(NotAFingerprint)
+    }
+}
+
 /// A part of a path that only we and Cloudbeds' webhook settings know.
 #[derive(Clone)]
 pub struct PathSecret(Digest);
@@ -249,6 +293,17 @@ mod tests {
         for bad in ["", "cbat_", "cbat", "Cbat_abc", "cbat_a b", "cbat_a\"", "cbat_ä", "xcbat_abc", "cbat_a/b", &long]
         {
             assert_eq!(ApiKey::parse(bad).err(), Some(NotAnApiKey), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_the_same_everywhere_and_has_one_spelling() {
+        let shown = ApiKey::parse("cbat_blue").unwrap().fingerprint().to_string();
+        // printf %s cbat_blue | sha256sum; state files outlive versions of this program.
+        assert_eq!(shown, "947889e232b9e856");
+        assert_eq!(shown.parse(), Ok(ApiKey::parse(" cbat_blue\n").unwrap().fingerprint()));
+        for bad in ["", "0", &shown.to_uppercase(), &shown[1..], &format!("{shown}0"), "+123456789abcdef"] {
+            assert_eq!(bad.parse::<Fingerprint>(), Err(NotAFingerprint), "{bad}");
         }
     }
 

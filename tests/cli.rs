@@ -74,6 +74,8 @@ fn every_command_explains_itself() {
         "connect-link",
         "demo",
         "sandbox",
+        "sandbox do",
+        "sandbox show",
         "healthcheck",
         "wait",
         "completions",

@@ -4,24 +4,35 @@
 //! - `GET /readyz` it is configured and listening
 //! - `GET /startupz` it has been ready once
 //! - `GET /metrics` Prometheus text
+//! - `GET /api/keys` each property's key: verdict, age, idle days
 //!
 //! In: GET and HEAD without a body. Out: plain text that no cache keeps and no browser takes for anything else. It
 //! changes nothing, holds no key, and never asks Cloudbeds: readiness that did would take every replica out at once.
 
 mod health;
-mod server;
+mod keys;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Response, StatusCode};
+use http_body_util::Full;
+use tokio::net::TcpListener;
 
-pub use self::server::serve;
+use crate::keys::Verdict;
+use crate::keys::report::{self, Row};
 use crate::phase::PhaseCell;
 use crate::property::PropertyId;
 use crate::telemetry::metrics::{CONTENT_TYPE as METRICS_TYPE, Gauges, Metrics};
+use crate::wire::server::{self, Bounds};
+
+/// A kubelet, a Prometheus and a person need a handful of connections.
+const BOUNDS: Bounds = Bounds { name: "admin", connections: 64, last_answers: Duration::from_secs(1) };
 
 const PLAIN: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 
 /// What this listener may know of the keys: how many, and for whom.
 pub trait KeyView: Send + Sync + 'static {
@@ -30,6 +41,9 @@ pub trait KeyView: Send + Sync + 'static {
 
     /// The number of keys, and of the properties they serve.
     fn counts(&self) -> (usize, usize);
+
+    /// What is known of each property's key.
+    fn rows(&self) -> Vec<Row>;
 }
 
 /// All this listener shows.
@@ -42,11 +56,21 @@ pub struct AdminState {
     pub keys: Arc<dyn KeyView>,
 }
 
+/// Serves the admin routes until `shutdown` resolves, and then for as long as the answers in flight take, one second
+/// at most.
+pub async fn serve(listener: TcpListener, state: Arc<AdminState>, shutdown: impl Future<Output = ()>) {
+    let handler = move |request: http::Request<hyper::body::Incoming>| {
+        let answer = state.answer(request.method(), request.uri().path());
+        std::future::ready(answer.map(|text| Full::new(Bytes::from(text))))
+    };
+    server::serve(listener, BOUNDS, handler, shutdown).await;
+}
+
 impl AdminState {
     /// The answer to a request; for HEAD the server leaves the body out.
     fn answer(&self, method: &Method, path: &str) -> Response<String> {
         let route = match path {
-            "/livez" | "/readyz" | "/startupz" | "/metrics" => path,
+            "/livez" | "/readyz" | "/startupz" | "/metrics" | "/api/keys" => path,
             _ => return answer(StatusCode::NOT_FOUND, PLAIN, NOT_HERE.to_owned()),
         };
         if method != Method::GET && method != Method::HEAD {
@@ -58,6 +82,7 @@ impl AdminState {
             "/livez" => health::live(),
             "/readyz" => health::ready(self.phase.get()),
             "/startupz" => health::started(self.phase.get()),
+            "/api/keys" => return answer(StatusCode::OK, JSON, keys::list(&self.keys.rows())),
             _ => return answer(StatusCode::OK, METRICS_TYPE, self.page()),
         };
         answer(health.status, PLAIN, health.sentence.to_owned())
@@ -65,12 +90,17 @@ impl AdminState {
 
     fn page(&self) -> String {
         let (keys_loaded, properties_loaded) = self.keys.counts();
-        let gauges = Gauges { keys_loaded, properties_loaded };
+        let rows = self.keys.rows();
+        let verdicts = report::counts(&rows).into_iter().map(|(verdict, count)| (verdict.as_str(), count)).collect();
+        let in_order = |row: &&Row| matches!(row.verdict, Verdict::Active | Verdict::Pending);
+        let troubled = rows.iter().filter(|row| !in_order(row));
+        let troubled = troubled.map(|row| (row.property, row.verdict.as_str(), row.idle_days)).collect();
+        let gauges = Gauges { keys_loaded, properties_loaded, verdicts, troubled };
         self.metrics.encode(&gauges, &|property| self.keys.contains(property))
     }
 }
 
-const NOT_HERE: &str = "not here; there are /livez, /readyz, /startupz and /metrics\n";
+const NOT_HERE: &str = "not here; there are /livez, /readyz, /startupz, /metrics and /api/keys\n";
 
 fn answer(status: StatusCode, media_type: &'static str, body: String) -> Response<String> {
     let mut answer = Response::new(body);

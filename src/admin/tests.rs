@@ -23,6 +23,21 @@ impl KeyView for Keys {
     fn counts(&self) -> (usize, usize) {
         (1, self.0.read().unwrap().len())
     }
+
+    fn rows(&self) -> Vec<Row> {
+        let row = |property: &PropertyId| Row {
+            property: *property,
+            fingerprint: "0123456789abcdef".to_owned(),
+            organization: None,
+            app: Some("main".to_owned()),
+            verdict: Verdict::Expiring,
+            age_days: 90,
+            idle_days: 26,
+            last_used: Some(crate::keys::Time(7)),
+            asked_again: None,
+        };
+        self.0.read().unwrap().iter().map(row).collect()
+    }
 }
 
 struct Admin {

@@ -25,8 +25,9 @@ use crate::proxy::connection::{self, Open};
 use crate::proxy::pool::{self, Pool};
 use crate::proxy::rewrite::Routes;
 use crate::proxy::upstream::{Timeouts, Upstream};
+use crate::proxy::verdict::ConnectLinks;
 use crate::proxy::{Arrival, Proxy, identify};
-use crate::telemetry::{Metrics, RequestIds, access};
+use crate::telemetry::{AccessLog, Metrics, RequestIds};
 use crate::wire::gate::Limits;
 
 /// How long accepting pauses when the process is out of descriptors or memory.
@@ -47,6 +48,7 @@ pub(super) struct Settings {
     pub(super) pool: pool::Settings,
     pub(super) limits: Limits,
     pub(super) max_connections: usize,
+    pub(super) connect: ConnectLinks,
 }
 
 /// A core that has not started yet.
@@ -57,6 +59,7 @@ pub(super) struct Worker {
     pub(super) keys: Arc<KeyStore>,
     pub(super) dialer: Dialer,
     pub(super) metrics: Metrics,
+    pub(super) access: AccessLog,
     pub(super) phase: Arc<PhaseCell>,
     /// Open connections of all cores.
     pub(super) open: Arc<AtomicUsize>,
@@ -75,17 +78,11 @@ impl Worker {
         let (tell_ended, ended) = oneshot::channel();
         std::thread::Builder::new().name(format!("worker-{}", self.index)).spawn(move || {
             // Receivers that are gone mean that the start failed elsewhere.
-            match Builder::new_current_thread()
-                .enable_all()
-                .on_thread_park(access::flush)
-                .build_local(LocalOptions::default())
-            {
+            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                 Ok(runtime) => {
-                    access::collect_on_this_thread();
                     runtime.block_on(self.run(tell_started));
                     // Name resolution runs on threads of its own, and a resolver that is gone must not hold up the end.
                     runtime.shutdown_background();
-                    access::flush();
                 }
                 Err(error) => drop(tell_started.send(Err(error))),
             }
@@ -105,15 +102,18 @@ impl Worker {
             Err(error) => return drop(tell_started.send(Err(error))),
         };
         let recorder = Rc::new(self.metrics.recorder());
-        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections } = &*self.settings;
+        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections, connect } = &*self.settings;
         let pool = Rc::new(Pool::new(self.dialer, *pool, Rc::clone(&recorder)));
+        let lines = Rc::new(self.access.lines());
         let proxy = Rc::new(Proxy {
             policy: *policy,
             routes: Rc::new(Routes::new(base_url.clone(), routes.iter().cloned())),
             keys: RefCell::new(self.keys.reader()),
             upstream: Upstream::new(Rc::clone(&pool), *timeouts),
             timeouts: *timeouts,
+            connect: connect.clone(),
             recorder,
+            lines: Rc::clone(&lines),
             ids: RequestIds::new(self.index),
             phase: Arc::clone(&self.phase),
         });
@@ -140,6 +140,10 @@ impl Worker {
                 proxy.keys.borrow_mut().load();
             }
         });
+        let flushing = spawn_local({
+            let lines = Rc::clone(&lines);
+            async move { lines.keep_flushing().await }
+        });
         let _ = tell_started.send(Ok(()));
 
         // Listeners end when the phase says so. One that ends before has panicked; without it this core would be deaf,
@@ -155,6 +159,8 @@ impl Worker {
             () = self.phase.reached(Phase::Stopped) => {}
         }
         sweeping.abort();
+        flushing.abort();
+        lines.flush();
     }
 }
 
@@ -219,11 +225,7 @@ impl Door {
             return;
         }
         let arrival = Arrival { identify: self.identify, local: stream.local_address() };
-        let serving = connection::serve(stream, proxy, arrival, self.limits, &self.open);
-        spawn_local(async move {
-            serving.await;
-            drop(place);
-        });
+        spawn_local(connection::serve(stream, proxy, arrival, self.limits, &self.open, place));
     }
 }
 

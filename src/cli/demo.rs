@@ -1,10 +1,12 @@
 //! `demo`: the whole path in one command, without a configuration and without a key.
 //!
-//! In: three ports. Out: a stand-in Cloudbeds and a proxy with two hotels, one call shown before and after, and curl
-//! lines that work when pasted. What is printed is what was sent and what arrived, not a picture of it; only the key is
-//! covered. Everything made for it, the keys too, is gone when it ends.
+//! In: four ports. Out: a stand-in Cloudbeds and a proxy with two hotels, one call shown before and after, curl lines that
+//! work when pasted, and a third hotel to connect in a browser. What is printed is what was sent and what arrived, not a
+//! picture of it; only the key is covered. Everything made for it, the keys too, is gone when it ends.
 
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -18,9 +20,15 @@ use super::{Failure, block_on, say};
 use crate::app::App;
 use crate::config;
 use crate::sandbox::{self, Sandbox, Seen};
-use crate::telemetry::{self, LogSettings, Output};
+use crate::telemetry::{self, AccessLog, LogSettings, Output};
 use crate::wire::mask;
 use crate::{listen, process};
+
+/// The hotel that is not connected yet.
+const THIRD: &str = "1003";
+
+/// Its app, as registered with the stand-in.
+const CLIENT: &str = "live1_1001_demoApp";
 
 /// The call that is shown.
 const TARGET: &str = "/api/v1.3/getReservations?pageSize=2";
@@ -39,23 +47,30 @@ pub(super) struct Options {
     /// The stand-in Cloudbeds' port
     #[arg(long, value_name = "PORT", default_value_t = 8443)]
     sandbox_port: u16,
+    /// The port where hotels connect
+    #[arg(long, value_name = "PORT", default_value_t = 8081)]
+    connect_port: u16,
 }
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     // Demo keys open nothing, but a demo that treats them otherwise would show something else than `serve`.
     let _ = process::harden();
     let settings = LogSettings { json: false, filter: "warn".into(), output: Output::Stderr, access: !options.once };
-    let _log = telemetry::init(&settings).map_err(|error| other("log", &error))?;
+    let log = telemetry::init(&settings).map_err(|error| other("log", &error))?;
     let directory = tempfile::tempdir().map_err(|error| other("temporary directory", &error))?;
-    block_on(show(options, directory.path()))
+    block_on(show(options, directory.path(), log.access_log()))
 }
 
-async fn show(options: &Options, directory: &Path) -> Result<(), Failure> {
+async fn show(options: &Options, directory: &Path, access: AccessLog) -> Result<(), Failure> {
     // Before anything is up, so that no moment is left in which a signal would leave the keys behind.
     let signals = Signals::new().map_err(|error| other("signals", &error))?;
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let ports =
-        [("--port", options.port), ("--admin-port", options.admin_port), ("--sandbox-port", options.sandbox_port)];
+    let ports = [
+        ("--port", options.port),
+        ("--admin-port", options.admin_port),
+        ("--sandbox-port", options.sandbox_port),
+        ("--connect-port", options.connect_port),
+    ];
     for (index, (flag, port)) in ports.iter().enumerate() {
         if let Some((other, _)) = ports[..index].iter().find(|(_, other)| other == port && *port != 0) {
             return Err(Failure::Other(format!("{flag} and {other} both say {port}; give one of them another port")));
@@ -64,22 +79,30 @@ async fn show(options: &Options, directory: &Path) -> Result<(), Failure> {
     let sandbox_listener = free(at(options.sandbox_port), "--sandbox-port")?;
     drop(free(at(options.port), "--port")?);
     drop(free(at(options.admin_port), "--admin-port")?);
-    let demo = sandbox::Settings::demo();
-    let hotels = demo.hotels.clone();
+    // Its number is needed before it is bound for good: the app's redirect URI is registered with it.
+    let connect =
+        at(free(at(options.connect_port), "--connect-port")?.local_addr().map_err(|e| other("port", &e))?.port());
+    let demo = settings(connect)?;
+    let (hotels, secret) = (demo.hotels.clone(), demo.apps.first().map(|app| app.client_secret.clone()));
     let cloudbeds = sandbox::start_on(sandbox_listener, demo).map_err(|error| other("sandbox", &error))?;
     let files =
         sandbox::write_files(directory, &hotels, cloudbeds.root_pem()).map_err(|error| other("keys", &error))?;
+    write_private(&directory.join("client-secret"), &secret.unwrap_or_default())
+        .map_err(|error| other("secret", &error))?;
+    let url = cloudbeds.base_url();
     let yaml = format!(
-        "listen: {}\nadmin: {{ listen: {} }}\nkeys: {{ file: {:?} }}\nupstream: {{ base_url: {}, ca_file: {:?} }}\n\
+        "listen: {}\nadmin: {{ listen: {} }}\nkeys: {{ file: {:?} }}\nupstream: {{ base_url: {url}, ca_file: {:?} }}\n\
+         apps: {{ demo: {{ client_id: {CLIENT}, client_secret_file: client-secret, redirect_uri: \"http://{connect}/api_key\", \
+         exchange_url: \"{url}/api/v1.1/access_token\", connect_url: \"{url}/connect\", marketplace: true }} }}\n\
+         onboarding: {{ listen: \"{connect}\", public_url: \"http://{connect}\" }}\n\
          drain: {{ min: 0s }}\nworkers: 1\n",
         at(options.port),
         at(options.admin_port),
         files.keys,
-        cloudbeds.base_url(),
         files.root
     );
     let config = config::parse(&yaml, "demo", directory, []).map_err(Failure::Configuration)?;
-    let app = App::prepare(config)?;
+    let app = App::prepare(config, access)?;
     let address = app.addresses().first().and_then(|address| address.parse().ok()).unwrap_or(at(options.port));
     let admin = app.admin_address().map_err(|error| other("admin listener", &error))?;
     let handle = app.handle();
@@ -93,7 +116,7 @@ async fn show(options: &Options, directory: &Path) -> Result<(), Failure> {
 
     let steering = tokio::spawn(signals.steer(handle.clone()));
     let shown = match one_call(address, &cloudbeds).await {
-        Ok(()) if !options.once => invite(address, admin, &cloudbeds),
+        Ok(()) if !options.once => invite(address, admin, connect, &cloudbeds),
         shown => shown,
     };
     if options.once || shown.is_err() {
@@ -104,6 +127,27 @@ async fn show(options: &Options, directory: &Path) -> Result<(), Failure> {
     cloudbeds.stop().await;
     shown?;
     ended.map_err(|error| other("proxy", &error))?.map_err(|error| other("proxy", &error))
+}
+
+/// The two hotels that have keys, the third one without, and the app that all of them connect to.
+fn settings(connect: SocketAddr) -> Result<sandbox::Settings, Failure> {
+    let mut demo = sandbox::Settings::demo();
+    let property = THIRD.parse().map_err(|error| other("hotel", &error as &dyn std::fmt::Display))?;
+    demo.unconnected =
+        vec![sandbox::Unconnected { property, name: "Lakeside Demo Inn".to_owned(), organization: None }];
+    // A secret of its own for every run; what a key is known by is no part of it.
+    let secret = sandbox::random_key().replace(crate::secret::KEY_PREFIX, "");
+    let mut app = sandbox::App::new(CLIENT, &secret, &format!("http://{connect}/api_key"));
+    app.name = "Demo Channel Manager".to_owned();
+    app.marketplace = true;
+    app.webhook = Some(format!("http://{connect}/webhook"));
+    demo.apps = vec![app];
+    Ok(demo)
+}
+
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
 
 fn other(what: &str, error: &dyn std::fmt::Display) -> Failure {
@@ -199,7 +243,7 @@ fn print_answer(answer: &Response<Bytes>) -> Result<(), Failure> {
     Err(Failure::Other(format!("the demo's call failed: {}", mask::text(&String::from_utf8_lossy(answer.body())))))
 }
 
-fn invite(proxy: SocketAddr, admin: SocketAddr, cloudbeds: &Sandbox) -> Result<(), Failure> {
+fn invite(proxy: SocketAddr, admin: SocketAddr, connect: SocketAddr, cloudbeds: &Sandbox) -> Result<(), Failure> {
     let mut text =
         "\n  Try it (the key never shows, not even where the stand-in repeats all it was sent):\n\n".to_owned();
     for (property, target) in [
@@ -212,6 +256,10 @@ fn invite(proxy: SocketAddr, admin: SocketAddr, cloudbeds: &Sandbox) -> Result<(
     }
     let url = cloudbeds.base_url();
     say(&format!(
-        "{text}    curl http://{admin}/metrics\n\n  The stand-in Cloudbeds is {url}; Ctrl-C ends everything.\n\n"
+        "{text}    curl http://{admin}/metrics\n\n  \
+         Hotel {THIRD} is not connected yet. Connect it in a browser, which will warn of the stand-in's throw-away \
+         certificate:\n\n    \
+         http://{connect}/connect/{THIRD}\n\n  \
+         and its calls work.\n\n  The stand-in Cloudbeds is {url}; Ctrl-C ends everything.\n\n"
     ))
 }

@@ -25,7 +25,7 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     block_on(async {
         // From here on a SIGHUP does not end the process, however long the keys take to read.
         let signals = Signals::new().map_err(|error| Failure::Other(format!("signals: {error}")))?;
-        let app = App::prepare(config)?;
+        let app = App::prepare(config, log.access_log())?;
         app.metrics().control().watch_log(log.lost_lines());
         let steering = tokio::spawn(signals.steer(app.handle()));
         let done = app.run().await.map_err(|error| Failure::Other(format!("cannot serve: {error}")));

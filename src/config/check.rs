@@ -189,7 +189,41 @@ impl Check<'_, '_> {
 
     fn keys(&mut self, typed: &raw::Keys) -> Option<Keys> {
         let poll = self.time("keys.poll", typed.poll, Duration::from_millis(100)..=HOUR);
-        Some(Keys { file: self.file("keys.file", &typed.file)?, poll })
+        let file = self.file("keys.file", &typed.file);
+        let state_file = match typed.state_file.as_str() {
+            "auto" => file.as_deref().map(crate::keys::state::beside),
+            "off" => None,
+            path if path.contains('/') => self.file("keys.state_file", path),
+            _ => {
+                self.fault(
+                    "keys.state_file",
+                    "expected `auto`, `off` or a path",
+                    "write a path with a `/`: ./state.json",
+                );
+                None
+            }
+        };
+        let idle_days = (typed.idle_days, typed.expiring_days);
+        if idle_days.0 < 1 || idle_days.1 > 29 || idle_days.0 >= idle_days.1 {
+            let words = "Cloudbeds deletes a key that was not used for 30 days";
+            self.fault(
+                "keys.idle_days",
+                "expected 1 to 28, and less than keys.expiring_days, which is 29 at most",
+                words,
+            );
+        }
+        let (second, day) = (Duration::from_secs(1), DAY);
+        let min = self.time("keys.cool_down.min", typed.cool_down.min, second..=day);
+        let max = self.time("keys.cool_down.max", typed.cool_down.max, second..=day);
+        if min > max && !self.sources.blamed("keys.cool_down.min") && !self.sources.blamed("keys.cool_down.max") {
+            self.fault(
+                "keys.cool_down.min",
+                "is longer than keys.cool_down.max",
+                "lower it, or raise keys.cool_down.max",
+            );
+        }
+        let keep_alive = typed.keep_alive;
+        Some(Keys { file: file?, poll, state_file, keep_alive, idle_days, cool_down: (min, max) })
     }
 
     fn upstream(&mut self, typed: &raw::Upstream) -> Option<Upstream> {

@@ -76,6 +76,14 @@ pub struct Keys {
     pub file: PathBuf,
     /// How often its content is compared, 100 ms to 1 h.
     pub poll: Duration,
+    /// Where uses and verdicts are kept; nothing keeps them in memory.
+    pub state_file: Option<PathBuf>,
+    /// Whether idle keys are used in our own name.
+    pub keep_alive: bool,
+    /// Days without use after which a key is worth a warning, and a second one; 1 to 29, in this order.
+    pub idle_days: (u64, u64),
+    /// The first pause after which Cloudbeds is asked about a dead key again, and the longest; 1 s to 24 h.
+    pub cool_down: (Duration, Duration),
 }
 
 /// A partner app, as registered at Cloudbeds.

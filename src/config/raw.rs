@@ -57,6 +57,15 @@ section! { Admin {
 section! { Keys {
     file: String = "keys.yaml".to_owned(),
     poll: Time = seconds(5),
+    state_file: String = "auto".to_owned(),
+    keep_alive: bool = false,
+    idle_days: u64 = 20,
+    expiring_days: u64 = 25,
+    cool_down: CoolDown = CoolDown::default(),
+} }
+section! { CoolDown {
+    min: Time = seconds(60),
+    max: Time = seconds(60 * 60),
 } }
 section! { App {
     client_id: String = String::new(),

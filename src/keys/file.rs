@@ -6,6 +6,7 @@
 //! "1002": { key: cbat_…, app: main, organization: org_1 }   # the same with more to say
 //! keys:                                                     # one key for several properties
 //!   - { key: cbat_…, properties: [1003, 1004], base_url: https://api.cloudbeds.com }
+//!   - { key: cbat_…, properties: auto, organization: org_2, add_property_id: true }  # those Cloudbeds says it opens
 //! ```
 //! A file without a row is refused, since it may have been emptied by accident; `{}` says that there are no keys.
 //! Rows are read one by one, so 100,000 of them take about a second. Faults name property ids at most: in a file with
@@ -18,17 +19,17 @@ use std::sync::Arc;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, MapAccess, Visitor};
 
-use super::build::Builder;
+use super::build::{Builder, Said};
 use super::rows::{Place, Rows};
-use super::{Key, KeySet};
+use super::{KeySet, Lives};
 use crate::fault::{Fault, shown};
 use crate::property::{NotAPropertyId, PropertyId};
 use crate::secret::{ApiKey, NotAnApiKey};
 use crate::yaml::{self, Budget, Grow, Text, Tree};
 
-/// The set of a text. With `apps`, a row that names another one is a fault.
-pub(super) fn parse(name: &str, text: &str, apps: Option<&[String]>) -> Result<KeySet, Vec<Fault>> {
-    let mut rows = Rows { set: Builder::new(), faults: Vec::new(), more: 0, apps };
+/// The set of a text. With `apps`, a row that names another one is a fault. Keys take up the lives they have in `lives`.
+pub(super) fn parse(name: &str, text: &str, apps: Option<&[String]>, lives: &Lives) -> Result<KeySet, Vec<Fault>> {
+    let mut rows = Rows { set: Builder::new(lives), faults: Vec::new(), more: 0, apps };
     yaml::stream(name, text, File(&mut rows, &Budget::of(text)))?;
     rows.finish(name, text)
 }
@@ -82,6 +83,9 @@ impl<'de> Visitor<'de> for File<'_, '_> {
     }
 }
 
+const PLAIN_FIELDS: [&str; 5] = ["key", "app", "organization", "base_url", "add_property_id"];
+const LISTED_FIELDS: [&str; 6] = ["key", "properties", "app", "organization", "base_url", "add_property_id"];
+
 /// What a row in its long form says.
 #[derive(Default)]
 struct Long {
@@ -89,6 +93,8 @@ struct Long {
     organization: Option<Box<str>>,
     app: Option<Box<str>>,
     base_url: Option<Arc<crate::origin::Origin>>,
+    add_property_id: bool,
+    auto: bool,
     properties: Vec<(PropertyId, Place)>,
 }
 
@@ -98,7 +104,7 @@ impl Rows<'_> {
         let about = property.to_string();
         let long = match row {
             Tree::Text(text) => Some(Long { secret: self.secret(place, &about, &text), ..Long::default() }),
-            Tree::Map(fields) => Some(self.fields(place, &about, &fields, &["key", "app", "organization", "base_url"])),
+            Tree::Map(fields) => Some(self.fields(place, &about, &fields, &PLAIN_FIELDS)),
             _ => {
                 self.fault(place, &about, NotAnApiKey, "write the key, or a mapping with `key:`");
                 None
@@ -115,13 +121,15 @@ impl Rows<'_> {
         let Tree::Map(fields) = row else {
             return self.fault(place, about, "expected a mapping", "write `key:` and `properties:`");
         };
-        let long = self.fields(place, about, &fields, &["key", "properties", "app", "organization", "base_url"]);
+        let long = self.fields(place, about, &fields, &LISTED_FIELDS);
         self.add(long);
     }
 
     fn add(&mut self, long: Long) {
-        let Long { secret: Some(secret), organization, app, base_url, properties } = long else { return };
-        let key = self.set.key(Key { secret, organization, app, base_url });
+        let Long { secret: Some(secret), organization, app, base_url, add_property_id, auto, properties } = long else {
+            return;
+        };
+        let key = self.set.key(Said { secret, organization, app, base_url, add_property_id, auto });
         for (property, place) in properties {
             self.row(property, Arc::clone(&key), place);
         }
@@ -137,6 +145,7 @@ impl Rows<'_> {
                 continue;
             }
             match name {
+                "properties" if known.contains(&name) && value.as_text() == "auto" => long.auto = true,
                 "properties" if known.contains(&name) => long.properties = self.properties(place, &about, value),
                 "key" => long.secret = self.secret(place, &about, value.as_text()),
                 "app" => {
@@ -144,6 +153,10 @@ impl Rows<'_> {
                     self.known_app(place, &about, long.app.as_deref());
                 }
                 "organization" => long.organization = self.word(place, &about, value),
+                "add_property_id" => match value {
+                    Tree::Flag(on) => long.add_property_id = *on,
+                    _ => self.fault(place, &about, "expected true or false", ""),
+                },
                 "base_url" => match self.set.origin(value.as_text()) {
                     Ok(origin) => long.base_url = Some(origin),
                     Err(error) => self.fault(place, &about, error, ""),
@@ -185,7 +198,7 @@ impl Rows<'_> {
         let mut found = Vec::new();
         let items = if let Tree::List(items) = value { items.as_slice() } else { &[] };
         if items.is_empty() {
-            self.fault(place, about, "expected a list of property ids", "write [1001, 1002]");
+            self.fault(place, about, "expected a list of property ids", "write [1001, 1002], or auto");
         }
         for (number, item) in items.iter().enumerate() {
             let property = match item {

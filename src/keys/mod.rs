@@ -4,9 +4,9 @@
 //! force. A set is parsed completely before it is swapped in; a bad file leaves the last good set where it is. A key that
 //! was revoked is in no set. Only [`write`] changes the file. Nothing here displays a key, and no fault quotes a file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
 use dashmap::{DashMap, ReadOnlyView};
@@ -15,26 +15,35 @@ use self::refused::Refused;
 
 use crate::fault::Fault;
 use crate::origin::Origin;
-use crate::property::PropertyId;
+use crate::property::{IdHasher, PropertyId};
 use crate::secret::ApiKey;
 
 mod build;
 mod change;
 mod edit;
 mod file;
+pub mod keeper;
+pub mod life;
 mod lock;
 pub mod names;
 pub mod paste;
+pub mod pending;
 mod read;
+pub mod record;
 mod refused;
+pub mod report;
 mod rows;
 mod secret_file;
+pub mod state;
 mod store;
+pub mod verdict;
 mod watch;
 pub mod write;
 
+pub use life::{Life, Lives, Time};
 pub use secret_file::{client_secret, path_secret};
 pub use store::{KeyReader, KeyStore, Reload};
+pub use verdict::Verdict;
 pub use watch::{mounted_alone, watch};
 
 /// The properties at `path` whose keys were revoked, so that nothing uses them.
@@ -52,18 +61,43 @@ pub fn revoked(path: &std::path::Path) -> Result<Vec<PropertyId>, Vec<Fault>> {
 
 /// A key and what belongs to it. Rows of a file that say the same share one `Arc`, so `Arc::ptr_eq` tells whether two
 /// properties have the same key.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub struct Key {
     secret: ApiKey,
+    life: Arc<Life>,
     /// The organisation of the hotels it opens, as the file says.
     pub organization: Option<Box<str>>,
     /// The name of the partner app it was made for; nothing means the first one.
     pub app: Option<Box<str>>,
     /// Where requests with this key go instead of the configured origin.
     pub base_url: Option<Arc<Origin>>,
+    /// Whether the classic API is told the property in the query as well, where a GET names none.
+    pub add_property_id: bool,
+    /// Whether Cloudbeds says which properties it opens (`properties: auto`).
+    pub auto: bool,
 }
 
+/// Two rows are the same key when they say the same. Its life follows from the secret.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { secret, life: _, organization, app, base_url, add_property_id, auto } = self;
+        *secret == other.secret
+            && *organization == other.organization
+            && *app == other.app
+            && *base_url == other.base_url
+            && (*add_property_id, *auto) == (other.add_property_id, other.auto)
+    }
+}
+
+impl Eq for Key {}
+
 impl Key {
+    /// What is known of it, and whether it may be used.
+    #[must_use]
+    pub fn life(&self) -> &Arc<Life> {
+        &self.life
+    }
+
     /// The secret itself, for `proxy::rewrite`.
     pub(crate) fn secret(&self) -> &ApiKey {
         &self.secret
@@ -77,11 +111,26 @@ impl Hash for Key {
     }
 }
 
+/// A [`KeySet`]'s rows while they are put together.
+type Rows = DashMap<PropertyId, Arc<Key>, BuildHasherDefault<IdHasher>>;
+
 /// All keys of one moment. Looking one up takes no lock.
 pub struct KeySet {
-    by_property: ReadOnlyView<PropertyId, Arc<Key>>,
+    by_property: ReadOnlyView<PropertyId, Arc<Key>, BuildHasherDefault<IdHasher>>,
+    by_organization: HashMap<Box<str>, Option<Arc<Key>>>,
+    /// Those with `properties: auto`, which may have no property yet.
+    auto: Vec<Arc<Key>>,
     properties: usize,
     keys: usize,
+}
+
+/// Why an organisation alone does not lead to a key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NoOrganization {
+    /// No row names it.
+    Unknown,
+    /// Rows with different keys name it.
+    Several,
 }
 
 impl KeySet {
@@ -90,13 +139,28 @@ impl KeySet {
     /// # Errors
     /// Every bad row, at most [`crate::fault::FAULTS_MAX`] of them, with line and column and without any value.
     pub fn parse(name: &str, text: &str) -> Result<Self, Vec<Fault>> {
-        file::parse(name, text, None)
+        file::parse(name, text, None, &Lives::default())
     }
 
     /// The key of a property. Clone the `Arc` before any `.await`: a request finishes on the key it started with.
     #[must_use]
     pub fn get(&self, property: PropertyId) -> Option<&Arc<Key>> {
         self.by_property.get(&property)
+    }
+
+    /// The key of an organisation, where one key names it.
+    ///
+    /// # Errors
+    /// When none does, or more than one.
+    pub fn of_organization(&self, organization: &str) -> Result<&Arc<Key>, NoOrganization> {
+        let found = self.by_organization.get(organization).ok_or(NoOrganization::Unknown)?;
+        found.as_ref().ok_or(NoOrganization::Several)
+    }
+
+    /// The keys whose properties Cloudbeds tells.
+    #[must_use]
+    pub fn auto(&self) -> &[Arc<Key>] {
+        &self.auto
     }
 
     /// Whether a property is ours.
@@ -126,25 +190,35 @@ impl KeySet {
 impl KeySet {
     /// A set that says by itself that there are no keys.
     fn none() -> Self {
-        Self::of(DashMap::new(), 0)
+        Self::of(Rows::default(), HashSet::new())
     }
 
-    fn of(map: DashMap<PropertyId, Arc<Key>>, keys: usize) -> Self {
-        let properties = map.len();
-        Self { by_property: map.into_read_only(), properties, keys }
+    fn of(map: Rows, all: HashSet<Arc<Key>>) -> Self {
+        let mut by_organization: HashMap<Box<str>, Option<Arc<Key>>> = HashMap::new();
+        for key in &all {
+            if let Some(organization) = &key.organization {
+                let only = by_organization.entry(organization.clone()).or_insert_with(|| Some(Arc::clone(key)));
+                only.take_if(|only| !Arc::ptr_eq(only, key));
+            }
+        }
+        let (properties, keys) = (map.len(), all.len());
+        let auto = all.into_iter().filter(|key| key.auto).collect();
+        Self { by_property: map.into_read_only(), by_organization, auto, properties, keys }
     }
 
     /// The same without the keys on a list; nothing where it holds none of them.
     fn without(&self, refused: &Refused) -> Option<Self> {
-        if refused.is_empty() || !self.iter().any(|(_, key)| refused.holds(&key.secret)) {
+        let mut all = self.iter().map(|(_, key)| key).chain(&self.auto);
+        if refused.is_empty() || !all.any(|key| refused.holds(&key.secret)) {
             return None;
         }
-        let (map, mut keys) = (DashMap::new(), HashSet::new());
+        let map = Rows::default();
+        let mut keys: HashSet<_> = self.auto.iter().filter(|key| !refused.holds(&key.secret)).cloned().collect();
         for (property, key) in self.iter().filter(|(_, key)| !refused.holds(&key.secret)) {
-            keys.insert(Arc::as_ptr(key));
+            keys.insert(Arc::clone(key));
             map.insert(property, Arc::clone(key));
         }
-        Some(Self::of(map, keys.len()))
+        Some(Self::of(map, keys))
     }
 }
 

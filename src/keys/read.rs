@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::build::Builder;
-use super::{Key, KeySet, file};
+use super::build::{Builder, Said};
+use super::{KeySet, Lives, file};
 use crate::fault::{FAULTS_MAX, Fault, shown};
 use crate::property::PropertyId;
 use crate::secret::ApiKey;
@@ -74,19 +74,19 @@ pub(super) fn read(path: &Path, hashes: &RandomState) -> Result<Snapshot, Unread
 /// The keys that are at a path now, refused ones and all.
 pub(super) fn set(path: &Path) -> Result<KeySet, Vec<Fault>> {
     match read(path, &RandomState::new()) {
-        Ok(snapshot) => snapshot.parse(path, None),
+        Ok(snapshot) => snapshot.parse(path, None, &Lives::default()),
         Err(Unread::Gone(faults) | Unread::Bad(faults)) => Err(faults),
     }
 }
 
 impl Snapshot {
     /// The keys in it. With `apps`, a row that names another one is a fault.
-    pub(super) fn parse(&self, path: &Path, apps: Option<&[String]>) -> Result<KeySet, Vec<Fault>> {
+    pub(super) fn parse(&self, path: &Path, apps: Option<&[String]>, lives: &Lives) -> Result<KeySet, Vec<Fault>> {
         let name = path.display().to_string();
         match &self.content {
-            Content::File(bytes) => file::parse(&name, yaml::text(&name, bytes)?, apps),
+            Content::File(bytes) => file::parse(&name, yaml::text(&name, bytes)?, apps, lives),
             Content::Directory(files) => {
-                let (mut set, mut faults) = (Builder::new(), Vec::new());
+                let (mut set, mut faults) = (Builder::new(lives), Vec::new());
                 for (property, bytes) in files {
                     let key = std::str::from_utf8(bytes).ok().and_then(|text| ApiKey::parse(text).ok());
                     let Some(secret) = key else {
@@ -94,7 +94,9 @@ impl Snapshot {
                         faults.push(Fault::new(one, crate::secret::NotAnApiKey.to_string(), "copy the key again"));
                         continue;
                     };
-                    let key = set.key(Key { secret, organization: None, app: None, base_url: None });
+                    let (organization, app, base_url) = (None, None, None);
+                    let said = Said { secret, organization, app, base_url, add_property_id: false, auto: false };
+                    let key = set.key(said);
                     // A directory cannot hold one name twice.
                     let _ = set.row(*property, key, ());
                 }

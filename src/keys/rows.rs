@@ -53,7 +53,7 @@ pub(super) struct Bad {
 
 /// What has been read so far.
 pub(super) struct Rows<'a> {
-    pub(super) set: Builder<Place>,
+    pub(super) set: Builder<'a, Place>,
     pub(super) faults: Vec<Bad>,
     /// Faults beyond the first [`FAULTS_MAX`].
     pub(super) more: usize,

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Cache};
 
-use super::KeySet;
 use super::read::{Snapshot, Unread, read};
 use super::refused::{self, Refused};
+use super::{KeySet, Lives};
 use crate::fault::Fault;
 
 /// Holds the keys in force and knows where they come from.
@@ -21,6 +21,7 @@ pub struct KeyStore {
     /// The apps that rows may name; nothing where that is not checked.
     apps: Option<Vec<String>>,
     hashes: RandomState,
+    lives: Arc<Lives>,
     current: Arc<ArcSwap<KeySet>>,
     state: Mutex<State>,
 }
@@ -77,21 +78,40 @@ impl KeyStore {
     /// # Errors
     /// All faults of the file.
     pub fn open_for(path: impl Into<PathBuf>, apps: Option<Vec<String>>) -> Result<Arc<Self>, Vec<Fault>> {
+        Self::resume(path, apps, Arc::default())
+    }
+
+    /// The same with keys that have lived before.
+    ///
+    /// # Errors
+    /// All faults of the file.
+    pub fn resume(
+        path: impl Into<PathBuf>,
+        apps: Option<Vec<String>>,
+        lives: Arc<Lives>,
+    ) -> Result<Arc<Self>, Vec<Fault>> {
         let (path, hashes) = (path.into(), RandomState::new());
         let struck = refused::read(&path)?;
         let snapshot = read(&path, &hashes).map_err(|unread| match unread {
             Unread::Gone(faults) | Unread::Bad(faults) => faults,
         })?;
-        let set = left(snapshot.parse(&path, apps.as_deref())?, &struck, &path);
+        let set = left(snapshot.parse(&path, apps.as_deref(), &lives)?, &struck, &path);
+        lives.follow(&set);
         let current = Arc::new(ArcSwap::from_pointee(set));
         let state = Mutex::new(State { hash: snapshot.hash, refused: None, retired: Vec::new(), struck });
-        Ok(Arc::new(Self { path, apps, hashes, current, state }))
+        Ok(Arc::new(Self { path, apps, hashes, lives, current, state }))
     }
 
     /// The file or directory the keys come from.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The lives of its keys.
+    #[must_use]
+    pub fn lives(&self) -> &Arc<Lives> {
+        &self.lives
     }
 
     /// The set in force. For the request path, [`KeyStore::reader`] is cheaper.
@@ -113,6 +133,15 @@ impl KeyStore {
             Look::Settled(reload) => reload,
             Look::Gone(faults) => Reload::Refused(faults),
             Look::New(snapshot) => self.accept(&snapshot),
+        }
+    }
+
+    /// Makes the set anew from the same file, since Cloudbeds has told of other properties. It blocks like
+    /// [`KeyStore::open`].
+    pub(super) fn remake(&self) -> Reload {
+        match read(&self.path, &self.hashes) {
+            Ok(snapshot) => self.accept(&snapshot),
+            Err(Unread::Gone(faults) | Unread::Bad(faults)) => Reload::Refused(faults),
         }
     }
 
@@ -147,19 +176,23 @@ impl KeyStore {
         }
         let set = self.current().without(&state.struck)?;
         let reload = Reload::Swapped { properties: set.properties(), keys: set.keys() };
-        let retired = self.current.swap(Arc::new(set));
+        let set = Arc::new(set);
+        let retired = self.current.swap(Arc::clone(&set));
+        self.lives.follow(&set);
         state.retired.push(retired);
         Some(reload)
     }
 
     pub(super) fn accept(&self, snapshot: &Snapshot) -> Reload {
-        let parsed = snapshot.parse(&self.path, self.apps.as_deref());
+        let parsed = snapshot.parse(&self.path, self.apps.as_deref(), &self.lives);
         let mut state = self.state();
         match parsed {
             Ok(set) => {
                 let set = left(set, &state.struck, &self.path);
                 let (properties, keys) = (set.properties(), set.keys());
-                let retired = self.current.swap(Arc::new(set));
+                let set = Arc::new(set);
+                let retired = self.current.swap(Arc::clone(&set));
+                self.lives.follow(&set);
                 state.retired.push(retired);
                 (state.hash, state.refused) = (snapshot.hash, None);
                 Reload::Swapped { properties, keys }

@@ -147,20 +147,27 @@ fn plain(path: &[u8]) -> Result<(), ProxyError> {
 /// Paths that hand out credentials or destroy them (API Keys guide; postAppState ends all sessions of an app).
 fn is_credential_path(decoded: &[u8]) -> bool {
     // Segments as a lenient server would compare them: any case, without parameters.
-    let segments: Vec<Vec<u8>> = decoded
+    let mut segments = decoded
         .split(|byte| *byte == b'/')
         .filter(|segment| !segment.is_empty())
-        .map(|segment| {
-            let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
-            name.trim_ascii().to_ascii_lowercase()
-        })
-        .collect();
-    let handed_out = segments.iter().enumerate().any(|(at, name)| match &name[..] {
-        b"access_token" | b"postappstate" => true,
-        b"oauth" => !(segments.len() == at + 2 && segments[at + 1] == b"metadata"),
-        _ => false,
-    });
-    handed_out || segments.windows(4).any(|four| four.concat() == b"paymentssdk-apiv1keys")
+        .map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii());
+    let is = |name: &[u8], known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+    let mut last: [&[u8]; 4] = [b""; 4];
+    while let Some(name) = segments.next() {
+        last.rotate_left(1);
+        last[3] = name;
+        // What an app may know of the way to a token is public; the way itself is not for it.
+        let mut behind = segments.clone();
+        let mut is_metadata = || behind.next().is_some_and(|next| is(next, "metadata")) && behind.next().is_none();
+        if is(name, "access_token")
+            || is(name, "postAppState")
+            || (is(name, "oauth") && !is_metadata())
+            || last.iter().zip(["payments", "sdk-api", "v1", "keys"]).all(|(name, known)| is(name, known))
+        {
+            return true;
+        }
+    }
+    false
 }
 
 #[cfg(test)]

@@ -118,30 +118,36 @@ impl Drop for Entry {
 
 /// Serves a connection to its end. It counts as open from this call on, not from the first poll: a drain between the
 /// two would not wait for it.
-pub fn serve(
+///
+/// `place` is dropped with the connection.
+pub fn serve<P>(
     stream: Stream,
     proxy: Rc<Proxy>,
     arrival: Arrival,
     limits: Limits,
     open: &Rc<Open>,
-) -> impl Future<Output = ()> + use<> {
+    place: P,
+) -> impl Future<Output = ()> + use<P> {
     let entry = open.enter(&proxy.recorder);
-    served(stream, proxy, arrival, limits, entry)
+    served(stream, proxy, arrival, limits, (entry, place))
 }
 
 /// While a connection waits for its next request it is parked: hyper and its buffers are gone, and ten thousand idle
 /// connections cost little more than their sockets.
-async fn served(mut stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, entry: Entry) {
+///
+/// Everything but the waiting is in boxes of its own: ten thousand connections that wait should not carry room for it.
+async fn served<P>(mut stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, entry: (Entry, P)) {
+    let (entry, _place) = &entry;
     let mut waiting_since = Instant::now();
     loop {
-        let talked = Box::pin(talk(stream, &proxy, arrival, limits, &entry, waiting_since)).await;
+        let talked = Box::pin(talk(stream, &proxy, arrival, limits, entry, waiting_since)).await;
         let Ok((next, outcome)) = talked else { return };
         match outcome {
             Outcome::Parked(since) if entry.wait(&next, since + limits.idle).await => {
                 (stream, waiting_since) = (next, since);
             }
-            Outcome::Parked(_) | Outcome::Ended => return finish(next, None, &proxy).await,
-            Outcome::Refused(problem) => return finish(next, Some(problem), &proxy).await,
+            Outcome::Parked(_) | Outcome::Ended => return Box::pin(finish(next, None, &proxy)).await,
+            Outcome::Refused(problem) => return Box::pin(finish(next, Some(problem), &proxy)).await,
         }
     }
 }
@@ -244,7 +250,7 @@ fn refusal_bytes(problem: &Problem, proxy: &Proxy) -> Vec<u8> {
     let mut unread = Request::new(());
     *unread.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
     *unread.uri_mut() = http::Uri::default();
-    let mut trace = Trace::start(Rc::clone(&proxy.recorder), proxy.ids.next(), &unread);
+    let mut trace = Trace::start(proxy, &unread);
     let mut response = problem.response();
     response.headers_mut().insert(X_PROXY_REQUEST_ID, trace.id().header_value());
     trace.answered(response.status(), Some(problem.code), response.headers());

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::verdict::Rejected;
 use crate::https::DialError;
 use crate::property::PropertyId;
 use crate::wire::inspect::Refusal;
@@ -31,6 +32,14 @@ pub enum ProxyError {
     PropertyConflict { named: PropertyId, other: PropertyId },
     #[error("no key for property {0}")]
     PropertyUnknown(PropertyId),
+    #[error("X-Organization-Id is not one plain name")]
+    OrganizationInvalid,
+    #[error("no key for the organisation")]
+    OrganizationUnknown,
+    #[error("more than one key for the organisation")]
+    OrganizationApart,
+    #[error("the key is {}", .0.verdict)]
+    KeyRejected(Box<Rejected>),
     #[error("method refused")]
     Method,
     #[error("the client wants to upgrade the connection")]
@@ -122,6 +131,22 @@ impl ProxyError {
                 DENIED,
                 "There is no key for this property; connect the hotel, or check the id and the key file.",
             ),
+            Self::OrganizationInvalid => Problem::new(
+                Code::PropertyInvalid,
+                REQUEST,
+                "X-Organization-Id alone must stand once, spelt with hyphens, and hold plain characters.",
+            ),
+            Self::OrganizationUnknown => Problem::new(
+                Code::PropertyUnknown,
+                DENIED,
+                "No key names this organization; name a property, or add `organization` to its row in the key file.",
+            ),
+            Self::OrganizationApart => Problem::new(
+                Code::PropertyInvalid,
+                REQUEST,
+                "Several keys name this organization; send the header X-Property-Id as well.",
+            ),
+            Self::KeyRejected(rejected) => rejected.problem(),
             Self::Method => {
                 Problem::new(Code::MethodRefused, DENIED, "CONNECT and TRACE are never forwarded; use another method.")
             }

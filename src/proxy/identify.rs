@@ -3,7 +3,7 @@
 //! In: a request fresh off the listener. Out: [`Identified`], or a refusal. The header decides; a query or a path that
 //! names another property is a refusal, since no call for hotel A may carry hotel B. Two headers are a refusal too:
 //! picking one would let a caller be two hotels at once. This file knows nothing of keys; whether the property is
-//! *ours* is `credential`'s question.
+//! *ours* is `credential`'s question. A request that names no property but an organisation is about all of it.
 
 use std::borrow::Cow;
 
@@ -15,9 +15,13 @@ use percent_encoding::percent_decode;
 
 use super::error::ProxyError;
 use crate::property::PropertyId;
+use crate::wire::field::is_twin;
 
 /// The header's name, as HTTP/2 spells it.
 pub const X_PROPERTY_ID: HeaderName = HeaderName::from_static("x-property-id");
+
+/// The organisation's header: Cloudbeds' newer endpoints want it, some of them without a property.
+const X_ORGANIZATION_ID: HeaderName = HeaderName::from_static("x-organization-id");
 
 /// Where else a property may be named, for applications that cannot send a header. All off by default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,7 +59,7 @@ impl Properties {
         &self.more
     }
 
-    fn all(&self) -> impl Iterator<Item = PropertyId> + '_ {
+    pub(super) fn all(&self) -> impl Iterator<Item = PropertyId> + '_ {
         std::iter::once(self.first).chain(self.more.iter().copied())
     }
 
@@ -79,11 +83,34 @@ impl Properties {
     }
 }
 
-/// A request whose property is known.
+/// Whom a request is about.
+#[derive(Debug)]
+pub(super) enum Subject {
+    /// One property, or several.
+    Properties(Properties),
+    /// An organisation as a whole.
+    Organization {
+        /// As its header names it.
+        name: Box<str>,
+        /// What the query names: those that have a key must have the organisation's.
+        within: Option<Properties>,
+    },
+}
+
+impl Subject {
+    /// The property that stands for the request in logs and metrics.
+    pub(super) fn first(&self) -> Option<PropertyId> {
+        if let Self::Properties(properties) = self { Some(properties.first) } else { None }
+    }
+}
+
+/// A request whose property or organisation is known.
 #[derive(Debug)]
 pub struct Identified {
     pub(super) request: Request<Incoming>,
-    pub(super) properties: Properties,
+    pub(super) subject: Subject,
+    /// Whether the query names a property.
+    pub(super) in_query: bool,
     /// The path prefix that was taken off, so that a redirect can put it back.
     pub(super) prefix: Option<PropertyId>,
 }
@@ -102,16 +129,38 @@ pub fn property(mut request: Request<Incoming>, settings: Settings) -> Result<Id
     if named.is_none() && !(settings.query && from_query.is_some()) {
         named = settings.default.map(Properties::one);
     }
-    if let Some(from_query) = from_query.filter(|_| settings.query || named.is_some()) {
-        agree(&mut named, from_query)?;
+    let in_query = from_query.is_some();
+    let subject = match (named, from_query) {
+        (None, from_query) if !settings.query || !in_query => {
+            let name = organization(&request)?.ok_or(ProxyError::PropertyMissing)?;
+            Subject::Organization { name, within: from_query }
+        }
+        (mut named, from_query) => {
+            from_query.map_or(Ok(()), |from_query| agree(&mut named, from_query))?;
+            Subject::Properties(named.ok_or(ProxyError::PropertyMissing)?)
+        }
+    };
+    Ok(Identified { request, subject, in_query, prefix })
+}
+
+/// The organisation, named once.
+fn organization(request: &Request<Incoming>) -> Result<Option<Box<str>>, ProxyError> {
+    let headers = request.headers();
+    if headers.keys().any(|name| name.as_str().contains('_') && is_twin(name.as_str(), X_ORGANIZATION_ID.as_str())) {
+        return Err(ProxyError::OrganizationInvalid);
     }
-    let properties = named.ok_or(ProxyError::PropertyMissing)?;
-    Ok(Identified { request, properties, prefix })
+    let mut lines = headers.get_all(X_ORGANIZATION_ID).iter();
+    let Some(line) = lines.next() else { return Ok(None) };
+    if lines.next().is_some() {
+        return Err(ProxyError::OrganizationInvalid);
+    }
+    let name = line.to_str().map_err(|_| ProxyError::OrganizationInvalid)?.trim();
+    Ok((!name.is_empty()).then(|| name.into()))
 }
 
 fn header(request: &Request<Incoming>) -> Result<Option<Properties>, ProxyError> {
     let headers = request.headers();
-    if headers.keys().any(|name| name.as_str().contains('_') && is_twin(name.as_str(), X_PROPERTY_ID.as_str())) {
+    if headers.keys().any(|name| is_twin(name.as_str(), X_PROPERTY_ID.as_str())) {
         return Err(ProxyError::PropertyTwin);
     }
     let mut lines = headers.get_all(X_PROPERTY_ID).iter();
@@ -120,12 +169,6 @@ fn header(request: &Request<Incoming>) -> Result<Option<Properties>, ProxyError>
         return Err(ProxyError::PropertyTwice);
     }
     Properties::parse(line.as_bytes()).map(Some).ok_or(ProxyError::PropertyInvalid)
-}
-
-/// Whether a name becomes `plain` once underscores are folded to hyphens, as CGI-style servers do.
-fn is_twin(name: &str, plain: &str) -> bool {
-    name.len() == plain.len()
-        && name.bytes().zip(plain.bytes()).all(|(byte, plain)| byte == plain || (byte == b'_' && plain == b'-'))
 }
 
 /// Takes `named` from a second place, or checks that it names nothing else.

@@ -15,6 +15,7 @@ pub mod rewrite;
 pub mod sanitize;
 pub mod trace;
 pub mod upstream;
+pub mod verdict;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -32,10 +33,12 @@ use self::rewrite::Routes;
 use self::sanitize::Sanitized;
 use self::trace::Trace;
 use self::upstream::{Timeouts, Upstream};
-use crate::keys::KeyReader;
+use self::verdict::ConnectLinks;
+use crate::keys::{Key, KeyReader};
 use crate::phase::{Phase, PhaseCell};
-use crate::telemetry::RequestIds;
+use crate::property::PropertyId;
 use crate::telemetry::metrics::Recorder;
+use crate::telemetry::{AccessLines, RequestIds};
 use crate::wire::body::Stage;
 
 /// Everything a core needs to serve requests. Nothing in it is shared with another core but the key set, which is
@@ -51,8 +54,12 @@ pub struct Proxy {
     pub upstream: Upstream,
     /// Limits of an exchange.
     pub timeouts: Timeouts,
+    /// Where hotels connect again.
+    pub connect: ConnectLinks,
     /// This core's counters.
     pub recorder: Rc<Recorder>,
+    /// This core's access lines.
+    pub lines: Rc<AccessLines>,
     /// This core's request ids.
     pub ids: RequestIds,
     /// How far the process is.
@@ -71,7 +78,7 @@ pub struct Arrival {
 impl Proxy {
     /// Answers one request; there is always an answer.
     pub async fn serve(&self, request: Request<Incoming>, arrival: Arrival) -> Response<Download> {
-        let mut trace = Trace::start(Rc::clone(&self.recorder), self.ids.next(), &request);
+        let mut trace = Trace::start(self, &request);
         let has_body = !request.body().is_end_stream();
         let result = self.forward(request, arrival, &mut trace).await;
         let afterwards = if self.phase.get() >= Phase::Draining { Afterwards::Close } else { Afterwards::KeepAlive };
@@ -97,11 +104,18 @@ impl Proxy {
         let identified = identify::property(request, arrival.identify)?;
         let authorized = self.policy.authorize(identified, arrival.local)?;
         let admitted = limit::admit(authorized);
-        let credentialed = credential::attach(admitted, self.keys.borrow_mut().load())?;
-        trace.property(credentialed.property());
+        let credentialed = credential::attach(admitted, self.keys.borrow_mut().load(), &self.connect)?;
+        let property = credentialed.property();
+        trace.about(property);
         let outbound = rewrite::for_cloudbeds(credentialed, &self.routes);
         let origin = Arc::clone(&outbound.origin);
-        let answer = self.upstream.send(outbound, trace.exchange()).await?;
+        let answer = self.upstream.send(outbound, trace.exchange(), |old| self.successor(old, property)).await?;
         sanitize::answer(answer, &origin, self.timeouts.idle).await
+    }
+
+    /// The key that is in force for the property now, where it is another one than a request went with.
+    fn successor(&self, old: &Key, property: Option<PropertyId>) -> Option<Arc<Key>> {
+        let mut keys = self.keys.borrow_mut();
+        verdict::successor(old, keys.load().get(property?), property)
     }
 }

@@ -12,13 +12,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use self::host::{Dialing, Host};
+use self::host::Host;
 pub use self::lease::{Lease, Outcome, Sent};
 use super::error::{DialErrorShared, ProxyError};
-use crate::https::Dialer;
+use crate::https::{Dialer, resolve};
 use crate::origin::Origin;
 use crate::telemetry::metrics::Recorder;
 
@@ -106,7 +105,11 @@ impl Pool {
     }
 
     async fn dial(&self, host: &Rc<Host>) -> Result<(), DialErrorShared> {
-        let connection = self.dialer.dial(&host.origin).await.map_err(DialErrorShared::new)?;
+        let resolved = host.resolving.join({
+            let host = Rc::clone(host);
+            || async move { resolve(&host.origin).await }
+        });
+        let connection = self.dialer.dial_resolved(&host.origin, resolved).await.map_err(DialErrorShared::new)?;
         self.recorder.upstream_opened();
         host.start(connection).await
     }
@@ -125,28 +128,8 @@ impl Pool {
 
     /// Waits for a connection that other requests may be waiting for too: with HTTP/2 one is enough for all of them.
     async fn dial_for_all(self: &Rc<Self>, host: &Rc<Host>) -> Result<(), ProxyError> {
-        let under_way = host.dialing.borrow().clone();
-        let dialing = under_way.unwrap_or_else(|| {
-            let dialing = Rc::new(Dialing::default());
-            *host.dialing.borrow_mut() = Some(Rc::clone(&dialing));
-            // A task of its own, since the request that started it may be given up while others wait.
-            spawn_local(Rc::clone(self).dial_task(Rc::clone(host), Rc::clone(&dialing)));
-            dialing
-        });
-        loop {
-            let notified = dialing.notify.notified();
-            if let Some(done) = dialing.done.borrow().clone() {
-                return Ok(done?);
-            }
-            notified.await;
-        }
-    }
-
-    async fn dial_task(self: Rc<Self>, host: Rc<Host>, dialing: Rc<Dialing>) {
-        let done = self.dial(&host).await;
-        *host.dialing.borrow_mut() = None;
-        *dialing.done.borrow_mut() = Some(done);
-        dialing.notify.notify_waiters();
+        let (pool, dialled) = (Rc::clone(self), Rc::clone(host));
+        Ok(host.dialing.join(|| async move { pool.dial(&dialled).await }).await?)
     }
 
     /// Closes what has been idle for too long; to be called every few seconds.

@@ -5,6 +5,7 @@
 //! the announced length or the last chunk.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use super::error::ProxyError;
 use super::pool::Lease;
 use super::sanitize::{Clean, Cut, Sanitized};
 use super::trace::Trace;
+use super::verdict;
+use crate::keys::Key;
 use crate::telemetry::metrics::Leak;
 use crate::wire::body::Progress;
 use crate::wire::deadline::Deadline;
@@ -45,11 +48,12 @@ pub enum Afterwards {
 /// Cloudbeds' answer.
 #[must_use]
 pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards: Afterwards) -> Response<Download> {
-    let Sanitized { status, headers, body, lease, leaks } = sanitized;
+    let Sanitized { status, headers, body, lease, key, leaks } = sanitized;
+    verdict::head(&key, trace.property(), status);
     trace.leaks(Leak::Header, leaks);
     trace.answered(status, None, &headers);
     let id = trace.id();
-    let source = Source::Upstream { body, lease: Some(lease), masked: 0, idle: Idle::new(idle) };
+    let source = Source::Upstream { body, lease: Some(lease), key, masked: 0, idle: Idle::new(idle) };
     let download = Download { source, trace, ending: None };
     let mut response = Response::new(download);
     *response.status_mut() = status;
@@ -120,7 +124,7 @@ pub struct Download {
 #[allow(clippy::large_enum_variant, reason = "a box would cost every answer an allocation; failures are rare")]
 enum Source {
     Own(Bytes),
-    Upstream { body: Clean, lease: Option<Lease>, masked: u32, idle: Idle },
+    Upstream { body: Clean, lease: Option<Lease>, key: Arc<Key>, masked: u32, idle: Idle },
 }
 
 /// The limit between two bytes.
@@ -144,7 +148,10 @@ impl Idle {
 impl Download {
     /// Everything was handed over. Only where hyper `polled` is there a runtime to see the rest through.
     fn end(&mut self, polled: bool) {
-        if let Source::Upstream { body, lease, .. } = &mut self.source {
+        if let Source::Upstream { body, lease, key, .. } = &mut self.source {
+            if let Some(kept) = body.kept().filter(|_| lease.is_some()) {
+                verdict::failure(key, self.trace.property(), kept);
+            }
             // Cloudbeds answered in full without waiting for the rest of the request: neither side needs it. Were it
             // kept, an upstream that reads no further would hold the caller's connection for ever.
             let unfinished = self.trace.upload().is_some_and(Progress::abandon);

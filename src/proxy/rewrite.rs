@@ -2,19 +2,24 @@
 //!
 //! In: [`Credentialed`]. Out: [`Outbound`], with the key on it. First everything goes that `Connection` nominates or
 //! that belongs to one hop, then every credential the caller sent in any spelling; what we set is set last, so nothing
-//! the caller sends can remove or replace it. Path, query, body and all other fields pass byte for byte.
+//! the caller sends can remove or replace it. Path, query, body and all other fields pass byte for byte; only a key that
+//! says so has its property added to the query.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HOST};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, Entry, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use hyper::body::Incoming;
 
 use super::credential::Credentialed;
-use super::identify::{Properties, X_PROPERTY_ID};
+use super::identify::{Properties, Subject, X_PROPERTY_ID};
+use crate::keys::Key;
 use crate::origin::Origin;
+use crate::property::PropertyId;
+use crate::wire::field::folded;
 use crate::wire::inspect::Coding;
 
 /// Which origin serves a path.
@@ -55,7 +60,9 @@ pub struct Outbound {
     pub(super) headers: HeaderMap,
     pub(super) body: Incoming,
     pub(super) origin: Arc<Origin>,
-    pub(super) prefix: Option<crate::property::PropertyId>,
+    pub(super) prefix: Option<PropertyId>,
+    /// The key it carries, for what the answer says about it.
+    pub(super) key: Arc<Key>,
 }
 
 /// Rewrites the request.
@@ -64,13 +71,36 @@ pub fn for_cloudbeds(credentialed: Credentialed, routes: &Routes) -> Outbound {
     let Credentialed { identified, key } = credentialed;
     let (parts, body) = identified.request.into_parts();
     // Authorized requests have a path; a bare `/` stands in for the impossible.
-    let target = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let mut target = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    if key.add_property_id && parts.method == Method::GET && !identified.in_query {
+        target = with_property(target, &identified.subject);
+    }
     let origin = routes.origin(target.path(), key.base_url.as_ref());
-    let mut headers = forwarded_headers(parts.headers);
+    let mut headers = parts.headers;
+    strip(&mut headers);
     headers.insert(HOST, origin.host_header().clone());
-    headers.insert(X_PROPERTY_ID, property_header(&identified.properties));
+    if let Subject::Properties(properties) = &identified.subject {
+        headers.insert(X_PROPERTY_ID, property_header(properties));
+    }
+    authorize(&mut headers, &key);
+    Outbound { method: parts.method, target, headers, body, origin, prefix: identified.prefix, key }
+}
+
+/// Sets the credential, in place of the one that is there.
+pub(super) fn authorize(headers: &mut HeaderMap, key: &Key) {
     headers.insert(AUTHORIZATION, key.secret().bearer());
-    Outbound { method: parts.method, target, headers, body, origin, prefix: identified.prefix }
+}
+
+/// Adds `propertyID` to the query of a classic call about one property: an organisation's key does not say which of its
+/// hotels a call is about, and the classic API heeds no header. The list of several goes by other names there.
+fn with_property(target: PathAndQuery, subject: &Subject) -> PathAndQuery {
+    let Subject::Properties(properties) = subject else { return target };
+    if !target.path().starts_with("/api/v1.") || !properties.more().is_empty() {
+        return target;
+    }
+    let joint = if target.query().is_some() { '&' } else { '?' };
+    let longer = format!("{target}{joint}propertyID={}", properties.first());
+    PathAndQuery::try_from(longer).unwrap_or(target)
 }
 
 fn property_header(properties: &Properties) -> HeaderValue {
@@ -83,24 +113,28 @@ fn property_header(properties: &Properties) -> HeaderValue {
     HeaderValue::try_from(list.join(",")).unwrap_or_else(|_| HeaderValue::from(properties.first().get()))
 }
 
-/// The caller's fields without those that must not travel, in one pass that moves what stays.
-fn forwarded_headers(headers: HeaderMap) -> HeaderMap {
-    let nominated = nominated(&headers);
-    let mut kept = HeaderMap::with_capacity(headers.len() + 3);
-    let mut name: Option<HeaderName> = None;
-    // An entry without a name is one more line of the field before it.
-    for (next, value) in headers {
-        name = next.or(name);
-        let Some(name) = &name else { continue };
-        if stays(name) && !nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes())) {
-            if *name == ACCEPT_ENCODING {
-                kept.append(ACCEPT_ENCODING, inspectable(value));
-            } else {
-                kept.append(name.clone(), value);
+/// Takes the caller's fields out that must not travel. What stays is not moved: a map built anew would cost more than
+/// all the looking.
+fn strip(headers: &mut HeaderMap) {
+    let nominated = nominated(headers);
+    retain(headers, |name| {
+        stays(name.as_str()) && !nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    });
+    if let Entry::Occupied(mut entry) = headers.entry(ACCEPT_ENCODING) {
+        for value in entry.iter_mut() {
+            if let Some(fewer) = inspectable(value) {
+                *value = fewer;
             }
         }
     }
-    kept
+}
+
+/// Removes every field that `keep` does not want, all its lines together.
+pub(super) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| !keep(name)).cloned().collect();
+    for name in gone {
+        headers.remove(name);
+    }
 }
 
 /// What the caller's `Connection` lines nominate (RFC 9110 7.6.1). What frames the body cannot be nominated away.
@@ -119,14 +153,12 @@ pub(super) fn nominated(headers: &HeaderMap) -> Vec<Bytes> {
 }
 
 /// Whether a request field travels on.
-fn stays(name: &HeaderName) -> bool {
-    let text = name.as_str();
-    if !text.contains('_') {
-        return travels(text);
+fn stays(name: &str) -> bool {
+    match folded(name) {
+        Cow::Borrowed(name) => travels(name),
+        // Whoever folds underscores to hyphens would read these as the plain fields, or frame the body by them.
+        Cow::Owned(folded) => travels(&folded) && folded != "content-length",
     }
-    // Whoever folds underscores to hyphens would read these as the plain fields, or frame the body by them.
-    let folded = text.replace('_', "-");
-    travels(&folded) && folded != "content-length"
 }
 
 /// The same for a name without underscores.
@@ -143,13 +175,17 @@ fn travels(name: &str) -> bool {
             | "x-access-token"
             | "x-auth-token"
     );
-    let provenance = matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded");
     // Servers that heed these would serve another path than the one that was authorized.
     let other_path = matches!(name, "x-original-url" | "x-rewrite-url");
     // A part of an answer may hold the tail of a key without the `cbat_` by which the mask knows it. Without the
     // field the whole answer comes, as RFC 9110 14.2 allows.
     let part = matches!(name, "range" | "if-range");
-    !(set_by_us || credential || provenance || other_path || part || is_hop_by_hop(name))
+    !(set_by_us || credential || is_provenance(name) || other_path || part || is_hop_by_hop(name))
+}
+
+/// Who was asked by whom on the way: neither told nor believed, in either direction.
+pub(super) fn is_provenance(name: &str) -> bool {
+    matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded")
 }
 
 /// RFC 9110 7.6.1: fields that end at each hop, whether or not they are nominated.
@@ -167,10 +203,11 @@ pub(super) fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// `Accept-Encoding` byte for byte when every coding in it can be inspected on the way back; otherwise only those
-/// members that can. zstd goes too: its decoder shows its output too late to inspect a stream as it passes. Where none
+/// What stands for an `Accept-Encoding` that names codings nobody here can inspect; nothing, and it travels byte for
+/// byte, when every coding in it can be inspected on the way back; otherwise only
+/// those members that can. zstd goes too: its decoder shows its output too late to inspect a stream as it passes. Where none
 /// is left, `identity` stands for it: without the field, any coding would do (RFC 9110 12.5.3).
-fn inspectable(value: HeaderValue) -> HeaderValue {
+fn inspectable(value: &HeaderValue) -> Option<HeaderValue> {
     let can = |member: &&[u8]| {
         let name = member.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         name.eq_ignore_ascii_case(b"identity") || Coding::parse(name).is_some_and(|coding| coding != Coding::Zstd)
@@ -178,10 +215,10 @@ fn inspectable(value: HeaderValue) -> HeaderValue {
     let members: Vec<&[u8]> = value.as_bytes().split(|byte| *byte == b',').collect();
     let kept: Vec<&[u8]> = members.iter().filter(|member| can(member)).copied().collect();
     if kept.len() == members.len() {
-        return value;
+        return None;
     }
     let kept = HeaderValue::from_bytes(kept.join(&b","[..]).trim_ascii()).ok().filter(|value| !value.is_empty());
-    kept.unwrap_or(HeaderValue::from_static("identity"))
+    Some(kept.unwrap_or(HeaderValue::from_static("identity")))
 }
 
 #[cfg(test)]
@@ -193,8 +230,8 @@ mod tests {
         for (name, value) in lines {
             headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
         }
-        let kept = forwarded_headers(headers);
-        kept.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+        strip(&mut headers);
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
     }
 
     #[test]
@@ -252,7 +289,7 @@ mod tests {
 
     #[test]
     fn what_connection_nominates_goes_and_repeated_fields_stay_together() {
-        let kept = rewritten(&[
+        let mut kept = rewritten(&[
             ("connection", "close, X-Secret ,content-length"),
             ("connection", "x-other"),
             ("x-secret", "1"),
@@ -261,6 +298,8 @@ mod tests {
             ("x-many", "a"),
             ("x-many", "b"),
         ]);
+        // Lines of one name keep their order; whole fields may trade places (RFC 9110 5.3).
+        kept.sort();
         assert_eq!(kept, ["content-length: 3", "x-many: a", "x-many: b"]);
     }
 
@@ -284,7 +323,10 @@ mod tests {
 
     #[test]
     fn only_codings_that_can_be_inspected_are_asked_for() {
-        let asked = |value: &str| inspectable(HeaderValue::try_from(value).unwrap()).to_str().unwrap().to_owned();
+        let asked = |value: &str| {
+            let sent = HeaderValue::try_from(value).unwrap();
+            inspectable(&sent).unwrap_or(sent).to_str().unwrap().to_owned()
+        };
         assert_eq!(asked("gzip,deflate;q=0.5,  br"), "gzip,deflate;q=0.5,  br");
         assert_eq!(asked("gzip, zstd, br, dcb"), "gzip, br");
         for nothing in ["*", "zstd", ""] {

@@ -7,24 +7,28 @@
 
 use std::borrow::Cow;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALT_SVC, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, SET_COOKIE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::error::ProxyError;
 use super::pool::Lease;
-use super::rewrite::{is_hop_by_hop, nominated};
+use super::rewrite::{is_hop_by_hop, is_provenance, nominated, retain};
 use super::upstream::Answer;
+use crate::keys::Key;
 use crate::origin::Origin;
 use crate::property::PropertyId;
+use crate::wire::field::folded;
 use crate::wire::inspect::{Coding, Inspector, Refusal, Step};
 use crate::wire::mask::{self, Mask};
+use crate::wire::peek::Peek;
 
 /// An answer that may be shown.
 pub struct Sanitized {
@@ -32,6 +36,8 @@ pub struct Sanitized {
     pub(super) headers: HeaderMap,
     pub(super) body: Clean,
     pub(super) lease: Lease,
+    /// The key it was answered with.
+    pub(super) key: Arc<Key>,
     /// Keys covered in header fields.
     pub(super) leaks: u32,
 }
@@ -42,22 +48,25 @@ pub struct Sanitized {
 /// # Errors
 /// When the body has a coding that cannot be inspected, or its first bytes do not pass.
 pub async fn answer(answer: Answer, origin: &Origin, idle: Duration) -> Result<Sanitized, ProxyError> {
-    let Answer { response, lease, prefix, method } = answer;
+    let Answer { response, lease, prefix, method, key } = answer;
     // The extensions stay behind: hyper would write a reason phrase from them, and that is text too.
-    let (parts, incoming) = response.into_parts();
+    let (mut parts, incoming) = response.into_parts();
     check_framing(&parts.headers)?;
-    let (headers, leaks) = shown_headers(parts.headers, origin, prefix);
+    let leaks = clean_headers(&mut parts.headers, origin, prefix);
+    let headers = parts.headers;
     let empty = method == Method::HEAD
         || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || incoming.is_end_stream();
     let filter = if empty { Filter::Plain(Mask::default()) } else { filter(parts.status, &headers)? };
     let left = if empty { Some(0) } else { incoming.size_hint().exact() };
-    let mut body = Clean { incoming: Some(incoming), filter, left, first: None };
+    // Cloudbeds' failures come with 200; of anything else nobody wants to know more than the status.
+    let peek = if empty || parts.status != StatusCode::OK { Peek::off() } else { Peek::default() };
+    let mut body = Clean { incoming: Some(incoming), filter, peek, left, first: None };
     if matches!(body.filter, Filter::Coded(..)) {
         // In a box: nearly every request goes without.
         Box::pin(body.inspect_first(idle)).await?;
     }
-    Ok(Sanitized { status: parts.status, headers, body, lease, leaks })
+    Ok(Sanitized { status: parts.status, headers, body, lease, key, leaks })
 }
 
 /// An answer whose fields contradict each other about its length, or that hides its content behind a transfer coding
@@ -85,56 +94,56 @@ fn filter(status: StatusCode, headers: &HeaderMap) -> Result<Filter, ProxyError>
     Ok(Filter::Coded(Box::new(Inspector::new(coding)), Mode::Feeding))
 }
 
-/// The fields that may be seen, keys in them covered; and how many were.
-fn shown_headers(headers: HeaderMap, origin: &Origin, prefix: Option<PropertyId>) -> (HeaderMap, u32) {
-    let nominated = nominated(&headers);
-    let mut shown = HeaderMap::with_capacity(headers.len() + 2);
+/// Leaves the fields that may be seen, keys in them covered; how many were.
+fn clean_headers(headers: &mut HeaderMap, origin: &Origin, prefix: Option<PropertyId>) -> u32 {
+    let nominated = nominated(headers);
+    retain(headers, |name| {
+        is_shown(name.as_str()) && !nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    });
+    if let Some(location) = headers.get_mut(LOCATION)
+        && let Some(ours) = our_location(location, origin, prefix)
+    {
+        *location = ours;
+    }
     let mut leaks = 0;
-    let mut name: Option<HeaderName> = None;
-    for (next, mut value) in headers {
-        name = next.or(name);
-        let Some(name) = &name else { continue };
-        let by_connection = nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()));
-        if !is_shown(name) || by_connection {
-            continue;
-        }
-        if *name == LOCATION
-            && let Some(ours) = our_location(&value, origin, prefix)
-        {
-            value = ours;
-        }
+    for value in headers.values_mut() {
         if let Some(covered) = mask::value(value.as_bytes()) {
             leaks += 1;
-            let Ok(covered) = HeaderValue::from_bytes(&covered) else { continue };
-            value = covered;
+            // Letters became asterisks, so it is as good a value as before.
+            *value = HeaderValue::from_bytes(&covered).unwrap_or(HeaderValue::from_static(""));
         }
-        // Where no body follows (HEAD, 304) hyper does not look at the length, and it may be anything.
-        let a_length = !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
-        if *name == CONTENT_LENGTH && (!a_length || shown.contains_key(CONTENT_LENGTH)) {
-            continue;
-        }
-        shown.append(name.clone(), value);
     }
-    (shown, leaks)
+    one_length(headers);
+    leaks
+}
+
+/// Leaves at most one `Content-Length`, the first that is one. Where no body follows (HEAD, 304) hyper does not look
+/// at the length, and it may be anything.
+fn one_length(headers: &mut HeaderMap) {
+    let a_length = |value: &&HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return };
+    if lengths.next().is_none() && a_length(&first) {
+        return;
+    }
+    match headers.get_all(CONTENT_LENGTH).iter().find(a_length).cloned() {
+        Some(length) => drop(headers.insert(CONTENT_LENGTH, length)),
+        None => drop(headers.remove(CONTENT_LENGTH)),
+    }
 }
 
 /// Whether a field of an answer may be seen at all.
-fn is_shown(name: &HeaderName) -> bool {
-    let text = name.as_str();
-    let folded: Cow<'_, str> = if text.contains('_') { text.replace('_', "-").into() } else { text.into() };
-    let credential = [SET_COOKIE, AUTHORIZATION].iter().any(|known| known == &*folded)
-        || matches!(&*folded, "set-cookie2" | "cookie" | "x-api-key" | "authentication-info")
-        || folded.starts_with("proxy-auth");
+fn is_shown(name: &str) -> bool {
+    let folded = folded(name);
+    let credential = matches!(
+        &*folded,
+        "set-cookie" | "set-cookie2" | "cookie" | "authorization" | "x-api-key" | "authentication-info"
+    ) || folded.starts_with("proxy-auth");
+    let ours = folded.starts_with("x-proxy-") || folded == "proxy-status";
+    let of_this_hop = is_hop_by_hop(&folded) || folded == "alt-svc" || is_provenance(&folded);
     // A key for a name could not be covered without changing what field it is.
-    let key_in_name = mask::value(text.as_bytes()).is_some();
-    let ours = folded.starts_with("x-proxy-") || *folded == *"proxy-status";
-    !(credential
-        || key_in_name
-        || ours
-        || is_hop_by_hop(&folded)
-        || *name == ALT_SVC
-        || folded.starts_with("x-forwarded")
-        || matches!(&*folded, "forwarded" | "x-real-ip"))
+    let key_in_name = matches!(folded, Cow::Owned(_)) && mask::value(name.as_bytes()).is_some();
+    !(credential || ours || of_this_hop || key_in_name)
 }
 
 /// A redirect within Cloudbeds, as a path on this listener (RFC 9110 10.2.2 allows a relative reference).
@@ -162,6 +171,8 @@ pub struct Clean {
     /// `None` once it has been handed on to see its end.
     incoming: Option<Incoming>,
     filter: Filter,
+    /// What a plain body begins with; of a coded one the inspector keeps it.
+    peek: Peek,
     /// Bytes that have not been handed out yet, where the length is known. hyper stops asking once it has written
     /// them all, so the end has to be seen here.
     left: Option<u64>,
@@ -226,6 +237,15 @@ impl Clean {
         match &self.filter {
             Filter::Plain(mask) => mask.found(),
             Filter::Coded(..) => 0,
+        }
+    }
+
+    /// The body so far, if it may be one of Cloudbeds' failures.
+    #[must_use]
+    pub fn kept(&self) -> Option<&[u8]> {
+        match &self.filter {
+            Filter::Plain(_) => self.peek.kept(),
+            Filter::Coded(inspector, _) => inspector.kept(),
         }
     }
 
@@ -302,7 +322,10 @@ impl Clean {
                 },
             };
             match &mut self.filter {
-                Filter::Plain(mask) => return Poll::Ready(Some(Ok(mask.chunk(chunk)))),
+                Filter::Plain(mask) => {
+                    self.peek.pass(&chunk);
+                    return Poll::Ready(Some(Ok(mask.chunk(chunk))));
+                }
                 Filter::Coded(inspector, mode) => {
                     inspector.push(chunk);
                     *mode = Mode::Inspecting;
@@ -314,6 +337,8 @@ impl Clean {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn shown(lines: &[(&str, &str)]) -> (Vec<String>, u32) {
@@ -321,8 +346,8 @@ mod tests {
         for (name, value) in lines {
             headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
         }
-        let (shown, leaks) = shown_headers(headers, &"https://api.cloudbeds.com".parse().unwrap(), None);
-        (shown.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect(), leaks)
+        let leaks = clean_headers(&mut headers, &"https://api.cloudbeds.com".parse().unwrap(), None);
+        (headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect(), leaks)
     }
 
     #[test]

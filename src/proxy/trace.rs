@@ -8,11 +8,12 @@ use std::time::Instant;
 
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 
+use super::Proxy;
 use super::pool::Protocol;
 use super::upstream::Exchange;
 use crate::property::PropertyId;
 use crate::telemetry::RequestId;
-use crate::telemetry::access::{self, Connection, End, Finished};
+use crate::telemetry::access::{AccessLines, Connection, End, Finished};
 use crate::telemetry::metrics::{Leak, Recorder};
 use crate::wire::body::Progress;
 use crate::wire::problem::Code;
@@ -20,6 +21,7 @@ use crate::wire::problem::Code;
 /// The record in the making.
 pub struct Trace {
     recorder: Rc<Recorder>,
+    lines: Rc<AccessLines>,
     id: RequestId,
     method: Method,
     uri: Uri,
@@ -36,10 +38,11 @@ pub struct Trace {
 impl Trace {
     /// The record of a request that has just arrived.
     #[must_use]
-    pub fn start<B>(recorder: Rc<Recorder>, id: RequestId, request: &Request<B>) -> Self {
+    pub fn start<B>(proxy: &Proxy, request: &Request<B>) -> Self {
         Self {
-            recorder,
-            id,
+            recorder: Rc::clone(&proxy.recorder),
+            lines: Rc::clone(&proxy.lines),
+            id: proxy.ids.next(),
             method: request.method().clone(),
             uri: request.uri().clone(),
             started: Instant::now(),
@@ -60,9 +63,16 @@ impl Trace {
         self.id
     }
 
-    /// The property; only ids in the key set may be named here, since they become metric labels.
-    pub fn property(&mut self, property: PropertyId) {
-        self.property = Some(property);
+    /// The property, if the request is about one; only ids in the key set may be named here, since they become metric
+    /// labels.
+    pub fn about(&mut self, property: Option<PropertyId>) {
+        self.property = property;
+    }
+
+    /// The property, once it is known to be ours.
+    #[must_use]
+    pub fn property(&self) -> Option<PropertyId> {
+        self.property
     }
 
     /// Where the exchange with Cloudbeds notes what it learns.
@@ -130,6 +140,6 @@ impl Drop for Trace {
             upstream_request_id: self.vendor_id.as_ref().and_then(|id| id.to_str().ok()),
         };
         self.recorder.finished(&finished);
-        access::emit(&finished);
+        self.lines.write(&finished);
     }
 }

@@ -1,10 +1,12 @@
 //! The exchange with Cloudbeds.
 //!
 //! In: [`Outbound`]. Out: [`Answer`], whose body is still on its way; or the reason there is none. Redirects are passed
-//! on, never followed. What may have reached Cloudbeds is never sent twice, with one exception: a GET or HEAD without
-//! a body, once, when a connection that had been used before died without a byte of an answer.
+//! on, never followed. What may have reached Cloudbeds is never sent twice, with two exceptions, both for a GET or HEAD
+//! without a body, and once: when a connection that had been used before died without a byte of an answer, and when the
+//! answer is 401 and the property has got a new key meanwhile.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -18,7 +20,8 @@ use tokio::time::Instant;
 
 use super::error::ProxyError;
 use super::pool::{Lease, Need, Pool, Protocol};
-use super::rewrite::Outbound;
+use super::rewrite::{self, Outbound};
+use crate::keys::Key;
 use crate::wire::body::{Progress, Stage, Upload};
 use crate::wire::deadline::Deadline;
 
@@ -46,6 +49,8 @@ pub struct Answer {
     pub(super) lease: Lease,
     pub(super) prefix: Option<crate::property::PropertyId>,
     pub(super) method: Method,
+    /// The key it was answered with.
+    pub(super) key: Arc<Key>,
 }
 
 /// What the log wants to know of an exchange, also of one that failed.
@@ -93,12 +98,18 @@ impl Upstream {
         Self { pool, timeouts }
     }
 
-    /// Sends the request and waits for the head of the answer.
+    /// Sends the request and waits for the head of the answer. A GET or HEAD answered 401 is sent once more with the
+    /// key that `successor` gives for the one it went with, if it gives one.
     ///
     /// # Errors
     /// Each deadline, each kind of broken connection and each unusable answer has its own [`ProxyError`].
-    pub async fn send(&self, outbound: Outbound, exchange: &mut Exchange) -> Result<Answer, ProxyError> {
-        let Outbound { method, target, headers, body, origin, prefix } = outbound;
+    pub async fn send(
+        &self,
+        outbound: Outbound,
+        exchange: &mut Exchange,
+        successor: impl Fn(&Key) -> Option<Arc<Key>>,
+    ) -> Result<Answer, ProxyError> {
+        let Outbound { method, target, headers, body, origin, prefix, mut key } = outbound;
         let started = Instant::now();
         let mut upload = Upload::new(body, started);
         let progress = upload.progress();
@@ -106,12 +117,12 @@ impl Upstream {
         let repeatable = upload.is_absent() && matches!(method, Method::GET | Method::HEAD);
         let mut need = if repeatable { Need::Any } else { Need::JustUsed };
         let mut head = Head { method: method.clone(), target, headers };
-        let (mut replayed, mut unsent) = (false, 0);
+        let (mut replayed, mut renewed, mut unsent) = (false, false, 0);
         loop {
             let mut lease = self.pool.lease(&origin, need).await?;
             exchange.connection = Some((lease.reused, lease.protocol()));
             let http2 = lease.protocol() == Protocol::Http2;
-            let spare = (repeatable && (http2 || lease.reused && !replayed)).then(|| head.clone());
+            let spare = repeatable.then(|| head.clone());
             let request = head.request(upload, &lease, &origin);
             let sent = Instant::now();
             let outcome = self.attempt(&mut lease, request, &progress).await;
@@ -125,7 +136,14 @@ impl Upstream {
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         return Err(ProxyError::UpstreamSwitched);
                     }
-                    return Ok(Answer { response, lease, prefix, method });
+                    let refused = !renewed && response.status() == StatusCode::UNAUTHORIZED;
+                    let Some((mut spare, newer)) = spare.filter(|_| refused).zip(successor(&key)) else {
+                        return Ok(Answer { response, lease, prefix, method, key });
+                    };
+                    rewrite::authorize(&mut spare.headers, &newer);
+                    (head, key, renewed) = (spare, newer, true);
+                    upload = Upload::again(&progress, Instant::now());
+                    continue;
                 }
                 Err(Failed::Unsent(request)) if unsent < UNSENT_TRIES => {
                     unsent += 1;
@@ -135,7 +153,7 @@ impl Upstream {
                 Err(Failed::Sent(error, trail)) => {
                     let Some(spare) = spare else { return Err(error) };
                     match trail {
-                        Trail::Refused if unsent < UNSENT_TRIES => unsent += 1,
+                        Trail::Refused if http2 && unsent < UNSENT_TRIES => unsent += 1,
                         Trail::Silent if lease.reused && !replayed => replayed = true,
                         _ => return Err(error),
                     }

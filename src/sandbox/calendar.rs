@@ -1,12 +1,12 @@
 //! Days and time stamps as Cloudbeds writes them, without a time library.
 //!
-//! In: `YYYY-MM-DD` from a form, or the system clock. Out: the same spelling, or RFC 3339 in UTC. Only real days parse.
+//! In: `YYYY-MM-DD` from a form, or a time. Out: the same spelling, or RFC 3339 in UTC. Only real days parse.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A calendar day, counted from 1970-01-01.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) struct Day(i64);
 
 impl Day {
@@ -20,8 +20,9 @@ impl Day {
         Self(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468)
     }
 
-    pub(super) fn today() -> Self {
-        Self(i64::try_from(seconds() / 86_400).unwrap_or_default())
+    /// The day a time falls on, in UTC.
+    pub(super) fn of(time: SystemTime) -> Self {
+        Self(i64::try_from(seconds(time) / 86_400).unwrap_or_default())
     }
 
     pub(super) fn parse(text: &str) -> Option<Self> {
@@ -66,15 +67,15 @@ impl fmt::Display for Day {
     }
 }
 
-/// The current time, to the second.
-pub(super) fn now() -> String {
-    let of_day = seconds() % 86_400;
-    format!("{}T{:02}:{:02}:{:02}Z", Day::today(), of_day / 3600, of_day / 60 % 60, of_day % 60)
+/// A time, to the second.
+pub(super) fn stamp(time: SystemTime) -> String {
+    let of_day = seconds(time) % 86_400;
+    format!("{}T{:02}:{:02}:{:02}Z", Day::of(time), of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
 
-fn seconds() -> u64 {
+fn seconds(time: SystemTime) -> u64 {
     // A clock before 1970 is not worth an error here.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -48,6 +48,17 @@ pub fn write_files(dir: &Path, hotels: &[Hotel], root_pem: &str) -> io::Result<W
     Ok(written)
 }
 
+/// Writes an app's client secret (mode 0600) into `dir`, for `client_secret_file`. Out: where it is.
+///
+/// # Errors
+/// When `dir` cannot be written.
+pub fn write_secret(dir: &Path, secret: &str) -> io::Result<PathBuf> {
+    let path = dir.join("sandbox-client-secret");
+    replace(dir, &path, secret, 0o600)?;
+    File::open(dir)?.sync_all()?;
+    Ok(path)
+}
+
 fn replace(dir: &Path, path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(mode)).tempfile_in(dir)?;
     file.write_all(text.as_bytes())?;

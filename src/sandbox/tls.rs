@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -32,7 +33,7 @@ pub(super) fn identity(certificate: Certificate) -> io::Result<Identity> {
 }
 
 fn make(certificate: Certificate) -> Result<Identity, rcgen::Error> {
-    let today = Day::today();
+    let today = Day::of(SystemTime::now());
     let mut root = CertificateParams::default();
     root.distinguished_name.push(DnType::CommonName, "cloudbeds-auth-proxy sandbox root");
     root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `/sandbox/slow` | `first_byte_ms=` before the head, `gap_ms=` before every chunk but the first, `chunks=` (3), `size=` bytes each (16) |
 //! | `/sandbox/reset` | `after=N` body bytes (0), then `how=reset` (TCP RST, the default), `fin` (end of file) or `stream` (RST_STREAM; in HTTP/1.1 a close); `length=N` announces a length; `head=0` ends it before any answer; `first_byte_ms=` before that |
-//! | `/sandbox/fail` | `kind=inactive` (the default: 200 with `success:false`), `revoked` (401), `limit` (429 with `Retry-After: 1`), `error` (500 and a page) |
+//! | `/sandbox/fail` | `kind=inactive` (the default: 200 with `success:false`), `revoked` (401), `limit` (429 with `Retry-After: 1`), `error` (500 and a page; `status=` another 5xx) |
+//! | `/sandbox/hang` | never answers |
 
 use std::iter;
 use std::sync::Arc;
@@ -60,15 +61,23 @@ pub(super) async fn reset(query: &Pairs, fuse: Arc<Fuse>) -> Response<Body> {
 pub(super) fn fail(query: &Pairs) -> Response<Body> {
     match query.get("kind") {
         Some("revoked") => answers::revoked(),
-        Some("limit") => {
-            let words = json!({"success": false, "message": "Too many requests"});
-            let mut answer = json(StatusCode::TOO_MANY_REQUESTS, &words);
-            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            answer
+        Some("limit") => limit(),
+        Some("error") => {
+            let status = query.number("status").and_then(|status: u16| StatusCode::from_u16(status).ok());
+            let status = status.filter(StatusCode::is_server_error).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            typed(status, "text/html; charset=UTF-8", "<h1>Server Error</h1>")
         }
-        Some("error") => typed(StatusCode::INTERNAL_SERVER_ERROR, "text/html; charset=UTF-8", "<h1>Server Error</h1>"),
-        _ => failure("User who approved this connection is not active anymore"),
+        _ => failure(answers::USER_LEFT),
     }
+}
+
+/// Too many calls. No real 429 of the vendor is published: the words are ours, `Retry-After` is what its error guide is
+/// said to have.
+pub(super) fn limit() -> Response<Body> {
+    let words = json!({"success": false, "message": "Too many requests"});
+    let mut answer = json(StatusCode::TOO_MANY_REQUESTS, &words);
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
 }
 
 fn plain(body: Body) -> Response<Body> {

@@ -1,21 +1,31 @@
 //! One request, as it is remembered: the same facts for the metrics and for the access line.
 //!
-//! In: a [`Finished`] at the end of each request, whatever its end. Out: one event with the target `access` and fixed
-//! fields. No header, no query, no body, no error text: only what stands in [`Finished`].
+//! In: a [`Finished`] at the end of each request, whatever its end. Out: one line with fixed fields. No header, no
+//! query, no body, no error text: only what stands in [`Finished`]. Lines do not go through tracing: they are written
+//! once, into a buffer their core keeps, and a tenth of a request's time would go into finding out how.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::cell::RefCell;
+use std::io::Write;
+use std::time::{Duration, SystemTime};
 
 use percent_encoding::percent_decode_str;
+use tokio::sync::Notify;
 
-use super::line;
+use super::clock::Stamp;
+use super::line::{Line, Name, name};
 use super::request_id::RequestId;
+use super::sink::Sink;
 use crate::property::PropertyId;
 use crate::wire::mask;
 use crate::wire::problem::Code;
 
-/// The target of access events, by which filters and layers know them.
-pub const TARGET: &str = "access";
+/// How long a core collects lines before it hands them to the writing thread: handing over wakes that thread, which
+/// costs as much as a request's whole line. A process that is killed loses the lines of this time.
+const COLLECT: Duration = Duration::from_millis(50);
+
+/// Lines are handed over at this size at the latest, in bytes.
+const BUNDLE: usize = 16 * 1024;
 
 /// The longest text of Cloudbeds' own that is written, in bytes.
 const VENDOR_TEXT_MAX: usize = 64;
@@ -92,42 +102,144 @@ pub struct Finished<'a> {
     pub upstream_request_id: Option<&'a str>,
 }
 
-/// Writes the access line, if access lines are on. Absent facts leave their field out; durations are milliseconds.
-pub fn emit(request: &Finished<'_>) {
-    let path = shown_path(request.path);
-    tracing::info!(
-        target: TARGET,
-        request_id = request.id.as_str(),
-        property = request.property.map(PropertyId::get),
-        method = &*mask::text(request.method),
-        path = &*path,
-        status = request.status,
-        code = request.code.map(Code::as_str),
-        end = request.end.as_str(),
-        bytes_up = request.bytes_up,
-        bytes_down = request.bytes_down,
-        duration_ms = millis(request.total),
-        upstream_ms = request.upstream.map(millis),
-        connection = request.connection.map(Connection::as_str),
-        upstream_protocol = request.upstream_protocol,
-        upstream_request_id = request.upstream_request_id.map(vendor_text).as_deref(),
-    );
+/// Where access lines go; each core gets its [`AccessLines`] from it.
+#[derive(Clone, Debug)]
+pub struct AccessLog(Option<(Sink, Form)>);
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Form {
+    Json,
+    Text,
 }
 
-/// Lets this thread collect its lines and hand them over at [`flush`], or every 16 KiB, instead of one by one: handing
-/// over wakes the writing thread, which is a system call. Only for a thread that calls [`flush`] whenever it runs out
-/// of work, as `tokio::runtime::Builder::on_thread_park` does.
-pub fn collect_on_this_thread() {
-    line::collect_on_this_thread();
+impl AccessLog {
+    /// No access lines.
+    #[must_use]
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn new(sink: Sink, form: Form) -> Self {
+        Self(Some((sink, form)))
+    }
+
+    /// The lines of one core.
+    #[must_use]
+    pub fn lines(&self) -> AccessLines {
+        let pending = Pending { bytes: Vec::new(), stamp: Stamp::default() };
+        AccessLines { log: self.clone(), pending: RefCell::new(pending), begun: Notify::new() }
+    }
 }
 
-/// Hands the lines over that this thread has collected. Cheap when there are none.
-pub fn flush() {
-    line::flush();
+impl AccessLog {
+    /// Writes one line at once, for a listener that is not a core's.
+    pub fn write(&self, request: &Finished<'_>) {
+        // Dropped, it hands over what it has.
+        self.lines().write(request);
+    }
 }
 
-fn millis(duration: Duration) -> f64 {
-    duration.as_micros() as f64 / 1000.0
+/// One core's lines on their way. They stay on its thread.
+#[derive(Debug)]
+pub struct AccessLines {
+    log: AccessLog,
+    pending: RefCell<Pending>,
+    begun: Notify,
+}
+
+#[derive(Debug)]
+struct Pending {
+    bytes: Vec<u8>,
+    stamp: Stamp,
+}
+
+impl AccessLines {
+    /// Writes the line of a request. Absent facts leave their field out; durations are milliseconds.
+    pub fn write(&self, request: &Finished<'_>) {
+        let AccessLog(Some((_, form))) = self.log else { return };
+        let mut pending = self.pending.borrow_mut();
+        let Pending { bytes, stamp } = &mut *pending;
+        if bytes.is_empty() {
+            self.begun.notify_one();
+        }
+        write_line(Line::start(bytes, form == Form::Json, stamp.at(SystemTime::now())), request);
+        if bytes.len() >= BUNDLE {
+            drop(pending);
+            self.flush();
+        }
+    }
+
+    /// Hands over what was collected.
+    pub fn flush(&self) {
+        let mut pending = self.pending.borrow_mut();
+        if let AccessLog(Some((sink, _))) = &self.log
+            && !pending.bytes.is_empty()
+        {
+            let _ = (&*sink).write_all(&pending.bytes); // Never fails; it counts.
+        }
+        pending.bytes.clear();
+    }
+
+    /// Hands over what was collected, again and again; to be run on the core's runtime for as long as it serves.
+    pub async fn keep_flushing(&self) {
+        loop {
+            self.begun.notified().await;
+            tokio::time::sleep(COLLECT).await;
+            self.flush();
+        }
+    }
+}
+
+impl Drop for AccessLines {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+const REQUEST_ID: Name = name!("request_id");
+const PROPERTY: Name = name!("property");
+const METHOD: Name = name!("method");
+const PATH: Name = name!("path");
+const STATUS: Name = name!("status");
+const CODE: Name = name!("code");
+const END: Name = name!("end");
+const BYTES_UP: Name = name!("bytes_up");
+const BYTES_DOWN: Name = name!("bytes_down");
+const DURATION_MS: Name = name!("duration_ms");
+const UPSTREAM_MS: Name = name!("upstream_ms");
+const CONNECTION: Name = name!("connection");
+const UPSTREAM_PROTOCOL: Name = name!("upstream_protocol");
+const UPSTREAM_REQUEST_ID: Name = name!("upstream_request_id");
+
+fn write_line(mut line: Line<'_>, request: &Finished<'_>) {
+    line.word(&REQUEST_ID, request.id.as_str());
+    if let Some(property) = request.property {
+        line.numbered(&PROPERTY, property.get());
+    }
+    line.text(&METHOD, &mask::text(request.method));
+    line.text(&PATH, &shown_path(request.path));
+    line.number(&STATUS, request.status.into());
+    if let Some(code) = request.code {
+        line.word(&CODE, code.as_str());
+    }
+    line.word(&END, request.end.as_str());
+    line.number(&BYTES_UP, request.bytes_up);
+    line.number(&BYTES_DOWN, request.bytes_down);
+    line.millis(&DURATION_MS, request.total);
+    if let Some(upstream) = request.upstream {
+        line.millis(&UPSTREAM_MS, upstream);
+    }
+    if let Some(connection) = request.connection {
+        line.word(&CONNECTION, connection.as_str());
+    }
+    if let Some(protocol) = request.upstream_protocol {
+        line.word(&UPSTREAM_PROTOCOL, protocol);
+    }
+    if let Some(id) = request.upstream_request_id {
+        line.text(&UPSTREAM_REQUEST_ID, &vendor_text(id));
+    }
+    line.end();
 }
 
 /// The path with any key masked. A key that is percent-encoded in part would escape the mask, so a path that decodes

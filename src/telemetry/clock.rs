@@ -19,6 +19,26 @@ impl FormatTime for Utc {
     }
 }
 
+/// A moment's text, of which only the milliseconds are written anew while the second stays the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stamp {
+    /// Seconds since 1970, and one: a fresh stamp has none.
+    second: u64,
+    text: [u8; 24],
+}
+
+impl Stamp {
+    pub(super) fn at(&mut self, time: SystemTime) -> &[u8; 24] {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let second = since.as_secs() + 1;
+        if self.second != second {
+            *self = Self { second, text: rfc3339(time) };
+        }
+        put(&mut self.text[20..23], u64::from(since.subsec_millis()));
+        &self.text
+    }
+}
+
 /// The moment in 24 ASCII characters. Times before 1970 count as 1970; years above 9999 lose their front digits.
 pub(super) fn rfc3339(time: SystemTime) -> [u8; 24] {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);

@@ -1,159 +1,103 @@
-//! The access line: an event of [`access`](super::access), formatted once.
+//! One access line, being written.
 //!
-//! In: events with the target `access`. Out: one line of ASCII each, JSON or `name=value`, in a buffer the thread
-//! keeps. Fields that are not on the list are left out, whoever sent them; no value can end the line or its own
-//! quotes.
+//! In: names and values, in the order they are to stand. Out: ASCII, JSON or `name=value`, at the end of a buffer the
+//! core keeps. No value can end the line or its own quotes.
 
-use std::cell::RefCell;
-use std::fmt;
 use std::io::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
 
-use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
-
-use super::clock;
-use super::sink::Sink;
-
-/// What may stand in an access line, besides the timestamp, the level and the target.
-pub(super) const FIELDS: [&str; 14] = [
-    "request_id",
-    "property",
-    "method",
-    "path",
-    "status",
-    "code",
-    "end",
-    "bytes_up",
-    "bytes_down",
-    "duration_ms",
-    "upstream_ms",
-    "connection",
-    "upstream_protocol",
-    "upstream_request_id",
-];
-
-/// Collected lines are handed over at this size at the latest, in bytes.
-const BUNDLE: usize = 16 * 1024;
-
-/// Writes access events to the sink. It does not ask whether an event is one: its filter does.
-#[derive(Debug)]
-pub(super) struct AccessLayer {
-    sink: Sink,
-    json: bool,
-    /// Tells the layers of a process apart: the lines a thread has collected belong to one of them.
-    number: usize,
+/// A field's name with what stands around it, in both forms.
+pub(super) struct Name {
+    json: &'static [u8],
+    text: &'static [u8],
 }
 
-impl AccessLayer {
-    pub(super) fn new(sink: Sink, json: bool) -> Self {
-        static NUMBERS: AtomicUsize = AtomicUsize::new(0);
-        Self { sink, json, number: NUMBERS.fetch_add(1, Ordering::Relaxed) }
+/// A [`Name`] from a literal, put together by the compiler.
+macro_rules! name {
+    ($name:literal) => {
+        $crate::telemetry::line::Name::new(concat!(",\"", $name, "\":").as_bytes(), concat!(" ", $name, "=").as_bytes())
+    };
+}
+pub(super) use name;
+
+impl Name {
+    pub(super) const fn new(json: &'static [u8], text: &'static [u8]) -> Self {
+        Self { json, text }
     }
 }
 
-impl<S: Subscriber> Layer<S> for AccessLayer {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        // An error means that the thread is ending, and there are no requests any more.
-        let _ = PENDING.try_with(|pending| {
-            let Ok(mut pending) = pending.try_borrow_mut() else { return };
-            pending.belong_to(self);
-            let line = &mut Line { out: &mut pending.lines, json: self.json };
-            line.start();
-            event.record(line);
-            line.end();
-            if !pending.collecting || pending.lines.len() >= BUNDLE {
-                pending.hand_over();
-            }
-        });
-    }
-}
-
-thread_local! {
-    static PENDING: RefCell<Pending> = RefCell::default();
-}
-
-/// A thread's lines on their way to the sink, and the buffer they are formatted in.
-#[derive(Default)]
-struct Pending {
-    lines: Vec<u8>,
-    collecting: bool,
-    // A clone per thread, since cloning touches counters that all threads share.
-    sink: Option<(usize, Sink)>,
-}
-
-impl Pending {
-    fn belong_to(&mut self, layer: &AccessLayer) {
-        if self.sink.as_ref().is_none_or(|(number, _)| *number != layer.number) {
-            self.hand_over();
-            self.sink = Some((layer.number, layer.sink.clone()));
-        }
-    }
-
-    fn hand_over(&mut self) {
-        if let Some((_, sink)) = &mut self.sink
-            && !self.lines.is_empty()
-        {
-            let _ = sink.write_all(&self.lines); // Never fails; it counts.
-        }
-        self.lines.clear();
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.hand_over();
-    }
-}
-
-pub(super) fn collect_on_this_thread() {
-    let _ = PENDING.try_with(|pending| pending.borrow_mut().collecting = true);
-}
-
-pub(super) fn flush() {
-    let _ = PENDING.try_with(|pending| {
-        if let Ok(mut pending) = pending.try_borrow_mut() {
-            pending.hand_over();
-        }
-    });
-}
-
-/// One line being written.
-struct Line<'a> {
+/// The line. Dropped without [`end`](Self::end), it stays open.
+pub(super) struct Line<'a> {
     out: &'a mut Vec<u8>,
     json: bool,
 }
 
-impl Line<'_> {
-    fn start(&mut self) {
-        let now = clock::rfc3339(SystemTime::now());
-        if self.json {
-            self.out.extend_from_slice(b"{\"timestamp\":\"");
-            self.out.extend_from_slice(&now);
-            self.out.extend_from_slice(b"\",\"level\":\"INFO\",\"target\":\"access\"");
-        } else {
-            self.out.extend_from_slice(&now);
-            self.out.extend_from_slice(b"  INFO access:");
+impl<'a> Line<'a> {
+    /// Begins like every other line of the log.
+    pub(super) fn start(out: &'a mut Vec<u8>, json: bool, timestamp: &[u8]) -> Self {
+        let (before, after): (&[u8], &[u8]) = match json {
+            true => (b"{\"timestamp\":\"", b"\",\"level\":\"INFO\",\"target\":\"access\""),
+            false => (b"", b"  INFO access:"),
+        };
+        for part in [before, timestamp, after] {
+            out.extend_from_slice(part);
         }
+        Self { out, json }
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(self) {
         self.out.extend_from_slice(if self.json { b"}\n" } else { b"\n" });
     }
 
-    /// The field's name and what separates it from its value, if it may stand here.
-    fn name(&mut self, field: &Field) -> bool {
-        let name = field.name();
-        if !FIELDS.contains(&name) {
-            return false;
+    fn name(&mut self, name: &Name) {
+        self.out.extend_from_slice(if self.json { name.json } else { name.text });
+    }
+
+    /// A value from outside.
+    pub(super) fn text(&mut self, name: &Name, value: &str) {
+        self.name(name);
+        // Without quotes only what no reader of `name=value` can misunderstand.
+        let bare = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=');
+        if !self.json && !value.is_empty() && value.bytes().all(bare) {
+            self.out.extend_from_slice(value.as_bytes());
+        } else {
+            self.quoted(value);
         }
-        self.out.extend_from_slice(if self.json { b",\"" } else { b" " });
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(if self.json { b"\":" } else { b"=" });
-        true
+    }
+
+    /// A word of ours: letters, digits, `_`, `.`, `/`, `-`.
+    pub(super) fn word(&mut self, name: &Name, value: &str) {
+        self.name(name);
+        if self.json {
+            self.out.push(b'"');
+        }
+        self.out.extend_from_slice(value.as_bytes());
+        if self.json {
+            self.out.push(b'"');
+        }
+    }
+
+    pub(super) fn number(&mut self, name: &Name, value: u64) {
+        self.name(name);
+        self.digits(value);
+    }
+
+    /// A number that is a name, such as a property's: as a number, readers of JSON would round it beyond 2^53.
+    pub(super) fn numbered(&mut self, name: &Name, value: u64) {
+        self.word(name, itoa::Buffer::new().format(value));
+    }
+
+    /// Milliseconds to the microsecond.
+    pub(super) fn millis(&mut self, name: &Name, value: std::time::Duration) {
+        self.name(name);
+        let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+        self.digits(micros / 1000);
+        let rest = (micros % 1000) as u16;
+        let digit = |value: u16| b'0' + (value % 10) as u8;
+        self.out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+    }
+
+    fn digits(&mut self, value: u64) {
+        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
     fn quoted(&mut self, value: &str) {
@@ -177,45 +121,10 @@ impl Line<'_> {
                 ' '..='~' => self.out.push(character as u8),
                 _ => {
                     for unit in character.encode_utf16(&mut units) {
-                        let _ = write!(self.out, "\\u{unit:04x}");
+                        let _ = write!(self.out, "\\u{unit:04x}"); // Writing to a Vec cannot fail.
                     }
                 }
             }
         }
     }
-}
-
-impl Visit for Line<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if !self.name(field) {
-            return;
-        }
-        // Without quotes only what no reader of `name=value` can misunderstand.
-        let bare = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=');
-        if !self.json && !value.is_empty() && value.bytes().all(bare) {
-            self.out.extend_from_slice(value.as_bytes());
-        } else {
-            self.quoted(value);
-        }
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        if !self.name(field) {
-            return;
-        }
-        // A property id is a name: as a number, readers of JSON would round it beyond 2^53.
-        let quote = if self.json && field.name() == "property" { "\"" } else { "" };
-        let _ = write!(self.out, "{quote}{value}{quote}"); // Writing to a Vec cannot fail.
-    }
-
-    /// Milliseconds, which stem from whole microseconds.
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        if self.name(field) {
-            let micros = (value * 1000.0).round() as u64;
-            let _ = write!(self.out, "{}.{:03}", micros / 1000, micros % 1000);
-        }
-    }
-
-    /// Nothing of ours comes this way, and what does could be anything.
-    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }

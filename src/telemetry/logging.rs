@@ -1,22 +1,21 @@
 //! The set-up of the log: who may speak, in which form, where to.
 //!
-//! In: [`LogSettings`]. Out: tracing's global subscriber, and a [`Guard`] to hold until the process ends. Ordinary
-//! events are tracing-subscriber's lines, access events our own; both leave through one masking sink.
+//! In: [`LogSettings`]. Out: tracing's global subscriber, and a [`Guard`] to hold until the process ends, which also
+//! knows the [`AccessLog`]. Ordinary events are tracing-subscriber's lines; both kinds leave through one masking sink.
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use tracing::{Metadata, Subscriber};
+use tracing::Subscriber;
 use tracing_appender::non_blocking::WorkerGuard;
-use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
-use super::access;
+use super::access::{AccessLog, Form};
 use super::clock::Utc;
-use super::line::AccessLayer;
 use super::sink::{LostLines, Sink, Stream, unbuffered};
 
 /// Where the lines go.
@@ -48,6 +47,7 @@ pub struct LogSettings {
 #[derive(Debug)]
 pub struct Guard {
     lost: LostLines,
+    access: AccessLog,
     _writing: WorkerGuard,
 }
 
@@ -56,6 +56,12 @@ impl Guard {
     #[must_use]
     pub fn lost_lines(&self) -> LostLines {
         self.lost.clone()
+    }
+
+    /// Where access lines go.
+    #[must_use]
+    pub fn access_log(&self) -> AccessLog {
+        self.access.clone()
     }
 }
 
@@ -96,22 +102,16 @@ fn subscriber(
     output: impl Write + Send + 'static,
 ) -> (impl Subscriber + Send + Sync, Guard) {
     let (sink, writing) = Sink::start(output);
-    let guard = Guard { lost: sink.lost_lines(), _writing: writing };
-    let lines = fmt::layer().with_timer(Utc).with_ansi(terminal).with_writer(sink.clone());
+    let form = if settings.json { Form::Json } else { Form::Text };
+    let access = if settings.access { AccessLog::new(sink.clone(), form) } else { AccessLog::off() };
+    let guard = Guard { lost: sink.lost_lines(), access, _writing: writing };
+    let lines = fmt::layer().with_timer(Utc).with_ansi(terminal).with_writer(sink);
     let lines = match settings.json {
         // Flat, so that a reader finds the fields of all lines in the same place.
         true => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
         false => lines.boxed(),
     };
-    let access = settings.access.then(|| AccessLayer::new(sink, settings.json));
-    let subscriber = Registry::default()
-        .with(lines.with_filter(filter.and(filter_fn(|about| !is_access(about)))))
-        .with(access.with_filter(filter_fn(is_access).with_max_level_hint(tracing::Level::INFO)));
-    (subscriber, guard)
-}
-
-fn is_access(about: &Metadata<'_>) -> bool {
-    about.target() == access::TARGET
+    (Registry::default().with(lines.with_filter(filter)), guard)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod panic;
 mod request_id;
 mod sink;
 
+pub use self::access::{AccessLines, AccessLog};
 pub use self::logging::{Guard, LogSettings, Output, init};
 pub use self::metrics::Metrics;
 pub use self::request_id::{RequestId, RequestIds};

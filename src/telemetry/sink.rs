@@ -94,11 +94,24 @@ impl Sink {
 
 impl Write for Sink {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        (&*self).write(lines)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Write for &Sink {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         // Formatters write UTF-8; should one not, its line is made readable rather than let through unseen.
-        let text = String::from_utf8_lossy(lines);
+        let text = match std::str::from_utf8(lines) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(lines),
+        };
         let masked: Cow<'_, str> = mask::text(&text);
         if self.waiting.enter(masked.len()) {
-            self.queue.write_all(masked.as_bytes())?;
+            self.queue.clone().write_all(masked.as_bytes())?;
         } else {
             self.lost.more.fetch_add(line_count(lines), Ordering::Relaxed);
         }

@@ -261,10 +261,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         let count = max.min(self.buffer.len()).min(buf.remaining());
         buf.put_slice(&self.buffer[..count]);
         self.buffer.advance(count);
-        if self.buffer.is_empty() {
-            // A connection that waits holds no buffer.
-            self.buffer = BytesMut::new();
-        }
         count
     }
 

@@ -73,10 +73,10 @@ fn next_line(bytes: &[u8]) -> Result<(&[u8], &[u8]), Problem> {
 
 /// RFC 9112 3: method SP request-target SP HTTP-version. Returns the minor version.
 fn request_line(line: &[u8]) -> Result<u8, Problem> {
-    let bad = malformed("The request line is malformed; send `METHOD /path HTTP/1.1` with single spaces.");
-    let Some(first) = memchr(b' ', line) else { return Err(bad) };
+    let bad = || malformed("The request line is malformed; send `METHOD /path HTTP/1.1` with single spaces.");
+    let Some(first) = memchr(b' ', line) else { return Err(bad()) };
     let (method, rest) = (&line[..first], &line[first + 1..]);
-    let Some(second) = memchr(b' ', rest) else { return Err(bad) };
+    let Some(second) = memchr(b' ', rest) else { return Err(bad()) };
     let (target, version) = (&rest[..second], &rest[second + 1..]);
     if method.is_empty() || method.len() > METHOD_MAX || !method.iter().all(|byte| is_token(*byte)) {
         return Err(malformed("The method is not a valid HTTP method; use GET, POST, PUT, PATCH, DELETE or HEAD."));
@@ -87,7 +87,7 @@ fn request_line(line: &[u8]) -> Result<u8, Problem> {
         _ => return Err(malformed("This listener speaks HTTP/1.1 and HTTP/1.0; switch the client to HTTP/1.1.")),
     };
     if target.is_empty() {
-        return Err(bad);
+        return Err(bad());
     }
     check_target(target)?;
     Ok(minor)

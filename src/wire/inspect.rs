@@ -2,7 +2,7 @@
 //!
 //! In: the chunks of a body with a content coding. Out: the same chunks, byte for byte, each only after its decoded
 //! form was searched for keys; or the refusal that ends the stream. The decoded copy passes through small buffers and
-//! is never kept, so a body that decodes to gigabytes costs time, not memory, and the time is cut into slices so that
+//! is not kept, but for a small failure of Cloudbeds, so a body that decodes to gigabytes costs time, not memory, and the time is cut into slices so that
 //! other connections of the core are not kept waiting.
 
 use std::io::{self, Write};
@@ -11,6 +11,7 @@ use self::brotli::Brotli;
 use self::deflate::Deflate;
 use self::zstd::Zstd;
 use super::mask::Mask;
+use super::peek::Peek;
 use bytes::Bytes;
 
 mod brotli;
@@ -93,6 +94,7 @@ enum Decoder {
 #[derive(Default)]
 struct Scanner {
     mask: Mask,
+    peek: Peek,
     decoded: u64,
 }
 
@@ -105,6 +107,7 @@ impl Scanner {
 impl Write for Scanner {
     fn write(&mut self, decoded: &[u8]) -> io::Result<usize> {
         self.mask.inspect(decoded);
+        self.peek.pass(decoded);
         self.decoded += decoded.len() as u64;
         Ok(decoded.len())
     }
@@ -152,6 +155,17 @@ impl Inspector {
             }
         };
         Ok(if whole { Step::Release(std::mem::take(&mut self.chunk)) } else { Step::Pause })
+    }
+
+    /// The decoded body so far, if it may be one of Cloudbeds' failures ([`Peek`]).
+    #[must_use]
+    pub fn kept(&self) -> Option<&[u8]> {
+        let scanner = match &self.decoder {
+            Decoder::Deflate(deflate) => deflate.scanner()?,
+            Decoder::Brotli(brotli) => brotli.scanner(),
+            Decoder::Zstd(zstd) => zstd.scanner(),
+        };
+        scanner.peek.kept()
     }
 
     /// The end of the body: what was held back, once it is inspected. To be called again after a [`Step::Pause`].

@@ -1,10 +1,15 @@
 //! Bytes on the wire: what a message may look like, and what must never be seen in one.
 
+pub mod ahead;
 pub mod body;
 pub mod chunks;
 pub mod deadline;
+pub mod field;
 pub mod gate;
+pub(crate) mod gather;
 pub mod head;
 pub mod inspect;
 pub mod mask;
+pub mod peek;
 pub mod problem;
+pub mod server;

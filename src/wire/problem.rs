@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 /// RFC 9209's field name.
@@ -34,6 +34,8 @@ pub enum Code {
     PathRefused,
     /// CONNECT or TRACE.
     MethodRefused,
+    /// Cloudbeds is known to refuse the property's key.
+    KeyRejected,
     /// The request head is larger than the limit.
     HeadersTooLarge,
     /// The request wants another protocol on this connection.
@@ -56,7 +58,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the declaration, so that `ALL[code as usize] == code`.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::PropertyMissing,
         Self::PropertyInvalid,
         Self::PropertyConflict,
@@ -65,6 +67,7 @@ impl Code {
         Self::PropertyUnknown,
         Self::PathRefused,
         Self::MethodRefused,
+        Self::KeyRejected,
         Self::HeadersTooLarge,
         Self::UpgradeUnsupported,
         Self::UpstreamUnreachable,
@@ -88,6 +91,7 @@ impl Code {
             Self::PropertyUnknown => "property_unknown",
             Self::PathRefused => "path_refused",
             Self::MethodRefused => "method_refused",
+            Self::KeyRejected => "key_rejected",
             Self::HeadersTooLarge => "headers_too_large",
             Self::UpgradeUnsupported => "upgrade_unsupported",
             Self::UpstreamUnreachable => "upstream_unreachable",
@@ -111,6 +115,7 @@ impl Code {
             | Self::RequestInvalid => StatusCode::BAD_REQUEST,
             Self::PropertyUnknown | Self::PathRefused => StatusCode::FORBIDDEN,
             Self::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
+            Self::KeyRejected => StatusCode::FAILED_DEPENDENCY,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UpgradeUnsupported => StatusCode::NOT_IMPLEMENTED,
             Self::UpstreamUnreachable | Self::UpstreamTls | Self::UpstreamReset | Self::UpstreamInvalid => {
@@ -133,6 +138,7 @@ impl Code {
             Self::PropertyUnknown => "Property not connected",
             Self::PathRefused => "Path not available through the proxy",
             Self::MethodRefused => "Method not available through the proxy",
+            Self::KeyRejected => "Hotel must be connected again",
             Self::HeadersTooLarge => "Request head too large",
             Self::UpgradeUnsupported => "Upgrade not supported",
             Self::UpstreamUnreachable => "Cloudbeds could not be reached",
@@ -157,19 +163,39 @@ pub struct Problem {
     pub proxy_error: &'static str,
     /// Whether the connection cannot be used any further.
     pub close: bool,
+    /// What there is to say about the hotel's key.
+    pub about: Option<Box<About>>,
+}
+
+/// A dead key, in members of its own (RFC 9457 3.2).
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Why it is dead, as a stable word: the member `verdict`.
+    pub verdict: &'static str,
+    /// Where the hotel connects again: the member `connect_url`. It comes from the configuration.
+    pub link: Option<String>,
+    /// Seconds until a new call can have another answer: `Retry-After`.
+    pub retry_after: u64,
 }
 
 impl Problem {
     /// A failure in fixed words, on a connection that stays usable.
     #[must_use]
     pub const fn new(code: Code, proxy_error: &'static str, detail: &'static str) -> Self {
-        Self { code, detail: Cow::Borrowed(detail), proxy_error, close: false }
+        Self { code, detail: Cow::Borrowed(detail), proxy_error, close: false, about: None }
     }
 
     /// The same, ending the connection: after a framing error nobody knows where the next message starts.
     #[must_use]
     pub const fn closing(mut self) -> Self {
         self.close = true;
+        self
+    }
+
+    /// The same with what is known of the key.
+    #[must_use]
+    pub fn about(mut self, about: About) -> Self {
+        self.about = Some(Box::new(about));
         self
     }
 
@@ -190,6 +216,9 @@ impl Problem {
             // RFC 9110 15.5.6: a 405 must say what is allowed.
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
         }
+        if let Some(about) = &self.about {
+            headers.insert(RETRY_AFTER, HeaderValue::from(about.retry_after));
+        }
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -204,22 +233,35 @@ impl Problem {
     fn body(&self) -> Bytes {
         let code = self.code;
         let (status, title, code) = (code.status().as_u16(), code.title(), code.as_str());
-        let mut detail = String::with_capacity(self.detail.len());
-        for character in self.detail.chars() {
-            match character {
-                '"' | '\\' => detail.extend(['\\', character]),
-                plain => detail.push(plain),
-            }
-        }
+        let detail = escaped(&self.detail);
         let mut json = String::with_capacity(256 + 2 * detail.len());
         // Writing to a String cannot fail.
-        let _ = writeln!(
+        let _ = write!(
             json,
             "{{\"type\":\"urn:cloudbeds-auth-proxy:problem:{code}\",\"title\":\"{title}\",\"status\":{status},\
-             \"detail\":\"{detail}\",\"code\":\"{code}\",\"success\":false,\"message\":\"{detail}\"}}"
+             \"detail\":\"{detail}\",\"code\":\"{code}\",\"success\":false,\"message\":\"{detail}\""
         );
+        if let Some(about) = &self.about {
+            let _ = write!(json, ",\"verdict\":\"{}\"", about.verdict);
+            if let Some(link) = &about.link {
+                let _ = write!(json, ",\"connect_url\":\"{}\"", escaped(link));
+            }
+        }
+        json.push_str("}\n");
         Bytes::from(json)
     }
+}
+
+/// A sentence or a link inside a JSON text.
+fn escaped(plain: &str) -> String {
+    let mut text = String::with_capacity(plain.len());
+    for character in plain.chars() {
+        match character {
+            '"' | '\\' => text.extend(['\\', character]),
+            plain => text.push(plain),
+        }
+    }
+    text
 }
 
 #[cfg(test)]

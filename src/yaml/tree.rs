@@ -19,11 +19,13 @@ pub enum Tree {
     Text(Zeroizing<String>),
     /// A whole number.
     Number(u64),
+    /// true or false.
+    Flag(bool),
     /// A list.
     List(Vec<Tree>),
     /// A mapping, in the order it was written, with names that may repeat.
     Map(Vec<(Zeroizing<String>, Tree)>),
-    /// Nothing of use: null, a truth value, a fraction, a tagged node.
+    /// Nothing of use: null, a fraction, a tagged node.
     Other,
 }
 
@@ -106,8 +108,8 @@ impl<'de> Visitor<'de> for Grow<'_> {
         Ok(Tree::Map(entries))
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Tree, E> {
-        Ok(Tree::Other)
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<Tree, E> {
+        Ok(Tree::Flag(flag))
     }
 
     fn visit_i64<E: Error>(self, _: i64) -> Result<Tree, E> {

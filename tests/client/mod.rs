@@ -55,6 +55,17 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap()
     }
 
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    /// The value of a hidden or other input of a page.
+    pub(crate) fn input(&self, name: &str) -> String {
+        let text = self.text();
+        let (_, rest) = text.split_once(&format!("name=\"{name}\" value=\"")).unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    }
+
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -127,6 +138,18 @@ impl Client {
     pub(crate) async fn get(&mut self, target: &str, key: &str) -> Answer {
         let request = Request::get(target).header("authorization", format!("Bearer {key}"));
         self.send(request.body(Bytes::new()).unwrap()).await.unwrap()
+    }
+
+    /// `GET target` as a browser would, without a key.
+    pub(crate) async fn look(&mut self, target: &str) -> Answer {
+        self.send(Request::get(target).body(Bytes::new()).unwrap()).await.unwrap()
+    }
+
+    /// `POST target` as a browser submits a form.
+    pub(crate) async fn submit(&mut self, target: &str, form: &[(&str, &str)]) -> Answer {
+        let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let request = Request::post(target).header("content-type", "application/x-www-form-urlencoded");
+        self.send(request.body(form.into()).unwrap()).await.unwrap()
     }
 
     /// `POST target` with a key, a content type and a body.

@@ -12,7 +12,7 @@ use crate::harness::proxy::ready;
 use crate::harness::{Answer, Run, Wire};
 
 /// Every port the system's choice: tests of one host must not meet.
-const FREE: [&str; 6] = ["--port", "0", "--admin-port", "0", "--sandbox-port", "0"];
+const FREE: [&str; 8] = ["--port", "0", "--admin-port", "0", "--sandbox-port", "0", "--connect-port", "0"];
 
 /// No key and no part of one: behind each prefix stand asterisks.
 fn assert_masked(text: &str) {
@@ -116,7 +116,7 @@ async fn a_taken_port_names_the_flag_that_chooses_another() {
     let directory = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    for (at, flag) in [(1, "--port"), (3, "--admin-port"), (5, "--sandbox-port")] {
+    for (at, flag) in [(1, "--port"), (3, "--admin-port"), (5, "--sandbox-port"), (7, "--connect-port")] {
         let mut flags = FREE;
         flags[at] = &port;
         let mut demo = Run::start(directory.path(), &[&["demo"], &flags[..]].concat(), &[]);

@@ -14,6 +14,7 @@
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 
 mod authorize;
+mod browser;
 mod coded;
 mod demo;
 mod doctor;
@@ -23,9 +24,15 @@ mod http2;
 mod identify;
 mod keys;
 mod keys_cli;
+mod life;
+mod life_state;
 mod lifecycle;
 mod main_job;
 mod observe;
+mod onboarding;
+mod onboarding_kill;
+mod onboarding_pages;
+mod onboarding_webhook;
 mod pool;
 mod replay;
 mod rewrite;

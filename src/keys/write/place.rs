@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::WriteError;
 use crate::keys::read::{self, ONE_MAX, TOTAL_MAX, Unread, bytes};
-use crate::keys::{KeySet, file, lock};
+use crate::keys::{KeySet, Lives, file, lock};
 use crate::yaml;
 
 /// Where the keys really are.
@@ -186,7 +186,7 @@ pub(super) fn parsed(name: &str, text: &str) -> Result<Option<KeySet>, WriteErro
     if text.lines().all(|line| blank(line) || line.trim_end() == "---") {
         return Ok(None);
     }
-    file::parse(name, text, None).map(Some).map_err(WriteError::Bad)
+    file::parse(name, text, None, &Lives::default()).map(Some).map_err(WriteError::Bad)
 }
 
 fn behind(path: &Path, end: &str) -> PathBuf {

@@ -14,16 +14,17 @@ use std::time::Duration;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use super::lease::{Carrier, Closing, Lease, Place};
 use super::{Need, Protocol, Settings};
-use crate::https::{Connection, Counted, DialError};
+use crate::flight::Flights;
+use crate::https::{Connection, Counted, DialError, Resolved};
 use crate::origin::Origin;
 use crate::proxy::error::DialErrorShared;
+use crate::wire::ahead::ReadAhead;
 use crate::wire::body::Upload;
 
 /// Streams on one HTTP/2 connection before another is opened, unless the server allows fewer. nginx and most gateways
@@ -46,7 +47,10 @@ pub(super) struct Host {
     pub(super) protocol: Cell<Option<Protocol>>,
     pub(super) idle: RefCell<Vec<Idle>>,
     pub(super) shared: RefCell<Vec<Rc<Http2>>>,
-    pub(super) dialing: RefCell<Option<Rc<Dialing>>>,
+    /// The connection attempt that several requests wait for.
+    pub(super) dialing: Flights<Result<(), DialErrorShared>>,
+    /// The look-up of the host's name, of which several attempts at a time need no more than one: each takes a thread.
+    pub(super) resolving: Flights<Resolved>,
 }
 
 pub(super) struct Idle {
@@ -73,14 +77,7 @@ pub(super) struct Http2 {
 }
 
 /// What moves an HTTP/2 connection on.
-pub(super) type Running = http2::Connection<TokioIo<Counted<TlsStream<TcpStream>>>, Upload, LocalExecutor>;
-
-/// One connection attempt that several requests wait for.
-#[derive(Default)]
-pub(super) struct Dialing {
-    pub(super) done: RefCell<Option<Result<(), DialErrorShared>>>,
-    pub(super) notify: Notify,
-}
+pub(super) type Running = http2::Connection<TokioIo<Counted<TlsStream<ReadAhead<TcpStream>>>>, Upload, LocalExecutor>;
 
 impl Host {
     pub(super) fn new(origin: Arc<Origin>) -> Self {
@@ -89,7 +86,8 @@ impl Host {
             protocol: Cell::new(None),
             idle: RefCell::default(),
             shared: RefCell::default(),
-            dialing: RefCell::default(),
+            dialing: Flights::default(),
+            resolving: Flights::default(),
         }
     }
 

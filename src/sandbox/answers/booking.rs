@@ -3,13 +3,15 @@
 //! In: the decoded form, with PHP's `rooms[0][roomTypeID]` names. Out: the booked reservation, or the first thing that is
 //! wrong with the form. Rooms are left unassigned, and availability is not looked at: this is a stand-in, not a hotel.
 
+use std::time::SystemTime;
+
 use serde_json::{Value, json};
 
 use super::reservations::{daily_rates, sub_id};
-use super::{Failure, amount};
+use super::{Failure, amount, day, need};
+use crate::sandbox::accounts::Grant;
 use crate::sandbox::calendar::Day;
 use crate::sandbox::data::{Booked, Data, Guest, House, Stay};
-use crate::sandbox::keys::Grant;
 use crate::sandbox::query::Pairs;
 
 /// More rooms than a real form asks for, and few enough that no form is worth fearing.
@@ -18,11 +20,11 @@ const ROOMS_MAX: u32 = 100;
 /// The longest stay, likewise.
 const NIGHTS_MAX: usize = 366;
 
-pub(super) fn answer(data: &mut Data, grant: &Grant, form: &Pairs) -> Result<Value, Failure> {
+pub(super) fn answer(data: &mut Data, grant: &Grant, form: &Pairs, now: SystemTime) -> Result<Value, Failure> {
     let house = grant.one(data, form.get("propertyID"))?;
     let property = house.property;
     let stay = read(house, form)?;
-    let (house, stay) = data.book(property, stay).ok_or("The property is gone")?;
+    let (house, stay) = data.book(property, stay, now).ok_or("The property is gone")?;
     let room = |(index, booked): (usize, &Booked)| {
         let kind = &house.kinds[booked.kind];
         json!({
@@ -31,8 +33,8 @@ pub(super) fn answer(data: &mut Data, grant: &Grant, form: &Pairs) -> Result<Val
             "roomTypeID": kind.id,
             "adults": booked.adults,
             "children": booked.children,
-            "dailyRates": daily_rates(house, stay, booked),
-            "roomTotal": amount(house.room_total(stay, booked)),
+            "dailyRates": daily_rates(stay, booked),
+            "roomTotal": amount(booked.prices.iter().sum()),
         })
     };
     Ok(json!({
@@ -47,15 +49,14 @@ pub(super) fn answer(data: &mut Data, grant: &Grant, form: &Pairs) -> Result<Val
         "startDate": stay.start.to_string(),
         "endDate": stay.end.to_string(),
         "dateCreated": stay.created,
-        "grandTotal": amount(house.total(stay)),
+        "grandTotal": amount(stay.total()),
         "unassigned": stay.rooms.iter().enumerate().map(room).collect::<Vec<_>>(),
     }))
 }
 
 fn read(house: &House, form: &Pairs) -> Result<Stay, Failure> {
-    let text = |name: &str| form.get(name).ok_or_else(|| format!("Parameter {name} is required"));
-    let day = |name: &str| Day::parse(text(name)?).ok_or_else(|| format!("Parameter {name} must be a date"));
-    let (start, end) = (day("startDate")?, day("endDate")?);
+    let text = |name: &str| need(form, name);
+    let (start, end) = (day(form, "startDate")?, day(form, "endDate")?);
     if end <= start || start.until(end).take(NIGHTS_MAX + 1).count() > NIGHTS_MAX {
         return Err("Parameter endDate must be after startDate, by a year at most".to_owned());
     }
@@ -83,11 +84,15 @@ fn read(house: &House, form: &Pairs) -> Result<Stay, Failure> {
         created: String::new(),
         source: "Website/Booking Engine",
         third_party: form.get("thirdPartyIdentifier").unwrap_or_default().to_owned(),
-        rooms: rooms(house, form)?,
+        rooms: rooms(house, form, start, end)?,
+        modified: String::new(),
+        arrival: form.get("estimatedArrivalTime").map(str::to_owned),
+        extras: 0,
+        paid: 0,
     })
 }
 
-fn rooms(house: &House, form: &Pairs) -> Result<Vec<Booked>, Failure> {
+fn rooms(house: &House, form: &Pairs, start: Day, end: Day) -> Result<Vec<Booked>, Failure> {
     let kinds = |array| form.column(array, "roomTypeID").zip(form.column(array, "quantity"));
     // Adults and children are given per room type, and shared out over its rooms.
     let people = |array, id: &str| -> Result<u32, Failure> {
@@ -107,6 +112,7 @@ fn rooms(house: &House, form: &Pairs) -> Result<Vec<Booked>, Failure> {
             room: None,
             adults: share(adults, room),
             children: share(children, room),
+            prices: house.rates(kind, start, end),
         }));
         if booked.len() > ROOMS_MAX as usize {
             return Err("Too many rooms".to_owned());

@@ -5,8 +5,8 @@
 use serde_json::{Value, json};
 
 use super::{Failure, page};
+use crate::sandbox::accounts::Grant;
 use crate::sandbox::data::{Data, House, Room};
-use crate::sandbox::keys::Grant;
 use crate::sandbox::query::Pairs;
 
 pub(super) fn list(data: &Data, grant: &Grant, query: &Pairs) -> Result<Value, Failure> {
@@ -96,7 +96,7 @@ fn room(house: &House, room: &Room) -> Value {
     json!({
         "roomID": room.id,
         "roomName": room.name,
-        "roomDescription": format!("{} on the garden side", kind.name),
+        "roomDescription": kind.description(),
         "maxGuests": kind.guests,
         "isPrivate": true,
         "isVirtual": false,

@@ -3,22 +3,31 @@
 //! In: a request for an [`Operation`]. Out: its answer, or a failure in the vendor's words: a 401 without a valid key, a
 //! 200 with `success:false` for all that comes after. Answers carry only fields that the vendor's description names.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Method, Response, StatusCode, request};
 use serde_json::{Value, json};
 
+use super::accounts::{Grant, NoGrant, Spent};
 use super::body::{self, Body, json as answer_json};
+use super::calendar::Day;
 use super::data::{Data, House};
-use super::keys::{Grant, NoGrant};
+use super::keys::sent_key;
 use super::query::Pairs;
 use super::routes::State;
+use super::trouble;
 use crate::property::{NotAPropertyId, PropertyId};
 
 mod booking;
+mod desk;
+mod folio;
+mod guests;
 mod hotels;
+mod integration;
+mod rates;
 mod reservations;
 mod upload;
 
@@ -26,6 +35,10 @@ mod upload;
 const FORM_MAX: usize = 1 << 20;
 
 const FOREIGN: &str = "None of the included property id's match the access_token user's property id";
+pub(super) const USER_LEFT: &str = "User who approved this connection is not active anymore";
+/// Where the numbers of rate jobs start.
+const JOB: u64 = 4_000_000_000;
+
 const UNSPECIFIED: &str = "Please specify \"propertyID\" parameter for this call";
 
 /// What can be asked of the API.
@@ -34,29 +47,93 @@ pub(super) enum Operation {
     Hotels,
     HotelDetails,
     Rooms,
+    RoomTypes,
+    AvailableRoomTypes,
+    RatePlans,
+    Rate,
+    PutRate,
+    PatchRate,
+    RateJobs,
     Reservations,
     Reservation,
-    Userinfo,
     PostReservation,
+    PutReservation,
+    RoomAssign,
+    RoomCheckIn,
+    RoomCheckOut,
+    Guest,
+    GuestList,
+    PutGuest,
+    Dashboard,
+    Sources,
+    PaymentMethods,
+    PostPayment,
+    VoidPayment,
+    Items,
+    Item,
+    ItemCategories,
+    PostItem,
+    PostCustomItem,
+    HouseAccounts,
+    PostHouseAccount,
+    PutHouseAccountStatus,
+    Userinfo,
     PostFile,
+    AppState,
+    PostAppState,
+    PostWebhook,
+    DeleteWebhook,
+    Webhooks,
 }
 
 impl Operation {
     pub(super) fn find(method: &Method, name: &str) -> Option<Self> {
-        let operation = match name {
-            "getHotels" => Self::Hotels,
-            "getHotelDetails" => Self::HotelDetails,
-            "getRooms" => Self::Rooms,
-            "getReservations" => Self::Reservations,
-            "getReservation" => Self::Reservation,
-            "userinfo" => Self::Userinfo,
-            "postReservation" => Self::PostReservation,
-            "postFile" => Self::PostFile,
+        let (operation, right) = match name {
+            "getHotels" => (Self::Hotels, Method::GET),
+            "getHotelDetails" => (Self::HotelDetails, Method::GET),
+            "getRooms" => (Self::Rooms, Method::GET),
+            "getRoomTypes" => (Self::RoomTypes, Method::GET),
+            "getAvailableRoomTypes" => (Self::AvailableRoomTypes, Method::GET),
+            "getRatePlans" => (Self::RatePlans, Method::GET),
+            "getRate" => (Self::Rate, Method::GET),
+            "putRate" => (Self::PutRate, Method::POST),
+            "patchRate" => (Self::PatchRate, Method::POST),
+            "getRateJobs" => (Self::RateJobs, Method::GET),
+            "getReservations" => (Self::Reservations, Method::GET),
+            "getReservation" => (Self::Reservation, Method::GET),
+            "postReservation" => (Self::PostReservation, Method::POST),
+            "putReservation" => (Self::PutReservation, Method::PUT),
+            "postRoomAssign" => (Self::RoomAssign, Method::POST),
+            "postRoomCheckIn" => (Self::RoomCheckIn, Method::POST),
+            "postRoomCheckOut" => (Self::RoomCheckOut, Method::POST),
+            "getGuest" => (Self::Guest, Method::GET),
+            "getGuestList" => (Self::GuestList, Method::GET),
+            "putGuest" => (Self::PutGuest, Method::PUT),
+            "getDashboard" => (Self::Dashboard, Method::GET),
+            "getSources" => (Self::Sources, Method::GET),
+            "getPaymentMethods" => (Self::PaymentMethods, Method::GET),
+            "postPayment" => (Self::PostPayment, Method::POST),
+            "postVoidPayment" => (Self::VoidPayment, Method::POST),
+            "getItems" => (Self::Items, Method::GET),
+            "getItem" => (Self::Item, Method::GET),
+            "getItemCategories" => (Self::ItemCategories, Method::GET),
+            "postItem" => (Self::PostItem, Method::POST),
+            "postCustomItem" => (Self::PostCustomItem, Method::POST),
+            "getHouseAccountList" => (Self::HouseAccounts, Method::GET),
+            "postNewHouseAccount" => (Self::PostHouseAccount, Method::POST),
+            "putHouseAccountStatus" => (Self::PutHouseAccountStatus, Method::PUT),
+            "userinfo" => (Self::Userinfo, Method::GET),
+            "postFile" => (Self::PostFile, Method::POST),
+            "getAppState" => (Self::AppState, Method::GET),
+            "postAppState" => (Self::PostAppState, Method::POST),
+            "postWebhook" => (Self::PostWebhook, Method::POST),
+            "deleteWebhook" => (Self::DeleteWebhook, Method::DELETE),
+            "getWebhooks" => (Self::Webhooks, Method::GET),
             _ => return None,
         };
-        let posts = matches!(operation, Self::PostReservation | Self::PostFile);
-        let right = if posts { method == Method::POST } else { matches!(*method, Method::GET | Method::HEAD) };
-        right.then_some(operation)
+        // HEAD is GET without the body, which hyper leaves out.
+        let asked = if *method == Method::HEAD { &Method::GET } else { method };
+        (*asked == right).then_some(operation)
     }
 }
 
@@ -64,7 +141,7 @@ impl Operation {
 type Failure = String;
 
 pub(super) async fn answer<B>(
-    state: &State,
+    state: &Arc<State>,
     operation: Operation,
     head: &request::Parts,
     query: Pairs,
@@ -73,11 +150,13 @@ pub(super) async fn answer<B>(
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
-    let grant = match state.keys.grant(&head.headers) {
+    let now = state.clock.now();
+    let key = sent_key(&head.headers).ok_or(NoGrant::Missing);
+    let grant = match key.map_err(refusal).and_then(|key| admit(state, key, now)) {
         Ok(grant) => grant,
-        Err(why) => {
+        Err(answer) => {
             body::read(body, 0).await;
-            return refusal(why);
+            return answer;
         }
     };
     let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -86,20 +165,83 @@ where
     }
     // Read for every operation: clients that send a body with a GET exist, and HTTP/1.1 could not go on behind it.
     let (form, _) = body::read(body, FORM_MAX).await;
-    let mut data = state.data.lock().unwrap_or_else(PoisonError::into_inner);
-    data.furnish(&grant.properties);
     let answered = match operation {
-        Operation::Hotels => hotels::list(&data, &grant, &query),
-        Operation::HotelDetails => grant.one(&data, query.get("propertyID")).map(hotels::details),
-        Operation::Rooms => hotels::rooms(&data, &grant, &query),
-        Operation::Reservations => reservations::list(&data, &grant, &query),
-        Operation::Reservation => reservations::one(&data, &grant, &query),
-        Operation::Userinfo => Ok(hotels::userinfo(&query)),
-        Operation::PostReservation => booking::answer(&mut data, &grant, &Pairs::parse(&form)),
-        // Answered above, since its body is not kept.
-        Operation::PostFile => Err(String::new()),
+        Operation::AppState => integration::state(state, &grant, &query),
+        Operation::PostAppState => integration::set_state(state, &grant, &Pairs::parse(&form)),
+        Operation::PostWebhook => integration::subscribe(state, &grant, &Pairs::parse(&form)),
+        Operation::DeleteWebhook => integration::unsubscribe(state, &grant, &query),
+        Operation::Webhooks => integration::list(state, &grant, &query),
+        _ => from_data(state, operation, &grant, &query, &form, now),
     };
     answered.map_or_else(|message| failure(&message), |value| answer_json(StatusCode::OK, &value))
+}
+
+/// What the key opens, or the answer to one that opens nothing.
+fn admit(state: &State, key: &str, now: SystemTime) -> Result<Arc<Grant>, Response<Body>> {
+    let mut accounts = state.accounts();
+    let grant = accounts.open(key, now).map_err(refusal)?;
+    match accounts.spend(grant.app, now) {
+        Spent::Served if grant.properties.is_empty() => Err(failure(&canceled(&grant.left))),
+        Spent::Served => Ok(grant),
+        Spent::Excess | Spent::Last => Err(trouble::limit()),
+        // Nothing is published about how a suspended app is answered.
+        Spent::Suspended => Err(refusal(NoGrant::Invalid)),
+    }
+}
+
+/// The operations that are about the hotels' data.
+fn from_data(
+    state: &State,
+    operation: Operation,
+    grant: &Grant,
+    query: &Pairs,
+    form: &[u8],
+    now: SystemTime,
+) -> Result<Value, Failure> {
+    let mut data = state.data.lock().unwrap_or_else(PoisonError::into_inner);
+    data.furnish(&grant.properties);
+    let form = Pairs::parse(form);
+    match operation {
+        Operation::Hotels => hotels::list(&data, grant, query),
+        Operation::HotelDetails => grant.one(&data, query.get("propertyID")).map(hotels::details),
+        Operation::Rooms => hotels::rooms(&data, grant, query),
+        Operation::RoomTypes => rates::types(&data, grant, query),
+        Operation::AvailableRoomTypes => rates::available(&data, grant, query),
+        Operation::RatePlans => rates::plans(&data, grant, query),
+        Operation::Rate => rates::rate(&data, grant, query),
+        Operation::PutRate | Operation::PatchRate => rates::change(&mut data, grant, &form, now),
+        Operation::RateJobs => rates::jobs(&data, grant, query),
+        Operation::Reservations => reservations::list(&data, grant, query),
+        Operation::Reservation => reservations::one(&data, grant, query),
+        Operation::PostReservation => booking::answer(&mut data, grant, &form, now),
+        Operation::PutReservation => desk::put(&mut data, grant, &form, now),
+        Operation::RoomAssign => desk::assign(&mut data, grant, &form, now),
+        Operation::RoomCheckIn => desk::check_in(&mut data, grant, &form, now),
+        Operation::RoomCheckOut => desk::check_out(&mut data, grant, &form, now),
+        Operation::Guest => guests::one(&data, grant, query),
+        Operation::GuestList => guests::list(&data, grant, query),
+        Operation::PutGuest => guests::put(&mut data, grant, &form, now),
+        Operation::Dashboard => desk::dashboard(&data, grant, query, now),
+        Operation::Sources => desk::sources(&data, grant, query),
+        Operation::PaymentMethods => folio::methods(&data, grant, query),
+        Operation::PostPayment => folio::pay(&mut data, grant, &form),
+        Operation::VoidPayment => folio::void(&mut data, grant, &form),
+        Operation::Items => folio::items(&data, grant, query),
+        Operation::Item => folio::item(&data, grant, query),
+        Operation::ItemCategories => folio::categories(&data, grant, query),
+        Operation::PostItem => folio::sell(&mut data, grant, &form),
+        Operation::PostCustomItem => folio::sell_custom(&mut data, grant, &form),
+        Operation::HouseAccounts => folio::accounts(&data, grant, query),
+        Operation::PostHouseAccount => folio::open_account(&mut data, grant, &form),
+        Operation::PutHouseAccountStatus => folio::turn_account(&mut data, grant, &form),
+        Operation::Userinfo => Ok(hotels::userinfo(query)),
+        Operation::PostFile
+        | Operation::AppState
+        | Operation::PostAppState
+        | Operation::PostWebhook
+        | Operation::DeleteWebhook
+        | Operation::Webhooks => Err("Answered before it comes here".to_owned()),
+    }
 }
 
 /// HTTP 200 and `success:false`, which is how Cloudbeds answers whatever is not about the key itself.
@@ -118,45 +260,88 @@ fn refusal(why: NoGrant) -> Response<Body> {
         NoGrant::Missing => "Missing \"Authorization\" header",
         NoGrant::Invalid => "Access token is invalid",
         NoGrant::Revoked => return revoked(),
+        NoGrant::UserLeft => return failure(USER_LEFT),
     };
     let words = "The resource owner or authorization server denied the request.";
     let body = json!({"error": "access_denied", "error_description": words, "message": words, "hint": hint});
     answer_json(StatusCode::UNAUTHORIZED, &body)
 }
 
+/// For hotels that left the vendor.
+fn canceled(left: &[PropertyId]) -> String {
+    let ids: Vec<String> = left.iter().map(ToString::to_string).collect();
+    format!(
+        "Your request could not be fully completed. The property(ies) you are accessing have an invalid status. See \
+         details:\ncanceled: {}",
+        ids.join(", ")
+    )
+}
+
 impl Grant {
     /// The one hotel a call is about: the named one, or the key's only one.
     fn one<'a>(&self, data: &'a Data, named: Option<&str>) -> Result<&'a House, Failure> {
-        match self.several(data, named)?.as_slice() {
-            [house] => Ok(house),
+        data.house(self.id(named)?).ok_or_else(|| FOREIGN.to_owned())
+    }
+
+    /// The same, by its id.
+    fn id(&self, named: Option<&str>) -> Result<PropertyId, Failure> {
+        match self.ids(named)?.as_slice() {
+            [property] => Ok(*property),
             _ => Err(UNSPECIFIED.to_owned()),
         }
     }
 
     /// The hotels a call is about: those named that the key opens, or all it opens.
     fn several<'a>(&self, data: &'a Data, named: Option<&str>) -> Result<Vec<&'a House>, Failure> {
-        let wanted = match named {
-            None => self.properties.clone(),
-            Some(list) => {
-                let ids: Result<Vec<PropertyId>, NotAPropertyId> =
-                    list.split(',').map(|id| id.trim().parse()).collect();
-                ids.unwrap_or_default().into_iter().filter(|id| self.properties.contains(id)).collect()
-            }
-        };
-        if wanted.is_empty() {
-            return Err(FOREIGN.to_owned());
-        }
-        Ok(wanted.into_iter().filter_map(|id| data.house(id)).collect())
+        Ok(self.ids(named)?.into_iter().filter_map(|id| data.house(id)).collect())
     }
+
+    /// The same, by their ids.
+    fn ids(&self, named: Option<&str>) -> Result<Vec<PropertyId>, Failure> {
+        let Some(list) = named else { return Ok(self.properties.clone()) };
+        let ids: Result<Vec<PropertyId>, NotAPropertyId> = list.split(',').map(|id| id.trim().parse()).collect();
+        let ids = ids.unwrap_or_default();
+        let left: Vec<PropertyId> = ids.iter().copied().filter(|id| self.left.contains(id)).collect();
+        if !left.is_empty() {
+            return Err(canceled(&left));
+        }
+        let wanted: Vec<PropertyId> = ids.into_iter().filter(|id| self.properties.contains(id)).collect();
+        if wanted.is_empty() { Err(FOREIGN.to_owned()) } else { Ok(wanted) }
+    }
+}
+
+/// A parameter that must be there.
+fn need<'a>(pairs: &'a Pairs, name: &str) -> Result<&'a str, Failure> {
+    pairs.get(name).ok_or_else(|| format!("Parameter {name} is required"))
+}
+
+/// A day that must be there.
+fn day(pairs: &Pairs, name: &str) -> Result<Day, Failure> {
+    Day::parse(need(pairs, name)?).ok_or_else(|| format!("Parameter {name} must be a date"))
+}
+
+/// The part of a list that is on the page a query asks for.
+fn window<'a, T>(all: &'a [T], query: &Pairs, default_size: usize) -> &'a [T] {
+    let size = query.number("pageSize").unwrap_or(default_size).clamp(1, 100);
+    let number = query.number("pageNumber").unwrap_or(1_usize).max(1);
+    let from = (number - 1).saturating_mul(size).min(all.len());
+    &all[from..(from + size).min(all.len())]
 }
 
 /// One page of a list, in the envelope all lists share.
 fn page(all: &[Value], query: &Pairs, default_size: usize) -> Value {
-    let size = query.number("pageSize").unwrap_or(default_size).clamp(1, 100);
-    let number = query.number("pageNumber").unwrap_or(1_usize).max(1);
-    let from = (number - 1).saturating_mul(size).min(all.len());
-    let data = &all[from..(from + size).min(all.len())];
+    let data = window(all, query, default_size);
     json!({"success": true, "data": data, "count": data.len(), "total": all.len()})
+}
+
+/// The cents of a decimal number, which is not negative, has two places at most, and is no fortune.
+fn cents(text: &str) -> Option<i64> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || whole.len() > 9 || part.len() > 2 || !digits(whole) || !digits(part) {
+        return None;
+    }
+    Some(whole.parse::<i64>().ok()? * 100 + format!("{part:0<2}").parse::<i64>().ok()?)
 }
 
 /// Cents as the decimal number the vendor sends.

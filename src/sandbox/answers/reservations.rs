@@ -6,9 +6,9 @@
 use serde_json::{Map, Value, json};
 
 use super::{Failure, amount, page};
+use crate::sandbox::accounts::Grant;
 use crate::sandbox::calendar::Day;
 use crate::sandbox::data::{Booked, Data, Guest, House, Stay};
-use crate::sandbox::keys::Grant;
 use crate::sandbox::query::Pairs;
 
 pub(super) fn list(data: &Data, grant: &Grant, query: &Pairs) -> Result<Value, Failure> {
@@ -42,7 +42,7 @@ fn entry(house: &House, stay: &Stay, query: &Pairs) -> Value {
         "propertyID": house.property.to_string(),
         "reservationID": stay.id,
         "dateCreated": stay.created,
-        "dateModified": stay.created,
+        "dateModified": stay.modified,
         "status": stay.status,
         "guestID": stay.guest.id,
         "profileID": stay.guest.id,
@@ -53,7 +53,7 @@ fn entry(house: &House, stay: &Stay, query: &Pairs) -> Value {
         "groupCode": null,
         "adults": stay.rooms.iter().map(|booked| booked.adults).sum::<u32>().to_string(),
         "children": stay.rooms.iter().map(|booked| booked.children).sum::<u32>().to_string(),
-        "balance": amount(house.balance(stay)),
+        "balance": amount(stay.balance()),
         "sourceName": stay.source,
         "sourceID": source_id(stay),
         "thirdPartyIdentifier": stay.third_party,
@@ -113,12 +113,17 @@ pub(super) fn one(data: &Data, grant: &Grant, query: &Pairs) -> Result<Value, Fa
     let houses = grant.several(data, query.get("propertyID"))?;
     let found = houses.into_iter().find_map(|house| Some((house, house.stays.iter().find(|stay| stay.id == id)?)));
     let (house, stay) = found.ok_or("Reservation not found")?;
+    Ok(json!({"success": true, "data": full(house, stay)}))
+}
+
+/// A reservation with everything that is known about it.
+pub(super) fn full(house: &House, stay: &Stay) -> Value {
     let rooms = |assigned: bool| -> Vec<Value> {
         let rooms = stay.rooms.iter().enumerate().filter(|(_, booked)| booked.room.is_some() == assigned);
         rooms.map(|(index, booked)| full_room(house, stay, index, booked)).collect()
     };
-    let total = house.total(stay);
-    Ok(json!({"success": true, "data": {
+    let total = stay.total();
+    json!({
         "propertyID": house.property.to_string(),
         "guestName": name(&stay.guest),
         "guestEmail": stay.guest.email,
@@ -126,21 +131,21 @@ pub(super) fn one(data: &Data, grant: &Grant, query: &Pairs) -> Result<Value, Fa
         "guestList": {&stay.guest.id: guest(stay)},
         "reservationID": stay.id,
         "dateCreated": stay.created,
-        "dateModified": stay.created,
-        "estimatedArrivalTime": null,
+        "dateModified": stay.modified,
+        "estimatedArrivalTime": stay.arrival,
         "source": stay.source,
         "sourceID": source_id(stay),
         "thirdPartyIdentifier": stay.third_party,
         "status": stay.status,
-        "total": amount(total),
-        "balance": amount(house.balance(stay)),
+        "total": amount(total + stay.extras),
+        "balance": amount(stay.balance()),
         "balanceDetailed": {
             "suggestedDeposit": format!("{:.2}", amount(total / 5)),
             "subTotal": amount(total),
-            "additionalItems": 0,
+            "additionalItems": amount(stay.extras),
             "taxesFees": 0,
-            "grandTotal": amount(total),
-            "paid": amount(total - house.balance(stay)),
+            "grandTotal": amount(total + stay.extras),
+            "paid": amount(stay.paid),
         },
         "assigned": rooms(true),
         "unassigned": rooms(false),
@@ -152,7 +157,7 @@ pub(super) fn one(data: &Data, grant: &Grant, query: &Pairs) -> Result<Value, Fa
         "groupInventory": null,
         "origin": "Sandbox",
         "mealPlans": "",
-    }}))
+    })
 }
 
 fn full_room(house: &House, stay: &Stay, index: usize, booked: &Booked) -> Value {
@@ -168,8 +173,8 @@ fn full_room(house: &House, stay: &Stay, index: usize, booked: &Booked) -> Value
         "endDate": stay.end.to_string(),
         "adults": booked.adults.to_string(),
         "children": booked.children.to_string(),
-        "dailyRates": daily_rates(house, stay, booked),
-        "roomTotal": format!("{:.2}", amount(house.room_total(stay, booked))),
+        "dailyRates": daily_rates(stay, booked),
+        "roomTotal": format!("{:.2}", amount(booked.prices.iter().sum())),
     });
     if let Some(assigned) = booked.room {
         room["roomTypeNameShort"] = json!(kind.short);
@@ -181,9 +186,9 @@ fn full_room(house: &House, stay: &Stay, index: usize, booked: &Booked) -> Value
     room
 }
 
-pub(super) fn daily_rates(house: &House, stay: &Stay, booked: &Booked) -> Vec<Value> {
-    let rate = amount(house.kinds[booked.kind].rate);
-    stay.start.until(stay.end).map(|day| json!({"date": day.to_string(), "rate": rate})).collect()
+pub(super) fn daily_rates(stay: &Stay, booked: &Booked) -> Vec<Value> {
+    let nights = stay.start.until(stay.end).zip(&booked.prices);
+    nights.map(|(day, price)| json!({"date": day.to_string(), "rate": amount(*price)})).collect()
 }
 
 fn guest(stay: &Stay) -> Map<String, Value> {
@@ -205,7 +210,7 @@ fn guest(stay: &Stay) -> Map<String, Value> {
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn name(guest: &Guest) -> String {
+pub(super) fn name(guest: &Guest) -> String {
     format!("{} {}", guest.first, guest.last)
 }
 

@@ -11,8 +11,9 @@ use http_body_util::BodyExt as _;
 use serde_json::json;
 
 use super::{Failure, failure};
+use crate::sandbox::accounts::Grant;
 use crate::sandbox::body::{self, Body, json as answer_json};
-use crate::sandbox::keys::Grant;
+use crate::sandbox::data::FILE;
 use crate::sandbox::multipart::{Multipart, Part};
 use crate::sandbox::routes::State;
 
@@ -59,5 +60,5 @@ fn check(state: &State, grant: &Grant, parts: Vec<Part>) -> Result<(String, Part
     grant.one(&data, property.as_deref())?;
     let file = parts.into_iter().find(|part| part.name == "file" && part.filename.is_some());
     let file = file.ok_or("Parameter file is required")?;
-    Ok((data.file(), file))
+    Ok((data.id(FILE), file))
 }

@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::histogram::Durations;
+use super::onboarding::{Connect, Webhook};
 use super::outcome::Counts;
 use super::recorder::Leak;
 use super::{Gauges, Shared};
@@ -44,6 +45,10 @@ pub(super) struct Scrape {
     reloads_ok: u64,
     reloads_refused: u64,
     key_file_good: bool,
+    connects: [(&'static str, u64); Connect::ALL.len()],
+    webhooks: [(&'static str, u64); Webhook::ALL.len()],
+    connects_begun: u64,
+    keys_waiting: u64,
     lines_lost: u64,
     panics: u64,
     started: f64,
@@ -54,10 +59,14 @@ impl Scrape {
         let control = &shared.control;
         let mut scrape = Self {
             workers: shared.workers,
-            gauges: *gauges,
+            gauges: gauges.clone(),
             reloads_ok: control.reloads_ok(),
             reloads_refused: control.reloads_refused(),
             key_file_good: control.key_file_good(),
+            connects: shared.onboarding.connects(),
+            webhooks: shared.onboarding.webhooks(),
+            connects_begun: shared.onboarding.begun_count(),
+            keys_waiting: shared.onboarding.waiting(),
             lines_lost: control.lines_lost(),
             panics: panic::count(),
             started: control.started(),
@@ -131,6 +140,24 @@ impl Scrape {
     }
 }
 
+impl Scrape {
+    /// The keys' standing. Only those that need somebody have a series of their own: there may be 100,000 keys.
+    fn verdicts(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let words = "Number of properties whose key has this verdict.";
+        let mut metric = page.descriptor("key_verdicts", words, GAUGE)?;
+        for (verdict, count) in &self.gauges.verdicts {
+            metric.encode_family(&[("verdict", *verdict)])?.encode_gauge(&(*count as u64))?;
+        }
+        let words = "Seconds without use, in whole days, of keys that are neither active nor pending.";
+        let mut metric = page.descriptor("key_idle_seconds", words, GAUGE)?;
+        for (property, verdict, days) in &self.gauges.troubled {
+            let labels = [("property", property.to_string()), ("verdict", (*verdict).to_owned())];
+            metric.encode_family(&labels)?.encode_gauge(&(days * 24 * 60 * 60))?;
+        }
+        Ok(())
+    }
+}
+
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let page = &mut Page(&mut encoder);
@@ -168,6 +195,14 @@ impl Collector for Scrape {
             "Number of properties the keys being served are for.",
             self.gauges.properties_loaded as u64,
         )?;
+        self.verdicts(page)?;
+
+        let begun = "Browsers sent to Cloudbeds to connect a hotel.";
+        page.counter("connects_begun", begun, self.connects_begun)?;
+        page.family("connects", "Attempts to connect a hotel, by how they ended.", "outcome", self.connects)?;
+        page.family("webhooks", "Webhooks of Cloudbeds, by what became of them.", "result", self.webhooks)?;
+        let waiting = "Keys that onboarding has on disk and could not put into the key file yet.";
+        page.gauge("keys_waiting", waiting, self.keys_waiting)?;
 
         let lost = "Log lines lost, access lines and others, because they could not be written fast enough or at all.";
         page.counter("access_lines_lost", lost, self.lines_lost)?;

@@ -7,6 +7,7 @@
 mod control;
 mod encode;
 mod histogram;
+mod onboarding;
 mod outcome;
 mod recorder;
 
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use self::control::Control;
 use self::encode::Scrape;
 pub use self::encode::{CONTENT_TYPE, PREFIX};
+pub use self::onboarding::{Connect, Onboarding, Webhook};
 use self::outcome::{Counts, PropertyOutcomes};
 use self::recorder::Cells;
 pub use self::recorder::{Leak, Recorder};
@@ -26,17 +28,22 @@ use crate::property::PropertyId;
 pub struct Metrics(Arc<Shared>);
 
 /// What the keys' owner knows and the counters do not, at the time of a scrape.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Gauges {
     /// Keys in the set being served.
     pub keys_loaded: usize,
     /// Properties those keys serve.
     pub properties_loaded: usize,
+    /// How many properties have a key of each verdict.
+    pub verdicts: Vec<(&'static str, usize)>,
+    /// Properties whose key needs somebody: its verdict, and the days without use.
+    pub troubled: Vec<(PropertyId, &'static str, u64)>,
 }
 
 struct Shared {
     workers: usize,
     control: Control,
+    onboarding: Onboarding,
     // Touched by a worker's start, by its first request for a property, and by scrapes.
     registry: Mutex<Registry>,
 }
@@ -62,7 +69,12 @@ impl Metrics {
     /// Metrics of a process with this many workers; the number itself is one of them.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self(Arc::new(Shared { workers, control: Control::new(), registry: Mutex::default() }))
+        Self(Arc::new(Shared {
+            workers,
+            control: Control::new(),
+            onboarding: Onboarding::default(),
+            registry: Mutex::default(),
+        }))
     }
 
     /// A recorder for one worker, with counters of its own. What it counted remains when it is gone.
@@ -77,6 +89,12 @@ impl Metrics {
     #[must_use]
     pub fn control(&self) -> &Control {
         &self.0.control
+    }
+
+    /// The counters of the onboarding listener.
+    #[must_use]
+    pub fn onboarding(&self) -> &Onboarding {
+        &self.0.onboarding
     }
 
     /// The page in Prometheus' text format 0.0.4 ([`CONTENT_TYPE`]).

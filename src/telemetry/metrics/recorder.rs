@@ -6,13 +6,13 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use super::Metrics;
 use super::histogram::Histogram;
 use super::outcome::{Counter, Outcome, Outcomes, PropertyOutcomes};
-use crate::property::PropertyId;
+use crate::property::{IdHasher, PropertyId};
 use crate::telemetry::access::{End, Finished};
 
 /// Where in an answer a key was found.
@@ -126,27 +126,5 @@ impl Recorder {
 impl fmt::Debug for Recorder {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Recorder").finish_non_exhaustive()
-    }
-}
-
-/// One multiplication per look-up. Only ids from the key file come here, so nobody can choose ids that collide.
-#[derive(Clone, Copy, Debug, Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write_u64(&mut self, id: u64) {
-        // 2^64 divided by the golden ratio; the upper half is folded in since hashbrown looks at both ends.
-        let product = u128::from(self.0 ^ id) * 0x9E37_79B9_7F4A_7C15;
-        self.0 = (product as u64) ^ ((product >> 64) as u64);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

@@ -56,7 +56,15 @@ fn filled() -> String {
     Leak::ALL.into_iter().for_each(|place| worker.leak_stopped(place));
     metrics.control().reload_succeeded();
     metrics.control().reload_refused();
-    metrics.encode(&Gauges { keys_loaded: 2, properties_loaded: 3 }, &|_| true)
+    metrics.encode(
+        &Gauges {
+            keys_loaded: 2,
+            properties_loaded: 3,
+            verdicts: vec![("active", 2), ("expiring", 1)],
+            troubled: vec![("1003".parse().unwrap(), "expiring", 26)],
+        },
+        &|_| true,
+    )
 }
 
 #[test]

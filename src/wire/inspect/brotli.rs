@@ -29,6 +29,11 @@ impl Default for Brotli {
 }
 
 impl Brotli {
+    /// Where the decoded bytes go.
+    pub(super) fn scanner(&self) -> &Scanner {
+        &self.scanner
+    }
+
     /// Goes on with `chunk` from `done`; false when the budget is spent before its end.
     pub(super) fn decode(&mut self, chunk: &[u8], done: &mut usize) -> Result<bool, Refusal> {
         let start = self.scanner.decoded;

@@ -27,6 +27,16 @@ impl Deflate {
         Self::Gzip(MultiGzDecoder::new(Scanner::default()))
     }
 
+    /// Where the decoded bytes go; nowhere before the first one.
+    pub(super) fn scanner(&self) -> Option<&Scanner> {
+        match self {
+            Self::Gzip(decoder) => Some(decoder.get_ref()),
+            Self::Start => None,
+            Self::Zlib(decoder) => Some(decoder.get_ref()),
+            Self::Bare(decoder) => Some(decoder.get_ref()),
+        }
+    }
+
     /// Goes on with `chunk` from `done`; false when the budget is spent before its end.
     pub(super) fn decode(&mut self, chunk: &[u8], done: &mut usize) -> Result<bool, Refusal> {
         if let (Self::Start, Some(first)) = (&*self, chunk.first()) {

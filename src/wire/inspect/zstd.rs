@@ -32,6 +32,11 @@ struct Run {
 }
 
 impl Zstd {
+    /// Where the decoded bytes go.
+    pub(super) fn scanner(&self) -> &Scanner {
+        &self.scanner
+    }
+
     /// Takes a chunk.
     pub(super) fn hold(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
         if self.held.len() + chunk.len() > HELD {

@@ -82,7 +82,11 @@ async fn exchange(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<
 
 /// A GET without any header of ours.
 pub async fn plain(address: SocketAddr, path: &str) -> Answer {
-    let request = Request::get(path).header("host", address.to_string()).body(Full::default()).unwrap();
+    send(address, Request::get(path).header("host", address.to_string()).body(Full::default()).unwrap()).await
+}
+
+/// Any request, to any listener.
+pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
     timeout(PATIENCE, exchange(address, request)).await.expect("an answer in time").unwrap()
 }
 

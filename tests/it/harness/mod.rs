@@ -2,8 +2,11 @@
 
 pub mod caller;
 pub mod certificate;
+pub mod chromium;
 pub mod client;
 pub mod command;
+pub mod gate;
+pub mod hotel;
 pub mod line;
 pub mod origin;
 pub mod proxy;
@@ -15,6 +18,8 @@ pub use caller::{Caller, in_time, together, until};
 pub use certificate::{Alpn, Certificate};
 pub use client::Answer;
 pub use command::{Desk, Ran};
+pub use gate::Gate;
+pub use hotel::{Browser, Hotels, Scene};
 pub use line::{End, Line};
 pub use origin::Origin;
 pub use proxy::{Builder, Proxy, key};

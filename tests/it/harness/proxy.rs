@@ -305,6 +305,31 @@ impl Proxy {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Kills it, as a power cut would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Kills it and starts it again in the same directory, with a log of its own; the one so far is searched for keys.
+    pub async fn restart(&mut self) {
+        self.kill();
+        assert_clean("the log", &std::fs::read(self.path("log")).unwrap(), &self.secrets);
+        std::fs::remove_file(self.path("log")).unwrap();
+        self.child = Command::new(env!("CARGO_BIN_EXE_cloudbeds-auth-proxy"))
+            .arg("serve")
+            .arg("--config")
+            .arg(self.path("config.yaml"))
+            .env("RUST_LOG", "trace,mio=info,polling=info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (listen, admin) = self.wait_for("ready", || ready(&self.log())).await;
+        (self.address, self.admin) = (listen.parse().unwrap(), admin);
+    }
+
     /// Waits for the process to end by itself.
     pub async fn ended(&mut self) -> ExitStatus {
         let started = Instant::now();

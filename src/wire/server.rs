@@ -1,7 +1,8 @@
-//! The small HTTP/1 server under the admin routes.
+//! The small HTTP/1 server under the routes that are not the request path: admin, onboarding.
 //!
-//! In: a listener somebody else has bound, and the signal to stop. Out: served connections, each bounded in number and
-//! time, so that whoever reaches this port cannot use up memory or the descriptors of the data plane.
+//! In: a listener somebody else has bound, a handler, and the signal to stop. Out: served connections, each bounded in
+//! number and time, so that whoever reaches such a port cannot use up memory or the descriptors of the data plane. It
+//! runs on the control plane's runtime and knows no route.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,10 +22,19 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::AdminState;
+/// A handler's answer. The body is whole: nothing served here is large.
+pub type Answer = Response<Full<Bytes>>;
 
-/// Connections at once; further ones wait in the listen queue. A kubelet, a Prometheus and a person need a handful.
-const CONNECTIONS: usize = 64;
+/// What differs between the listeners.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// What the log calls the listener.
+    pub name: &'static str,
+    /// Connections at once; further ones wait in the listen queue.
+    pub connections: usize,
+    /// For all answers in flight, once the listener is to end.
+    pub last_answers: Duration,
+}
 
 /// For a request's head, and for an idle connection until its next one. Shorter than Prometheus' usual interval on
 /// purpose: a connection made anew costs less than one kept for it.
@@ -33,21 +43,22 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Age at which a connection takes no further request.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
-/// For the answer in flight, once a connection is to end.
+/// For the answer in flight, once a connection is to end for its age.
 const LAST_ANSWER: Duration = Duration::from_secs(10);
-
-/// For all answers in flight, once the listener is to end.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// The largest request head in bytes; hyper's buffer must be 8 KiB at least.
 const HEAD_MAX: usize = 8 * 1024;
 
-/// Serves the admin routes until `shutdown` resolves, and then for as long as the answers in flight take, one second
-/// at most.
-pub async fn serve(listener: TcpListener, state: Arc<AdminState>, shutdown: impl Future<Output = ()>) {
+/// Serves `handler` until `shutdown` resolves, and then for as long as the answers in flight take, at most
+/// [`Bounds::last_answers`].
+pub async fn serve<H, F>(listener: TcpListener, bounds: Bounds, handler: H, shutdown: impl Future<Output = ()>)
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+{
     let mut shutdown = pin!(shutdown);
     let stop = watch::Sender::new(false);
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let room = Arc::new(Semaphore::new(bounds.connections));
     let mut connections = JoinSet::new();
     loop {
         let accepted = async {
@@ -61,41 +72,46 @@ pub async fn serve(listener: TcpListener, state: Arc<AdminState>, shutdown: impl
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             (place, accepted) = accepted => match accepted {
                 Ok((socket, _)) => {
-                    let connection = connection(socket, Arc::clone(&state), stop.subscribe());
+                    let connection = connection(socket, handler.clone(), stop.subscribe());
                     connections.spawn(async move {
                         connection.await;
                         drop(place);
                     });
                 }
-                Err(error) => wait_after(&error).await,
+                Err(error) => wait_after(bounds.name, &error).await,
             },
         }
     }
     drop(listener);
     stop.send_replace(true);
-    let _ = timeout(LAST_ANSWERS, async { while connections.join_next().await.is_some() {} }).await;
+    let _ = timeout(bounds.last_answers, async { while connections.join_next().await.is_some() {} }).await;
 }
 
 /// Out of descriptors, say: trying again at once would turn the loop into a busy one.
-async fn wait_after(error: &io::Error) {
-    tracing::warn!(%error, "the admin listener could not accept a connection");
+async fn wait_after(name: &str, error: &io::Error) {
+    tracing::warn!(%error, "the {name} listener could not accept a connection");
     sleep(Duration::from_millis(100)).await;
 }
 
-async fn connection(socket: TcpStream, state: Arc<AdminState>, mut stop: watch::Receiver<bool>) {
+async fn connection<H, F>(socket: TcpStream, handler: H, mut stop: watch::Receiver<bool>)
+where
+    H: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Answer>,
+{
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = state.answer(request.method(), request.uri().path());
-        std::future::ready(Ok::<Response<Full<Bytes>>, Infallible>(answer.map(|text| Full::new(Bytes::from(text)))))
+        let answer = handler(request);
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX);
     let mut served = pin!(http.serve_connection(TokioIo::new(socket), service));
     // What goes wrong on a connection is its client's to notice.
-    tokio::select! {
+    let old = tokio::select! {
         _ = &mut served => return,
-        () = sleep(MAX_AGE) => {}
-        _ = stop.wait_for(|stop| *stop) => {}
-    }
+        () = sleep(MAX_AGE) => true,
+        _ = stop.wait_for(|stop| *stop) => false,
+    };
     served.as_mut().graceful_shutdown();
-    let _ = timeout(LAST_ANSWER, served).await;
+    // The listener's own end bounds the other case.
+    let _ = timeout(if old { LAST_ANSWER } else { MAX_AGE }, served).await;
 }

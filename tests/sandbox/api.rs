@@ -1,5 +1,4 @@
-//! The sandbox behaves as its callers are told: Cloudbeds' words for what goes wrong, and trouble exactly as ordered.
-#![allow(clippy::unwrap_used)] // Clippy knows a test by its attribute, not its helpers.
+//! The API behaves as its callers are told: Cloudbeds' words for what goes wrong, and trouble exactly as ordered.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +7,7 @@ use cloudbeds_auth_proxy::sandbox::{self, Certificate, Cut, Hotel, Protocols, Sa
 use http::{Method, Request};
 use serde_json::json;
 
-mod client;
-use client::{BOTH, Client, Http, handshake};
+use crate::client::{BOTH, Client, Http, handshake};
 
 async fn started() -> (Sandbox, Vec<Hotel>) {
     let settings = Settings::demo();

@@ -1,0 +1,332 @@
+//! The life of one key: from its first sight to its end, whatever happens to the file in between.
+//!
+//! In: from the request path, that Cloudbeds accepted the key or that something looks wrong; from the keeper, its
+//! verdict. Out: whether a request may go up with it. A [`Life`] belongs to the key's text, not to a row of the file: a
+//! reload that keeps the key keeps its life, and a new key of the same property begins anew. The request path only
+//! touches atomics, relaxed, and writes to them when something changes; the record is the control plane's.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwapOption;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use super::record::Record;
+use super::state::State;
+use super::verdict::{Blocked, Sign, Verdict};
+use super::{Key, KeySet};
+use crate::property::PropertyId;
+use crate::secret::Fingerprint;
+
+/// A moment: seconds since 1970, UTC.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// The system's clock.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+    }
+
+    /// Seconds from `earlier` until this moment; 0 when it is not earlier.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// This many seconds later.
+    #[must_use]
+    pub const fn plus(self, seconds: u64) -> Self {
+        Self(self.0.saturating_add(seconds))
+    }
+}
+
+/// What the request path knows of a key, and what the control plane has written down about it.
+pub struct Life {
+    fingerprint: Fingerprint,
+    /// 0 lets requests pass. Otherwise the verdict in the upper byte and the end of the cool-down below it, or
+    /// [`SOME_PROPERTIES`].
+    gate: AtomicU64,
+    /// [`USED`] since the keeper looked last, and above that bit the 401s in a row.
+    signs: AtomicU32,
+    /// Whether a sign is with the keeper, which need not hear of the next one.
+    told: AtomicBool,
+    /// The properties of a shared key that are dead while the key is not.
+    dead_properties: ArcSwapOption<Vec<(PropertyId, Blocked)>>,
+    inbox: Arc<Inbox>,
+    record: Mutex<Record>,
+}
+
+/// The gate of a key of which some properties are dead.
+const SOME_PROPERTIES: u64 = u64::MAX;
+
+const VERDICT_SHIFT: u32 = 56;
+const USED: u32 = 1;
+const STRIKE: u32 = 2;
+
+impl Life {
+    fn new(fingerprint: Fingerprint, inbox: Arc<Inbox>, record: Record) -> Self {
+        let life = Self {
+            fingerprint,
+            gate: AtomicU64::new(0),
+            signs: AtomicU32::new(0),
+            told: AtomicBool::new(false),
+            dead_properties: ArcSwapOption::empty(),
+            inbox,
+            record: Mutex::new(record),
+        };
+        let record = life.record().clone();
+        life.set_gate(&record);
+        life
+    }
+
+    /// The key's name.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// Whether a call would be useless: one relaxed load for a key in order.
+    #[inline]
+    #[must_use]
+    pub fn blocked(&self, property: Option<PropertyId>) -> Option<Blocked> {
+        match self.gate.load(Ordering::Relaxed) {
+            0 => None,
+            gate => self.blocked_by(gate, property),
+        }
+    }
+
+    #[cold]
+    fn blocked_by(&self, gate: u64, property: Option<PropertyId>) -> Option<Blocked> {
+        if gate != SOME_PROPERTIES {
+            let verdict = Verdict::from_number((gate >> VERDICT_SHIFT) as u8)?;
+            return Some(Blocked { verdict, until: Time(gate & !(0xff << VERDICT_SHIFT)) });
+        }
+        let dead = self.dead_properties.load();
+        let found = dead.as_deref()?.iter().find(|(dead, _)| Some(*dead) == property)?;
+        Some(found.1)
+    }
+
+    /// The verdict on the key itself.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.gate.load(Ordering::Relaxed) != 0
+    }
+
+    /// Cloudbeds answered with success: one relaxed load while nothing is new. The keeper puts the time to it, so the
+    /// request path need not look at a clock.
+    #[inline]
+    pub fn used(&self) {
+        if self.signs.load(Ordering::Relaxed) != USED {
+            self.signs.store(USED, Ordering::Relaxed);
+        }
+    }
+
+    /// One more 401 without a success in between.
+    pub(super) fn strike(&self) {
+        self.signs.fetch_add(STRIKE, Ordering::Relaxed);
+    }
+
+    /// Whether it has been used since this was asked last.
+    pub(super) fn take_use(&self) -> bool {
+        // Most keys of a large file have not been: they are only read.
+        self.signs.load(Ordering::Relaxed) & USED != 0 && self.signs.fetch_and(!USED, Ordering::Relaxed) & USED != 0
+    }
+
+    /// 401s since the last success.
+    pub(super) fn strikes(&self) -> u32 {
+        self.signs.load(Ordering::Relaxed) / STRIKE
+    }
+
+    /// The 401s so far are forgotten: Cloudbeds accepts the key.
+    pub(super) fn forgive(&self) {
+        self.signs.fetch_and(USED, Ordering::Relaxed);
+    }
+
+    /// From now on a sign reaches the keeper again.
+    pub(super) fn listen(&self) {
+        self.told.store(false, Ordering::Relaxed);
+    }
+
+    /// Changes the record and lets the request path know what follows from it.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Record) -> T) -> T {
+        let mut record = self.record();
+        let done = change(&mut record);
+        self.set_gate(&record);
+        done
+    }
+
+    /// What is written down about the key.
+    #[must_use]
+    pub fn snapshot(&self) -> Record {
+        self.record().clone()
+    }
+
+    fn set_gate(&self, record: &Record) {
+        let dead: Vec<_> = record.dead_properties().collect();
+        let some = !dead.is_empty();
+        self.dead_properties.store(some.then(|| Arc::new(dead)));
+        let gate = match record.dead() {
+            Some(Blocked { verdict, until }) => (verdict as u64) << VERDICT_SHIFT | until.0 & !(0xff << VERDICT_SHIFT),
+            None if some => SOME_PROPERTIES,
+            None => 0,
+        };
+        self.gate.store(gate, Ordering::Relaxed);
+    }
+
+    /// No code that could panic runs under the lock, so a poisoned one is as good as any.
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Life {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Life({})", self.fingerprint)
+    }
+}
+
+/// A sign on its way to the keeper.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) key: Arc<Key>,
+    pub(super) property: Option<PropertyId>,
+    pub(super) sign: Sign,
+}
+
+/// Where the cores leave signs for the keeper.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    waiting: Mutex<Vec<Told>>,
+    bell: Notify,
+}
+
+impl Inbox {
+    fn waiting(&self) -> MutexGuard<'_, Vec<Told>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next sign. Cancel safe.
+    pub(super) async fn rung(&self) {
+        self.bell.notified().await;
+    }
+
+    pub(super) fn take(&self) -> Vec<Told> {
+        std::mem::take(&mut *self.waiting())
+    }
+}
+
+/// Tells the keeper that something may be wrong with a key; what it has heard already costs a load.
+pub fn tell(key: &Arc<Key>, property: Option<PropertyId>, sign: Sign) {
+    let life = key.life();
+    if sign == Sign::Unauthorized {
+        life.strike();
+    }
+    if life.told.load(Ordering::Relaxed) || life.told.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    life.inbox.waiting().push(Told { key: Arc::clone(key), property, sign });
+    life.inbox.bell.notify_one();
+}
+
+/// Tells the time. The system's clock, but for tests.
+pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// All lives this process knows, of keys in force and of keys that were.
+pub struct Lives {
+    table: Mutex<HashMap<Fingerprint, Arc<Life>>>,
+    inbox: Arc<Inbox>,
+    clock: Clock,
+}
+
+impl Default for Lives {
+    fn default() -> Self {
+        Self { table: Mutex::default(), inbox: Arc::default(), clock: Arc::new(Time::now) }
+    }
+}
+
+impl fmt::Debug for Lives {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Lives")
+    }
+}
+
+impl Lives {
+    /// Lives that go on where the records end.
+    #[must_use]
+    pub fn resume(records: impl IntoIterator<Item = (Fingerprint, Record)>, clock: Clock) -> Arc<Self> {
+        let lives = Self { clock, ..Self::default() };
+        for (fingerprint, record) in records {
+            let life = Life::new(fingerprint, Arc::clone(&lives.inbox), record);
+            lives.table().insert(fingerprint, Arc::new(life));
+        }
+        Arc::new(lives)
+    }
+
+    pub(super) fn now(&self) -> Time {
+        (self.clock)()
+    }
+
+    /// Notes which keys are in force from now on, and for whom.
+    pub(super) fn follow(&self, set: &KeySet) {
+        let now = self.now();
+        let mut held: HashMap<Fingerprint, Vec<PropertyId>> = HashMap::new();
+        for (property, key) in set.iter() {
+            held.entry(key.life.fingerprint).or_default().push(property);
+        }
+        for key in set.auto() {
+            held.entry(key.life.fingerprint).or_default();
+        }
+        for life in self.all() {
+            match held.remove(&life.fingerprint) {
+                Some(mut properties) => {
+                    properties.sort_unstable();
+                    life.change(|record| record.in_force(properties, now));
+                }
+                None => life.change(|record| record.not_in_force(now, |property| set.contains(property))),
+            }
+        }
+        // A file that was refused has left lives of keys that never were in force.
+        self.table().retain(|_, life| Arc::strong_count(life) > 1 || life.record().first_seen != Time::default());
+    }
+
+    /// What is worth keeping: the records of keys that are or were in force in this process.
+    pub(super) fn records(&self) -> Vec<(Fingerprint, Record)> {
+        let all = self.all().into_iter().map(|life| (life.fingerprint, life.snapshot()));
+        all.filter(|(_, record)| record.ours).collect()
+    }
+
+    /// Takes over what others have written down.
+    pub(super) fn learn(&self, others: &State) {
+        for (fingerprint, other) in others.records() {
+            let life = self.of(fingerprint);
+            life.change(|record| match record.ours {
+                true => record.merge(other),
+                false => record.clone_from(other),
+            });
+        }
+    }
+
+    /// The life of a key; a new one if it has none yet.
+    pub(super) fn of(&self, fingerprint: Fingerprint) -> Arc<Life> {
+        let new = || Arc::new(Life::new(fingerprint, Arc::clone(&self.inbox), Record::default()));
+        Arc::clone(self.table().entry(fingerprint).or_insert_with(new))
+    }
+
+    pub(super) fn inbox(&self) -> Arc<Inbox> {
+        Arc::clone(&self.inbox)
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Life>> {
+        self.table().values().map(Arc::clone).collect()
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<Fingerprint, Arc<Life>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

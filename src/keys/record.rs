@@ -1,0 +1,266 @@
+//! What is written down about one key.
+//!
+//! In: uses, judgements, comings and goings, each with its time; records of other replicas. Out: the key's verdict, and
+//! one record that says what all of them knew. It holds ids and times, nothing of the key itself. Fields that a newer
+//! version wrote are carried along.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::life::Time;
+use super::verdict::{Blocked, Sign, Verdict};
+use crate::property::PropertyId;
+
+/// Seconds of a day.
+pub const DAY: u64 = 24 * 60 * 60;
+
+/// When an unused key is worth a warning.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct IdleDays {
+    /// Days after which it is [`Verdict::Idle`].
+    pub idle_days: u64,
+    /// Days after which it is [`Verdict::Expiring`].
+    pub expiring_days: u64,
+}
+
+impl Default for IdleDays {
+    fn default() -> Self {
+        Self { idle_days: 20, expiring_days: 25 }
+    }
+}
+
+/// All that is known of a key.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Record {
+    /// The properties it was last in force for.
+    pub properties: Vec<PropertyId>,
+    /// When it was first in force here.
+    pub first_seen: Time,
+    /// When Cloudbeds last answered a call of an app, or a keep-alive call, with success.
+    pub last_used: Option<Time>,
+    /// When Cloudbeds last accepted it at all.
+    pub accepted: Option<Time>,
+    /// Whether it is dead.
+    pub judgement: Judgement,
+    /// The same for single properties of a key that serves several.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub property_judgements: BTreeMap<PropertyId, Judgement>,
+    /// When it ceased to be in force.
+    pub gone: Option<Gone>,
+    /// When a replica last took it upon itself to use the key, so that the others need not.
+    pub kept_alive: Option<Time>,
+    /// The idle days that were warned of since the last use.
+    pub warned_days: u64,
+    /// For a key with `properties: auto`: what Cloudbeds says it opens.
+    pub hotels: Option<Hotels>,
+    /// Whether it is or was in force in this process.
+    #[serde(skip)]
+    pub(super) ours: bool,
+    /// What other versions wrote.
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What Cloudbeds said when it was asked about a key, and when.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Judgement {
+    /// When it was judged; the latest counts.
+    pub judged: Time,
+    /// Nothing while it is in order.
+    pub dead: Option<Dead>,
+}
+
+/// A dead key's cool-down.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Dead {
+    /// One of the dead ones.
+    pub verdict: Verdict,
+    /// Since when it is dead.
+    pub since: Time,
+    /// When Cloudbeds is asked again.
+    pub until: Time,
+    /// How often it has been asked in vain since.
+    pub step: u32,
+}
+
+/// The end of a key's time in the file.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Gone {
+    /// When.
+    pub at: Time,
+    /// Whether one of its properties has a newer key.
+    pub replaced: bool,
+}
+
+/// The properties of an organisation's key.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Hotels {
+    /// When Cloudbeds said so.
+    pub at: Time,
+    /// In its order.
+    pub properties: Vec<PropertyId>,
+}
+
+impl Record {
+    /// The key's standing at a moment.
+    #[must_use]
+    pub fn verdict(&self, now: Time, limits: IdleDays) -> Verdict {
+        if self.gone.is_some_and(|gone| gone.replaced) {
+            return Verdict::Replaced;
+        }
+        let days = self.idle_days(now);
+        match self.dead() {
+            Some(blocked) => blocked.verdict,
+            None if days >= limits.expiring_days => Verdict::Expiring,
+            None if days >= limits.idle_days => Verdict::Idle,
+            None if self.accepted.is_none() => Verdict::Pending,
+            None => Verdict::Active,
+        }
+    }
+
+    /// The standing of one of its properties.
+    #[must_use]
+    pub fn verdict_for(&self, property: PropertyId, now: Time, limits: IdleDays) -> Verdict {
+        let own = self.property_judgements.get(&property).and_then(|judgement| judgement.dead);
+        match (self.dead(), own) {
+            (None, Some(dead)) if self.gone.is_none() => dead.verdict,
+            _ => self.verdict(now, limits),
+        }
+    }
+
+    /// Whole days since it was used, or since it is known where it never was.
+    #[must_use]
+    pub fn idle_days(&self, now: Time) -> u64 {
+        if self.first_seen == Time::default() && self.last_used.is_none() {
+            return 0;
+        }
+        now.since(self.last_used.unwrap_or_default().max(self.first_seen)) / DAY
+    }
+
+    pub(super) fn dead(&self) -> Option<Blocked> {
+        self.judgement.dead.map(|dead| Blocked { verdict: dead.verdict, until: dead.until })
+    }
+
+    pub(super) fn dead_properties(&self) -> impl Iterator<Item = (PropertyId, Blocked)> + '_ {
+        let dead =
+            |judgement: &Judgement| judgement.dead.map(|dead| Blocked { verdict: dead.verdict, until: dead.until });
+        self.property_judgements.iter().filter_map(move |(property, judgement)| Some((*property, dead(judgement)?)))
+    }
+
+    /// Of the key, or of one property of a key that serves several.
+    pub(super) fn judgement_mut(&mut self, property: Option<PropertyId>) -> &mut Judgement {
+        match property {
+            None => &mut self.judgement,
+            Some(property) => self.property_judgements.entry(property).or_default(),
+        }
+    }
+
+    pub(super) fn in_force(&mut self, properties: Vec<PropertyId>, now: Time) {
+        if self.first_seen == Time::default() {
+            self.first_seen = now;
+        }
+        (self.properties, self.gone, self.ours) = (properties, None, true);
+    }
+
+    /// `taken` says which properties have a key now.
+    pub(super) fn not_in_force(&mut self, now: Time, taken: impl Fn(PropertyId) -> bool) {
+        if self.ours {
+            let gone = self.gone.get_or_insert(Gone { at: now, replaced: false });
+            gone.replaced |= self.properties.iter().any(|property| taken(*property));
+        }
+    }
+
+    pub(super) fn used(&mut self, now: Time) {
+        self.last_used = self.last_used.max(Some(now));
+        self.accepted = self.accepted.max(Some(now));
+        self.warned_days = 0;
+    }
+
+    /// Takes over what another replica knows better. Who is in force where is each replica's own matter.
+    pub(super) fn merge(&mut self, other: &Self) {
+        if other.last_used > self.last_used {
+            self.warned_days = other.warned_days;
+        } else if other.last_used == self.last_used {
+            self.warned_days = self.warned_days.max(other.warned_days);
+        }
+        self.last_used = self.last_used.max(other.last_used);
+        self.accepted = self.accepted.max(other.accepted);
+        self.kept_alive = self.kept_alive.max(other.kept_alive);
+        let known = [self.first_seen, other.first_seen].into_iter().filter(|time| *time != Time::default());
+        self.first_seen = known.min().unwrap_or_default();
+        self.judgement = self.judgement.later(other.judgement);
+        for (property, judgement) in &other.property_judgements {
+            let own = self.property_judgements.entry(*property).or_default();
+            *own = own.later(*judgement);
+        }
+        let at = |hotels: &Option<Hotels>| hotels.as_ref().map(|hotels| hotels.at);
+        if at(&other.hotels) > at(&self.hotels) {
+            self.hotels.clone_from(&other.hotels);
+        }
+        if self.properties.is_empty() {
+            self.properties.clone_from(&other.properties);
+        }
+        for (name, value) in &other.more {
+            self.more.entry(name).or_insert_with(|| value.clone());
+        }
+    }
+}
+
+impl Judgement {
+    /// What it took to be judged so.
+    pub(super) fn sign(&self) -> Option<Sign> {
+        match self.dead?.verdict {
+            Verdict::PropertyLeft => Some(Sign::PropertyLeft),
+            Verdict::UserLeft => Some(Sign::UserLeft),
+            _ => Some(Sign::Unauthorized),
+        }
+    }
+
+    fn later(self, other: Self) -> Self {
+        if other.judged > self.judged { other } else { self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(first_seen: u64, last_used: Option<u64>) -> Record {
+        Record { first_seen: Time(first_seen), last_used: last_used.map(Time), ..Record::default() }
+    }
+
+    #[test]
+    fn an_unused_key_is_idle_at_20_days_and_expiring_at_25() {
+        let mut key = record(1000, None);
+        for (days, verdict) in
+            [(0, Verdict::Pending), (19, Verdict::Pending), (20, Verdict::Idle), (25, Verdict::Expiring)]
+        {
+            assert_eq!(key.verdict(Time(1000 + days * DAY), IdleDays::default()), verdict);
+        }
+        key.used(Time(1000 + 24 * DAY));
+        for (days, verdict) in
+            [(24, Verdict::Active), (43, Verdict::Active), (44, Verdict::Idle), (49, Verdict::Expiring)]
+        {
+            assert_eq!(key.verdict(Time(1000 + days * DAY), IdleDays::default()), verdict);
+        }
+    }
+
+    #[test]
+    fn two_records_become_one_that_knows_what_both_did() {
+        let dead = |judged| Judgement {
+            judged: Time(judged),
+            dead: Some(Dead { verdict: Verdict::Rejected, since: Time(1), until: Time(2), step: 0 }),
+        };
+        let fine = |judged| Judgement { judged: Time(judged), dead: None };
+        let mut one = Record { judgement: dead(10), ..record(5, Some(7)) };
+        let two = Record { judgement: fine(11), kept_alive: Some(Time(9)), ..record(3, Some(6)) };
+        one.merge(&two);
+        assert_eq!((one.first_seen, one.last_used, one.kept_alive), (Time(3), Some(Time(7)), Some(Time(9))));
+        assert_eq!(one.judgement, fine(11), "the latest judgement counts");
+        one.merge(&Record { judgement: dead(9), ..Record::default() });
+        assert_eq!((one.judgement, one.first_seen), (fine(11), Time(3)));
+    }
+}
