@@ -187,6 +187,7 @@ impl KeySet {
     }
 }
 
+#[allow(clippy::mutable_key_type, reason = "hash and equality of a key leave its life out")]
 impl KeySet {
     /// A set that says by itself that there are no keys.
     fn none() -> Self {

@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use super::life::Time;
 use super::lock::{self, Lock};
 use super::record::{DAY, Record};
-use crate::fault::Fault;
 use crate::secret::Fingerprint;
 
 /// The format this version writes.
@@ -168,14 +167,6 @@ pub fn update<T>(
     Ok((state, done))
 }
 
-/// Whether the file's directory can be written to; to be asked once, at the start.
-///
-/// # Errors
-/// Why not.
-pub fn try_directory(path: &Path) -> Result<(), Fault> {
-    hold(path).map(drop).map_err(|error| Fault::new("keys.state_file", error.to_string(), ""))
-}
-
 /// A lock beside the file: the file itself is replaced, and a lock on it would go with the old one.
 fn hold(path: &Path) -> Result<Lock, StateError> {
     lock::hold(&path.with_extension("lock")).map_err(|error| match error.kind() {
@@ -271,7 +262,8 @@ mod tests {
 
     #[test]
     fn where_nothing_can_be_written_the_error_says_what_to_do() {
-        let error = try_directory(Path::new("/proc/keys.state.json")).unwrap_err().to_string();
+        let nowhere = Path::new("/proc/keys.state.json");
+        let error = update(nowhere, State::new([]), Time(1), |_| ()).unwrap_err().to_string();
         assert!(
             error.contains("/proc/keys.state.json: ") && error.contains("choose another keys.state_file"),
             "{error}"

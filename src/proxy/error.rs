@@ -84,6 +84,12 @@ pub enum ProxyError {
 pub struct DialErrorShared(pub std::rc::Rc<DialError>);
 
 impl ProxyError {
+    /// The property, ours, that was refused for its dead key.
+    #[must_use]
+    pub fn dead_property(&self) -> Option<PropertyId> {
+        if let Self::KeyRejected(rejected) = self { rejected.property } else { None }
+    }
+
     /// What the caller is told. No `_` arm: a new variant compiles once someone has chosen its code and its words.
     #[must_use]
     pub fn problem(&self) -> Problem {

@@ -104,7 +104,8 @@ impl Proxy {
         let identified = identify::property(request, arrival.identify)?;
         let authorized = self.policy.authorize(identified, arrival.local)?;
         let admitted = limit::admit(authorized);
-        let credentialed = credential::attach(admitted, self.keys.borrow_mut().load(), &self.connect)?;
+        let attached = credential::attach(admitted, self.keys.borrow_mut().load(), &self.connect);
+        let credentialed = attached.inspect_err(|error| trace.about(error.dead_property()))?;
         let property = credentialed.property();
         trace.about(property);
         let outbound = rewrite::for_cloudbeds(credentialed, &self.routes);

@@ -209,6 +209,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_failure_of_cloudbeds_can_be_read_in_the_decoded_copy_and_nothing_else_is_kept() {
+        let failure = br#"{"success":false,"message":"User who approved this connection is not active anymore"}"#;
+        let success = br#"{"success":true,"data":[]}"#;
+        for coding in [Coding::Gzip, Coding::Deflate, Coding::Brotli, Coding::Zstd] {
+            for (body, kept) in [(&failure[..], Some(&failure[..])), (&success[..], None)] {
+                let mut inspector = Inspector::new(coding);
+                for chunk in encode(coding, false, body).chunks(7) {
+                    inspector.push(Bytes::copy_from_slice(chunk));
+                    inspector.step().unwrap();
+                }
+                inspector.finish().unwrap();
+                assert_eq!(inspector.kept(), kept, "{coding:?}");
+            }
+        }
+    }
+
     /// RFC 7932 9.2: a stream of uncompressed meta-blocks, since no encoder is among our crates.
     fn brotli_stored(body: &[u8]) -> Vec<u8> {
         let (mut out, mut bits, mut fill) = (Vec::new(), 0u64, 0u32);

@@ -108,7 +108,7 @@ async fn an_idle_key_is_shown_and_used_when_keep_alive_is_on() {
     one.wait_for("the call", || (cloudbeds.requests().len() == 1).then_some(())).await;
     let seen = cloudbeds.requests().pop().unwrap();
     assert_eq!(
-        (&*seen.path, seen.header("authorization")),
+        (&*seen.target, seen.header("authorization")),
         ("/api/v1.3/userinfo", vec![format!("Bearer {}", hotels[0].key).as_bytes()])
     );
     two.wait_for_metric("key_verdicts{verdict=\"idle\"}", |_| true).await;
