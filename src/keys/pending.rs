@@ -122,7 +122,7 @@ pub fn waiting(keys: &Path) -> (Vec<(Place, Arrived)>, Vec<Fault>) {
         match read(&path) {
             Ok(Some(arrived)) => found.push((Place(path), arrived)),
             Ok(None) => {}
-            Err(fault) => faults.push(fault),
+            Err(fault) => faults.push(*fault),
         }
     }
     found.sort_by_key(|(_, arrived)| arrived.received);
@@ -197,12 +197,13 @@ fn text(arrived: &Arrived, head: &str) -> Zeroizing<String> {
     ))
 }
 
-fn read(path: &Path) -> Result<Option<Arrived>, Fault> {
+fn read(path: &Path) -> Result<Option<Arrived>, Box<Fault>> {
     let name = path.display().to_string();
     let Ok(bytes) = bytes(path, FILE_MAX) else {
-        return if path.exists() { Err(Fault::new(name, "cannot be read", "make it mode 0600")) } else { Ok(None) };
+        let fault = || Box::new(Fault::new(&name, "cannot be read", "make it mode 0600"));
+        return if path.exists() { Err(fault()) } else { Ok(None) };
     };
-    let odd = || Fault::new(&name, "is no key that onboarding has written", "remove it");
+    let odd = || Box::new(Fault::new(&name, "is no key that onboarding has written", "remove it"));
     let text = yaml::text(&name, &bytes).map_err(|_| odd())?;
     let value = yaml::document(&name, text).map_err(|_| odd())?;
     let field = |name: &str| value.get(name).and_then(Value::as_str);

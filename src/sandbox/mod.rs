@@ -8,10 +8,10 @@
 //!
 //! | path | what it does |
 //! |---|---|
-//! | `/api/v1.1`, `v1.2`, `v1.3` | the operations of [`answers`]; needs a key |
-//! | `/api/v1.x/access_token` | exchanges a code for a key; [`exchange`] |
-//! | `/connect/…` | the connect link, the consent page, disconnecting; [`connect`] |
-//! | `/partner/{client id}/keys` | an app's list of keys; [`partner`] |
+//! | `/api/v1.1`, `v1.2`, `v1.3` | the operations of `answers/operation.rs`; needs a key |
+//! | `/api/v1.x/access_token` | exchanges a code for a key; `exchange.rs` |
+//! | `/connect/…` | the connect link, the consent page, disconnecting; `connect.rs` |
+//! | `/partner/{client id}/keys` | an app's list of keys; `partner.rs` |
 //! | `/sandbox/echo` | everything it was sent, in body and headers; switches in [`echo`] |
 //! | `/sandbox/download` `/sandbox/upload` | gigabytes in flat memory; switches in [`bulk`] |
 //! | `/sandbox/slow` `/sandbox/reset` `/sandbox/fail` `/sandbox/hang` | trouble on demand; switches in [`trouble`] |
@@ -228,7 +228,7 @@ impl Sandbox {
         self.address
     }
 
-    /// Where its control listener is, if it has one; [`control`] says what it understands.
+    /// Where its control listener is, if it has one; `control/act.rs` says what it understands.
     #[must_use]
     pub fn control_address(&self) -> Option<SocketAddr> {
         self.control

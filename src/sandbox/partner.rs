@@ -94,12 +94,12 @@ fn list(state: &State, index: AppIndex, fresh: Option<(PropertyId, String)>) -> 
             property: *property,
             name: accounts.hotel(*property).map(|place| place.name.clone()).unwrap_or_default(),
             state: app_state.as_str(),
-            key: match key {
-                Some((.., true)) => "cbat_••••••••",
+            key: match &key {
+                Some(key) if key.dead.is_none() => "cbat_••••••••",
                 Some(_) => "not valid any more",
                 None => "none yet",
             },
-            used: key.map(|(_, used, _)| stamp(used)).unwrap_or_default(),
+            used: key.map(|key| stamp(key.used)).unwrap_or_default(),
             can_reset: app_state != AppState::Disabled,
         }
     };

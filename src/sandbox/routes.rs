@@ -76,7 +76,8 @@ impl State {
         }
     }
 
-    /// Who may do what. Never held while something is waited for, nor while the data are locked.
+    /// Who may do what. Never held while something is waited for, nor while the data are locked, nor while the rules are
+    /// asked for: those look here for what a key opens.
     pub(super) fn accounts(&self) -> MutexGuard<'_, Accounts> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -76,7 +76,7 @@ impl Sandbox {
     #[must_use]
     pub fn key(&self, property: PropertyId, client_id: &str) -> Option<String> {
         let app = self.app(client_id)?;
-        self.state.accounts().key(app, property, self.now()).map(|(key, ..)| key.to_owned())
+        self.state.accounts().key(app, property, self.now()).map(|key| key.text.to_owned())
     }
 
     /// Resets an app's key for a connected hotel, as the vendor's list of keys does. The last one is dead; out comes the

@@ -8,6 +8,9 @@
 /// The longest body kept, in bytes. A failure is a sentence.
 const MOST: usize = 64 * 1024;
 
+/// Bytes in which what matters has been said, unless there is much white space.
+const BEGINNING: usize = 64;
+
 /// What a look at one body has come to.
 #[derive(Debug, Default)]
 pub struct Peek(State);
@@ -42,7 +45,14 @@ impl Peek {
         match &mut self.0 {
             State::Start if bytes.is_empty() => {}
             State::Start if bytes.len() <= MOST && may_be_a_failure(bytes) => self.0 = State::Keeping(bytes.to_vec()),
-            State::Keeping(kept) if kept.len() + bytes.len() <= MOST => kept.extend_from_slice(bytes),
+            State::Keeping(kept) if kept.len() + bytes.len() <= MOST => {
+                // Of a beginning that was too short to tell, more is there now.
+                let short = kept.len() < BEGINNING;
+                kept.extend_from_slice(bytes);
+                if short && !may_be_a_failure(kept) {
+                    self.0 = State::Off;
+                }
+            }
             _ => self.0 = State::Off,
         }
     }
@@ -106,6 +116,8 @@ mod tests {
             "\u{1f}\u{8b}",
         ] {
             assert_eq!(kept(&[body]), None, "{body}");
+            let pieces: Vec<String> = body.chars().map(String::from).collect();
+            assert_eq!(kept(&pieces.iter().map(String::as_str).collect::<Vec<_>>()), None, "{body} in pieces");
         }
     }
 

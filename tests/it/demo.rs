@@ -140,6 +140,7 @@ async fn a_proxy_started_with_what_sandbox_prints_works() {
         fs::metadata(file).unwrap().permissions().mode() & 0o777
     };
     assert_eq!((mode("keys.yaml"), mode("sandbox-root.pem")), (0o600, 0o644));
+    assert_eq!(mode("sandbox-client-secret"), 0o600);
     let printed = sandbox.printed();
     assert_masked(&printed);
     // As a shell would read it: NAME=value, perhaps quoted, and a backslash at the end of each line.
@@ -175,4 +176,38 @@ async fn a_proxy_started_with_what_sandbox_prints_works() {
     assert!(second.said().contains("exists and is not the sandbox's; choose another directory"), "{}", second.said());
     sandbox.signal(Signal::TERM);
     assert_eq!(sandbox.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_running_sandbox_is_steered_from_the_command_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["sandbox", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--dir", "d"];
+    let mut sandbox = Run::start(directory.path(), &arguments, &[]);
+    sandbox.prints("Ctrl-C ends it.").await;
+    let printed = sandbox.printed();
+    let (_, rest) = printed.split_once("Control it at http://").unwrap();
+    let control = rest.split('/').next().unwrap().to_owned();
+    assert!(printed.contains("Property 1003 has not connected it yet: https://localhost:"), "{printed}");
+    let run = async |words: &[&str]| {
+        let arguments: Vec<&str> =
+            ["sandbox", words[0], "--control", &control].into_iter().chain(words[1..].iter().copied()).collect();
+        let mut run = Run::start(directory.path(), &arguments, &[]);
+        (run.ended().await.code(), run.printed(), run.said())
+    };
+    let state = async || -> serde_json::Value { serde_json::from_str(&run(&["show", "state"]).await.1).unwrap() };
+    assert_eq!(state().await["apps"][0]["hotels"][0]["key"], "works");
+    assert_eq!(run(&["do", "revoke", "property=1001"]).await.0, Some(0));
+    assert_eq!(state().await["apps"][0]["hotels"][0]["key"], "revoked");
+    assert_eq!(run(&["do", "clock", "by=31d"]).await.0, Some(0));
+    assert_eq!(state().await["apps"][0]["hotels"][1]["key"], "expired");
+    assert_eq!(run(&["show", "requests"]).await.1, "[]\n");
+    let (code, printed, said) = run(&["do", "clock", "by=soon"]).await;
+    assert_eq!((code, printed.as_str()), (Some(1), ""));
+    assert_eq!(said, "sandbox: `by` must be a number and a unit (s, m, h or d), such as 31d\n");
+    assert_eq!(run(&["do", "clock", "31d"]).await.0, Some(1));
+    sandbox.signal(Signal::TERM);
+    assert_eq!(sandbox.ended().await.code(), Some(0));
+    let (code, _, said) = run(&["show", "state"]).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains("nothing listens at") && said.contains("--control"), "{said}");
 }

@@ -87,7 +87,7 @@ async fn every_act_has_its_effect_and_shows_in_the_state() {
     assert_eq!(state["rules"], json!([{"property": "1001", "path": "getRooms", "times": 3, "room": "hang"}]));
     let app = &state["apps"][0];
     assert_eq!((&app["name"], &app["delivery"]), (&json!("Other"), &json!("keys@a.example")));
-    assert_eq!(app["hotels"][0]["key_works"], false);
+    assert_eq!((&app["hotels"][0]["key"], &app["hotels"][2]["key"]), (&json!("revoked"), &Value::Null));
     assert_eq!((&app["hotels"][1]["state"], &app["hotels"][2]["state"]), (&json!("disabled"), &json!("pending")));
     for query in ["do=clear", "do=budget", "do=reinstate", "do=app&email=-&webhook=-"] {
         assert_eq!(act(control, query).await, (200, json!({"done": true})), "{query}");
@@ -175,7 +175,9 @@ async fn the_page_has_the_buttons_and_says_once_what_came_of_one() {
     let fields = format!("Host: {control}\r\nAccept: text/html,*/*\r\nOrigin: http://{control}\r\n");
     let (status, head, page) = raw(control, "GET /", &fields, "").await;
     assert_eq!(status, 200);
-    assert!(head.to_lowercase().contains("content-security-policy: default-src 'none'"), "{head}");
+    assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
+    // A browser says where a form comes from only if the page lets it.
+    assert!(head.contains("referrer-policy: same-origin"), "{head}");
     for words in ["Seaside Demo Hotel", &client_id, "31 days on", "User left", "Make trouble", "Reset all connections"]
     {
         assert!(page.contains(words), "{words}");

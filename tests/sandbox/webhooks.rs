@@ -175,3 +175,15 @@ async fn webhooks_come_twice_in_the_wrong_order_or_not_at_all_on_request() {
     let (enabled, installing) = (pair("installing", "enabled"), pair("enabled", "installing"));
     assert_eq!(endpoint.states(4).await, [enabled.clone(), enabled, installing.clone(), installing]);
 }
+
+#[tokio::test]
+async fn a_webhook_over_https_goes_to_no_server_whose_certificate_is_not_trusted() {
+    let untrusted = started(|_| {}).await;
+    let url = format!("{}/hook", untrusted.base_url());
+    let sandbox = started(|app| app.webhook = Some(url)).await;
+    sandbox.disconnect("1001".parse().unwrap(), CLIENT);
+    until(|| sandbox.delivered().len() == 1).await;
+    let outcome = sandbox.delivered()[0].outcome.clone();
+    assert!(outcome.clone().unwrap_err().starts_with("no trusted TLS connection to https://localhost:"), "{outcome:?}");
+    assert!(untrusted.requests().is_empty());
+}

@@ -31,11 +31,15 @@ use crate::wire::body::Upload;
 /// allow 100 to 128.
 const STREAMS: usize = 100;
 
-/// HTTP/2 flow-control windows, in bytes: a stream's, and a connection's. At 512 KiB a stream fills a 50 Mbit/s path of
+/// HTTP/2 flow-control windows, in bytes: a stream's, and a connection's. At 256 KiB a stream fills a 25 Mbit/s path of
 /// 80 ms. The connection's has room for every stream's, or a few callers that do not read would fill it and hold up all
 /// others; what a caller can have in memory is its own stream's window.
-const STREAM_WINDOW: u32 = 1 << 19;
+const STREAM_WINDOW: u32 = 1 << 18;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
+
+/// How far the buffer of an HTTP/1.1 connection may grow, in bytes: large enough for every head and for reading at
+/// full speed. hyper's 400 KiB would stay with each connection that carried a large body once.
+const BUFFER: usize = 64 * 1024;
 
 /// A connection without a request on it counts as fresh for this long: the time it takes whoever waited for it to run.
 const FRESH: Duration = Duration::from_secs(1);
@@ -134,8 +138,11 @@ impl Host {
                 running,
             }));
         } else {
-            let (sender, running) =
-                http1::Builder::new().handshake(io).await.map_err(|error| self.handshake_error(error))?;
+            let (sender, running) = http1::Builder::new()
+                .max_buf_size(BUFFER)
+                .handshake(io)
+                .await
+                .map_err(|error| self.handshake_error(error))?;
             let task = spawn_local(async move {
                 let ended = running.await;
                 tracing::debug!(error = ended.err().map(tracing::field::display), "http/1.1 connection ended");

@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
+use super::{Accounts, AppIndex};
+
 /// The limit in force for every app.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Budget {
@@ -38,7 +40,7 @@ pub(super) struct Calls {
 const WINDOW: Duration = Duration::from_secs(1);
 
 impl Calls {
-    pub(super) fn spend(&mut self, budget: Budget, now: SystemTime) -> Spent {
+    fn spend(&mut self, budget: Budget, now: SystemTime) -> Spent {
         if self.suspended {
             return Spent::Suspended;
         }
@@ -54,13 +56,45 @@ impl Calls {
         if self.suspended { Spent::Last } else { Spent::Excess }
     }
 
-    pub(super) fn is_suspended(&self) -> bool {
+    fn is_suspended(&self) -> bool {
         self.suspended
     }
 
     /// The partner has confirmed a fix.
-    pub(super) fn reinstate(&mut self) {
+    fn reinstate(&mut self) {
         *self = Self::default();
+    }
+}
+
+impl Accounts {
+    pub(in crate::sandbox) fn set_budget(&mut self, budget: Option<Budget>) {
+        self.budget = budget;
+    }
+
+    pub(in crate::sandbox) fn budget(&self) -> Option<Budget> {
+        self.budget
+    }
+
+    /// Counts a call of an app.
+    pub(in crate::sandbox) fn spend(&mut self, app: AppIndex, now: SystemTime) -> Spent {
+        let Some(budget) = self.budget else { return Spent::Served };
+        let spent = self.calls.entry(app).or_default().spend(budget, now);
+        if spent == Spent::Last {
+            let name = &self.apps[app.0].name;
+            self.mails.push(format!("To the partner: {name} exceeds its rate limit and is suspended. Confirm a fix."));
+        }
+        spent
+    }
+
+    pub(in crate::sandbox) fn is_suspended(&self, app: AppIndex) -> bool {
+        self.calls.get(&app).is_some_and(Calls::is_suspended)
+    }
+
+    /// The partner has confirmed a fix.
+    pub(in crate::sandbox) fn reinstate(&mut self, app: AppIndex) {
+        if let Some(calls) = self.calls.get_mut(&app) {
+            calls.reinstate();
+        }
     }
 }
 

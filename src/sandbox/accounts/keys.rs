@@ -51,6 +51,15 @@ struct Key {
     fate: Fate,
 }
 
+/// The last key an owner was given.
+pub(in crate::sandbox) struct Current<'a> {
+    pub(in crate::sandbox) text: &'a str,
+    /// When it was last used, or made.
+    pub(in crate::sandbox) used: SystemTime,
+    /// Why it does not work any more, if so.
+    pub(in crate::sandbox) dead: Option<&'static str>,
+}
+
 /// All keys, dead ones too.
 #[derive(Default)]
 pub(super) struct Keys {
@@ -132,11 +141,16 @@ impl Keys {
         }
     }
 
-    /// The key an owner has, with the time of its last use and whether it works.
-    pub(super) fn current(&self, app: AppIndex, owner: &Owner, now: SystemTime) -> Option<(&str, SystemTime, bool)> {
+    /// The key an owner has.
+    pub(super) fn current(&self, app: AppIndex, owner: &Owner, now: SystemTime) -> Option<Current<'_>> {
         let text = self.current.get(&(app, owner.clone()))?;
         let key = self.by_text.get(text)?;
-        Some((text, key.used, matches!(key.fate, Fate::Alive) && !is_expired(key.used, now)))
+        let dead = match key.fate {
+            Fate::Revoked => Some("revoked"),
+            Fate::UserLeft => Some("its user left"),
+            Fate::Alive => is_expired(key.used, now).then_some("expired"),
+        };
+        Some(Current { text, used: key.used, dead })
     }
 }
 

@@ -15,6 +15,7 @@ mod budget;
 mod code;
 mod keys;
 mod life;
+mod place;
 mod subscriptions;
 
 pub(super) use app::is_loopback;
@@ -23,9 +24,11 @@ pub use budget::Budget;
 use budget::Calls;
 pub(super) use budget::Spent;
 use code::Codes;
-use keys::Keys;
+use keys::{Current, Keys};
 pub(super) use keys::{Grant, NoGrant};
 pub(super) use life::{Approved, Exchange, Refused};
+use place::organization_of;
+pub(super) use place::{Place, places};
 pub(super) use subscriptions::{Subscription, Subscriptions};
 
 /// Where an app stands in the list; apps are added and changed, never removed.
@@ -77,13 +80,6 @@ pub(super) struct Change {
     pub(super) property: PropertyId,
     pub(super) old: AppState,
     pub(super) new: AppState,
-}
-
-/// A hotel before anything has happened to it.
-pub(super) struct Place {
-    pub(super) property: PropertyId,
-    pub(super) name: String,
-    pub(super) organization: String,
 }
 
 struct Connection {
@@ -212,36 +208,6 @@ impl Accounts {
         self.left.contains(&property)
     }
 
-    pub(super) fn set_budget(&mut self, budget: Option<Budget>) {
-        self.budget = budget;
-    }
-
-    pub(super) fn budget(&self) -> Option<Budget> {
-        self.budget
-    }
-
-    /// Counts a call of an app.
-    pub(super) fn spend(&mut self, app: AppIndex, now: SystemTime) -> Spent {
-        let Some(budget) = self.budget else { return Spent::Served };
-        let spent = self.calls.entry(app).or_default().spend(budget, now);
-        if spent == Spent::Last {
-            let name = &self.apps[app.0].name;
-            self.mails.push(format!("To the partner: {name} exceeds its rate limit and is suspended. Confirm a fix."));
-        }
-        spent
-    }
-
-    pub(super) fn is_suspended(&self, app: AppIndex) -> bool {
-        self.calls.get(&app).is_some_and(Calls::is_suspended)
-    }
-
-    /// The partner has confirmed a fix.
-    pub(super) fn reinstate(&mut self, app: AppIndex) {
-        if let Some(calls) = self.calls.get_mut(&app) {
-            calls.reinstate();
-        }
-    }
-
     /// Whether a key opens a hotel; does not count as its use.
     pub(super) fn concerns(&self, key: &str, property: PropertyId) -> bool {
         self.keys.peek(key).is_some_and(|grant| grant.properties.contains(&property))
@@ -257,8 +223,8 @@ impl Accounts {
         Ok(Arc::new(Grant { app: grant.app, properties, left }))
     }
 
-    /// The key an app has for a hotel, with the time of its last use and whether it works.
-    pub(super) fn key(&self, app: AppIndex, property: PropertyId, now: SystemTime) -> Option<(&str, SystemTime, bool)> {
+    /// The last key an app was given for a hotel.
+    pub(super) fn key(&self, app: AppIndex, property: PropertyId, now: SystemTime) -> Option<Current<'_>> {
         self.keys.current(app, &self.connections.get(&(app, property))?.owner, now)
     }
 
@@ -266,6 +232,14 @@ impl Accounts {
     pub(super) fn connected(&self, app: AppIndex) -> Vec<PropertyId> {
         let mut found: Vec<PropertyId> =
             self.connections.keys().filter(|(index, _)| *index == app).map(|(_, property)| *property).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Hotels that an app has never been connected to, so many at most.
+    pub(super) fn unconnected(&self, app: AppIndex, most: usize) -> Vec<PropertyId> {
+        let strange = self.hotels.keys().filter(|id| !self.connections.contains_key(&(app, **id)));
+        let mut found: Vec<PropertyId> = strange.take(most).copied().collect();
         found.sort_unstable();
         found
     }
@@ -286,24 +260,4 @@ impl Accounts {
             Owner::Organization(id) => self.organizations.get(id).cloned().unwrap_or_default(),
         }
     }
-}
-
-/// The organisation of hotels that came with one key is named after the first of them.
-fn organization_of(first: PropertyId) -> String {
-    format!("9{first}")
-}
-
-/// All hotels of the settings, with the organisation each belongs to.
-pub(super) fn places(settings: &Settings) -> Vec<Place> {
-    let mut first: HashMap<&str, PropertyId> = HashMap::new();
-    let connected = settings.hotels.iter().map(|hotel| {
-        let organization = organization_of(*first.entry(&hotel.key).or_insert(hotel.property));
-        Place { property: hotel.property, name: hotel.name.clone(), organization }
-    });
-    let mut all: Vec<Place> = connected.collect();
-    all.extend(settings.unconnected.iter().map(|hotel| {
-        let organization = hotel.organization.clone().unwrap_or_else(|| organization_of(hotel.property));
-        Place { property: hotel.property, name: hotel.name.clone(), organization }
-    }));
-    all
 }

@@ -8,18 +8,17 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{Method, Response, StatusCode, request};
+use http::{Response, StatusCode, request};
 use serde_json::{Value, json};
 
 use super::accounts::{Grant, NoGrant, Spent};
 use super::body::{self, Body, json as answer_json};
 use super::calendar::Day;
-use super::data::{Data, House};
 use super::keys::sent_key;
 use super::query::Pairs;
 use super::routes::State;
 use super::trouble;
-use crate::property::{NotAPropertyId, PropertyId};
+use crate::property::PropertyId;
 
 mod booking;
 mod desk;
@@ -27,115 +26,21 @@ mod folio;
 mod guests;
 mod hotels;
 mod integration;
+mod operation;
 mod rates;
 mod reservations;
+mod scope;
 mod upload;
+
+pub(super) use operation::Operation;
+use scope::canceled;
 
 /// The largest form that is read; the vendor's own forms are far smaller.
 const FORM_MAX: usize = 1 << 20;
 
-const FOREIGN: &str = "None of the included property id's match the access_token user's property id";
 pub(super) const USER_LEFT: &str = "User who approved this connection is not active anymore";
 /// Where the numbers of rate jobs start.
 const JOB: u64 = 4_000_000_000;
-
-const UNSPECIFIED: &str = "Please specify \"propertyID\" parameter for this call";
-
-/// What can be asked of the API.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Operation {
-    Hotels,
-    HotelDetails,
-    Rooms,
-    RoomTypes,
-    AvailableRoomTypes,
-    RatePlans,
-    Rate,
-    PutRate,
-    PatchRate,
-    RateJobs,
-    Reservations,
-    Reservation,
-    PostReservation,
-    PutReservation,
-    RoomAssign,
-    RoomCheckIn,
-    RoomCheckOut,
-    Guest,
-    GuestList,
-    PutGuest,
-    Dashboard,
-    Sources,
-    PaymentMethods,
-    PostPayment,
-    VoidPayment,
-    Items,
-    Item,
-    ItemCategories,
-    PostItem,
-    PostCustomItem,
-    HouseAccounts,
-    PostHouseAccount,
-    PutHouseAccountStatus,
-    Userinfo,
-    PostFile,
-    AppState,
-    PostAppState,
-    PostWebhook,
-    DeleteWebhook,
-    Webhooks,
-}
-
-impl Operation {
-    pub(super) fn find(method: &Method, name: &str) -> Option<Self> {
-        let (operation, right) = match name {
-            "getHotels" => (Self::Hotels, Method::GET),
-            "getHotelDetails" => (Self::HotelDetails, Method::GET),
-            "getRooms" => (Self::Rooms, Method::GET),
-            "getRoomTypes" => (Self::RoomTypes, Method::GET),
-            "getAvailableRoomTypes" => (Self::AvailableRoomTypes, Method::GET),
-            "getRatePlans" => (Self::RatePlans, Method::GET),
-            "getRate" => (Self::Rate, Method::GET),
-            "putRate" => (Self::PutRate, Method::POST),
-            "patchRate" => (Self::PatchRate, Method::POST),
-            "getRateJobs" => (Self::RateJobs, Method::GET),
-            "getReservations" => (Self::Reservations, Method::GET),
-            "getReservation" => (Self::Reservation, Method::GET),
-            "postReservation" => (Self::PostReservation, Method::POST),
-            "putReservation" => (Self::PutReservation, Method::PUT),
-            "postRoomAssign" => (Self::RoomAssign, Method::POST),
-            "postRoomCheckIn" => (Self::RoomCheckIn, Method::POST),
-            "postRoomCheckOut" => (Self::RoomCheckOut, Method::POST),
-            "getGuest" => (Self::Guest, Method::GET),
-            "getGuestList" => (Self::GuestList, Method::GET),
-            "putGuest" => (Self::PutGuest, Method::PUT),
-            "getDashboard" => (Self::Dashboard, Method::GET),
-            "getSources" => (Self::Sources, Method::GET),
-            "getPaymentMethods" => (Self::PaymentMethods, Method::GET),
-            "postPayment" => (Self::PostPayment, Method::POST),
-            "postVoidPayment" => (Self::VoidPayment, Method::POST),
-            "getItems" => (Self::Items, Method::GET),
-            "getItem" => (Self::Item, Method::GET),
-            "getItemCategories" => (Self::ItemCategories, Method::GET),
-            "postItem" => (Self::PostItem, Method::POST),
-            "postCustomItem" => (Self::PostCustomItem, Method::POST),
-            "getHouseAccountList" => (Self::HouseAccounts, Method::GET),
-            "postNewHouseAccount" => (Self::PostHouseAccount, Method::POST),
-            "putHouseAccountStatus" => (Self::PutHouseAccountStatus, Method::PUT),
-            "userinfo" => (Self::Userinfo, Method::GET),
-            "postFile" => (Self::PostFile, Method::POST),
-            "getAppState" => (Self::AppState, Method::GET),
-            "postAppState" => (Self::PostAppState, Method::POST),
-            "postWebhook" => (Self::PostWebhook, Method::POST),
-            "deleteWebhook" => (Self::DeleteWebhook, Method::DELETE),
-            "getWebhooks" => (Self::Webhooks, Method::GET),
-            _ => return None,
-        };
-        // HEAD is GET without the body, which hyper leaves out.
-        let asked = if *method == Method::HEAD { &Method::GET } else { method };
-        (*asked == right).then_some(operation)
-    }
-}
 
 /// Why an operation does not succeed: the vendor's `message`.
 type Failure = String;
@@ -151,12 +56,12 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
     let now = state.clock.now();
-    let key = sent_key(&head.headers).ok_or(NoGrant::Missing);
-    let grant = match key.map_err(refusal).and_then(|key| admit(state, key, now)) {
+    let key = sent_key(&head.headers).ok_or(Refusal::NoGrant(NoGrant::Missing));
+    let grant = match key.and_then(|key| admit(state, key, now)) {
         Ok(grant) => grant,
-        Err(answer) => {
+        Err(why) => {
             body::read(body, 0).await;
-            return answer;
+            return refusal(&why);
         }
     };
     let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -176,16 +81,25 @@ where
     answered.map_or_else(|message| failure(&message), |value| answer_json(StatusCode::OK, &value))
 }
 
-/// What the key opens, or the answer to one that opens nothing.
-fn admit(state: &State, key: &str, now: SystemTime) -> Result<Arc<Grant>, Response<Body>> {
+/// Why a call comes to nothing before it is looked at.
+enum Refusal {
+    NoGrant(NoGrant),
+    /// All hotels of the key have left the vendor.
+    Left(Vec<PropertyId>),
+    /// Too many calls.
+    Excess,
+}
+
+/// What the key opens.
+fn admit(state: &State, key: &str, now: SystemTime) -> Result<Arc<Grant>, Refusal> {
     let mut accounts = state.accounts();
-    let grant = accounts.open(key, now).map_err(refusal)?;
+    let grant = accounts.open(key, now).map_err(Refusal::NoGrant)?;
     match accounts.spend(grant.app, now) {
-        Spent::Served if grant.properties.is_empty() => Err(failure(&canceled(&grant.left))),
+        Spent::Served if grant.properties.is_empty() => Err(Refusal::Left(grant.left.clone())),
         Spent::Served => Ok(grant),
-        Spent::Excess | Spent::Last => Err(trouble::limit()),
+        Spent::Excess | Spent::Last => Err(Refusal::Excess),
         // Nothing is published about how a suspended app is answered.
-        Spent::Suspended => Err(refusal(NoGrant::Invalid)),
+        Spent::Suspended => Err(Refusal::NoGrant(NoGrant::Invalid)),
     }
 }
 
@@ -255,59 +169,18 @@ pub(super) fn revoked() -> Response<Body> {
     answer_json(StatusCode::UNAUTHORIZED, &words)
 }
 
-fn refusal(why: NoGrant) -> Response<Body> {
+fn refusal(why: &Refusal) -> Response<Body> {
     let hint = match why {
-        NoGrant::Missing => "Missing \"Authorization\" header",
-        NoGrant::Invalid => "Access token is invalid",
-        NoGrant::Revoked => return revoked(),
-        NoGrant::UserLeft => return failure(USER_LEFT),
+        Refusal::NoGrant(NoGrant::Missing) => "Missing \"Authorization\" header",
+        Refusal::NoGrant(NoGrant::Invalid) => "Access token is invalid",
+        Refusal::NoGrant(NoGrant::Revoked) => return revoked(),
+        Refusal::NoGrant(NoGrant::UserLeft) => return failure(USER_LEFT),
+        Refusal::Left(left) => return failure(&canceled(left)),
+        Refusal::Excess => return trouble::limit(),
     };
     let words = "The resource owner or authorization server denied the request.";
     let body = json!({"error": "access_denied", "error_description": words, "message": words, "hint": hint});
     answer_json(StatusCode::UNAUTHORIZED, &body)
-}
-
-/// For hotels that left the vendor.
-fn canceled(left: &[PropertyId]) -> String {
-    let ids: Vec<String> = left.iter().map(ToString::to_string).collect();
-    format!(
-        "Your request could not be fully completed. The property(ies) you are accessing have an invalid status. See \
-         details:\ncanceled: {}",
-        ids.join(", ")
-    )
-}
-
-impl Grant {
-    /// The one hotel a call is about: the named one, or the key's only one.
-    fn one<'a>(&self, data: &'a Data, named: Option<&str>) -> Result<&'a House, Failure> {
-        data.house(self.id(named)?).ok_or_else(|| FOREIGN.to_owned())
-    }
-
-    /// The same, by its id.
-    fn id(&self, named: Option<&str>) -> Result<PropertyId, Failure> {
-        match self.ids(named)?.as_slice() {
-            [property] => Ok(*property),
-            _ => Err(UNSPECIFIED.to_owned()),
-        }
-    }
-
-    /// The hotels a call is about: those named that the key opens, or all it opens.
-    fn several<'a>(&self, data: &'a Data, named: Option<&str>) -> Result<Vec<&'a House>, Failure> {
-        Ok(self.ids(named)?.into_iter().filter_map(|id| data.house(id)).collect())
-    }
-
-    /// The same, by their ids.
-    fn ids(&self, named: Option<&str>) -> Result<Vec<PropertyId>, Failure> {
-        let Some(list) = named else { return Ok(self.properties.clone()) };
-        let ids: Result<Vec<PropertyId>, NotAPropertyId> = list.split(',').map(|id| id.trim().parse()).collect();
-        let ids = ids.unwrap_or_default();
-        let left: Vec<PropertyId> = ids.iter().copied().filter(|id| self.left.contains(id)).collect();
-        if !left.is_empty() {
-            return Err(canceled(&left));
-        }
-        let wanted: Vec<PropertyId> = ids.into_iter().filter(|id| self.properties.contains(id)).collect();
-        if wanted.is_empty() { Err(FOREIGN.to_owned()) } else { Ok(wanted) }
-    }
 }
 
 /// A parameter that must be there.

@@ -179,7 +179,7 @@ impl Act {
             Self::Revoke { property, app } => {
                 let app = index(state, app.as_deref())?;
                 let mut accounts = state.accounts();
-                let key = accounts.key(app, property, now).ok_or_else(unconnected)?.0.to_owned();
+                let key = accounts.key(app, property, now).ok_or_else(unconnected)?.text.to_owned();
                 accounts.revoke(&key);
             }
             Self::UserLeft(property) => state.accounts().user_left(property),

@@ -6,7 +6,8 @@
 use std::net::SocketAddr;
 
 use askama::Template;
-use http::{Response, StatusCode};
+use http::header::REFERRER_POLICY;
+use http::{HeaderValue, Response, StatusCode};
 use serde_json::Value;
 
 use super::view;
@@ -39,6 +40,7 @@ struct App {
     delivery: String,
     suspended: bool,
     hotels: Vec<Hotel>,
+    unconnected: Vec<String>,
 }
 
 struct Hotel {
@@ -68,10 +70,18 @@ pub(super) fn page(state: &State, sandbox: SocketAddr, said: Option<&str>) -> Re
         webhooks,
         rules: list(&all["rules"], rule),
         mails: list(&all["mails"], text),
-        requests: newest(&view::requests(state, LAST), request),
-        delivered: newest(&view::webhooks(state), delivery),
+        // Without the files that its own pages load.
+        requests: newest(&view::requests(state, LAST * 3), request)
+            .into_iter()
+            .filter(|line| !is_file(line))
+            .take(LAST)
+            .collect(),
+        delivered: newest(&view::webhooks(state), delivery).into_iter().take(LAST).collect(),
     };
-    answer(StatusCode::OK, &control)
+    let mut answer = answer(StatusCode::OK, &control);
+    // Under `no-referrer` browsers send `Origin: null` with a form, which is what a foreign page looks like.
+    answer.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    answer
 }
 
 fn app(app: &Value) -> App {
@@ -81,14 +91,14 @@ fn app(app: &Value) -> App {
         redirect_uri: text(&app["redirect_uri"]),
         delivery: text(&app["delivery"]),
         suspended: app["suspended"] == true,
+        unconnected: list(&app["unconnected"], text),
         hotels: list(&app["hotels"], |hotel| Hotel {
             property: text(&hotel["property"]),
             name: text(&hotel["name"]),
             state: text(&hotel["state"]),
-            key: match (hotel["key_works"] == true, &hotel["idle_days"]) {
-                (true, days) => format!("works, idle for {days} days"),
-                (false, Value::Null) => "none".to_owned(),
-                (false, _) => "dead".to_owned(),
+            key: match hotel["key"].as_str() {
+                Some("works") => format!("works, idle for {} days", hotel["idle_days"]),
+                why => why.unwrap_or("none").to_owned(),
             },
             left: hotel["left"] == true,
         }),
@@ -112,6 +122,10 @@ fn request(request: &Value) -> String {
     format!("{method} {path}  {}  {property}", header("authorization")).trim_end().to_owned()
 }
 
+fn is_file(line: &str) -> bool {
+    ["/connect/style.css", "/connect/script.js", "/favicon.ico"].iter().any(|path| line.contains(path))
+}
+
 fn delivery(one: &Value) -> String {
     let (old, new) = (text(&one["body"]["oldState"]), text(&one["body"]["newState"]));
     let came = one["status"].as_u64().map_or_else(|| text(&one["error"]), |status| status.to_string());
@@ -133,5 +147,5 @@ fn list<T>(value: &Value, read: impl Fn(&Value) -> T) -> Vec<T> {
 }
 
 fn newest<T>(value: &Value, read: impl Fn(&Value) -> T) -> Vec<T> {
-    value.as_array().into_iter().flatten().rev().take(LAST).map(read).collect()
+    value.as_array().into_iter().flatten().rev().map(read).collect()
 }

@@ -15,7 +15,7 @@ use crate::wire::mask;
 const HOTELS: usize = 200;
 
 pub(super) fn state(state: &State) -> Value {
-    let manner = state.webhooks();
+    let (manner, rules) = (state.webhooks(), state.rules.all());
     let accounts = state.accounts();
     let apps: Vec<Value> = accounts.apps().map(|(index, known)| app(state, &accounts, index, known)).collect();
     json!({
@@ -25,7 +25,7 @@ pub(super) fn state(state: &State) -> Value {
         "budget": accounts.budget().map(|budget| json!({"per_second": budget.per_second, "tolerance": budget.tolerance})),
         "resources": state.shows_resources(),
         "webhooks": {"copies": manner.copies, "reversed": manner.reversed},
-        "rules": state.rules.all().iter().map(rule).collect::<Vec<_>>(),
+        "rules": rules.iter().map(rule).collect::<Vec<_>>(),
         "mails": accounts.mails(),
     })
 }
@@ -45,18 +45,19 @@ fn app(state: &State, accounts: &Accounts, index: AppIndex, app: &App) -> Value 
         "webhook": app.webhook,
         "suspended": accounts.is_suspended(index),
         "hotels": hotels,
+        "unconnected": accounts.unconnected(index, HOTELS).iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
 
 fn hotel(state: &State, accounts: &Accounts, app: AppIndex, property: PropertyId) -> Value {
     let now = state.clock.now();
     let key = accounts.key(app, property, now);
-    let idle = key.map(|(_, used, _)| now.duration_since(used).unwrap_or_default().as_secs() / 86_400);
+    let idle = key.as_ref().map(|key| now.duration_since(key.used).unwrap_or_default().as_secs() / 86_400);
     json!({
         "property": property.to_string(),
         "name": accounts.hotel(property).map(|place| place.name.as_str()),
         "state": accounts.state(app, property).as_str(),
-        "key_works": key.is_some_and(|(.., works)| works),
+        "key": key.map(|key| key.dead.unwrap_or("works")),
         "idle_days": idle,
         "left": accounts.has_left(property),
     })

@@ -284,7 +284,7 @@ impl Hotels {
         let answer = self.proxy.get("/api/v1.3/getHotelDetails").property(&id.to_string()).send().await;
         answer.status == 200
             && answer.json()["success"] == true
-            && answer.json()["data"]["propertyID"] == id.to_string()
+            && answer.json()["data"]["propertyID"].as_str() == Some(&*id.to_string())
     }
 
     /// Kills the process and starts it again in the same directory.
