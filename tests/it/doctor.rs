@@ -142,6 +142,20 @@ async fn keys_that_do_not_work_are_broken_and_named_by_their_hotel() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_about_to_expire_is_a_warning_even_though_it_works() {
+    let (_cloudbeds, hotels, desk) = scene().await;
+    desk.used_before("1001", &hotels[0].key, 26);
+    let ran = desk.run(&["doctor", "--json"], "").await;
+    let findings = wrong(&ran);
+    assert!(
+        findings.len() == 1 && findings[0].ends_with("active, 26 days old, 26 days idle before this call"),
+        "{findings:?}"
+    );
+    let findings = wrong(&desk.run(&["doctor", "--json", "--offline"], "").await);
+    assert!(findings.len() == 1 && findings[0].ends_with("expiring, 26 days old, 26 days idle"), "{findings:?}");
+}
+
+#[tokio::test]
 async fn the_step_that_fails_on_the_way_to_cloudbeds_is_named() {
     let (cloudbeds, hotels, desk) = scene().await;
     let expired = start(Settings {

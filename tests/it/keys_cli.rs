@@ -211,6 +211,17 @@ async fn a_list_tells_keys_apart_and_shows_none() {
 }
 
 #[tokio::test]
+async fn a_list_shows_what_a_proxy_has_written_down() {
+    let (_cloudbeds, hotels, desk) = scene().await;
+    desk.write_keys(&format!("\"1001\": {}\n", hotels[0].key));
+    desk.used_before("1001", &hotels[0].key, 22);
+    let rows: serde_json::Value = serde_json::from_str(&desk.run(&["keys", "list", "--json"], "").await.out).unwrap();
+    let row = &rows[0];
+    assert_eq!((&row["verdict"], &row["age_days"], &row["idle_days"]), (&"idle".into(), &22.into(), &22.into()));
+    desk.run(&["keys", "list"], "").await.expect(0, &["  idle     22 d  22 d\n"]);
+}
+
+#[tokio::test]
 async fn a_check_asks_about_each_different_key_once() {
     let (cloudbeds, hotels, desk) = scene().await;
     let foreign =

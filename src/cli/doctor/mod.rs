@@ -120,6 +120,7 @@ impl Options {
             findings.extend(network::host(&desk).await);
             if self.offline {
                 findings.push(Finding::ok("network", "Cloudbeds", "not asked (--offline)"));
+                findings.extend(keys::known(&desk));
             } else {
                 let (found, reachable) = network::all(&desk).await;
                 findings.extend(found);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cloudbeds_auth_proxy::sandbox::{Hotel, Sandbox};
+use cloudbeds_auth_proxy::secret::ApiKey;
 
 use super::proxy::write_private;
 use super::{Proxy, assert_clean};
@@ -47,6 +48,16 @@ impl Desk {
 
     pub fn keys(&self) -> String {
         std::fs::read_to_string(self.path("keys.yaml")).unwrap()
+    }
+
+    /// Leaves the state of a proxy under which a property's key was used last so many days ago.
+    pub fn used_before(&self, property: &str, key: &str, days: u64) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let then = now - days * 24 * 60 * 60;
+        let record = serde_json::json!({ "properties": [property], "first_seen": then, "last_used": then });
+        let name = ApiKey::parse(key).unwrap().fingerprint().to_string();
+        let state = serde_json::json!({ "format": 1, "keys": { name: record } });
+        std::fs::write(self.path("keys.state.json"), state.to_string()).unwrap();
     }
 
     /// Runs a command with this on standard input.
