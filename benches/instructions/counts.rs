@@ -128,7 +128,9 @@ fn authorized(identified: Vec<Identified>) -> Vec<Authorized> {
 }
 
 fn credentialed(authorized: Vec<Authorized>, keys: &KeySet) -> Vec<Credentialed> {
-    authorized.into_iter().map(|one| proxy::credential::attach(proxy::limit::admit(one), keys).unwrap()).collect()
+    let links = world::no_links();
+    let attach = |one| proxy::credential::attach(proxy::limit::admit(one), keys, &links).unwrap();
+    authorized.into_iter().map(attach).collect()
 }
 
 fn keys(rows: u64) -> KeySet {
@@ -205,7 +207,7 @@ fn answers() -> (World, Vec<Answer>) {
     let answers = world.run(async move {
         let mut answers = Vec::new();
         for one in outbound {
-            answers.push(proxy.upstream.send(one, &mut Exchange::default()).await.unwrap());
+            answers.push(proxy.upstream.send(one, &mut Exchange::default(), |_| None).await.unwrap());
         }
         answers
     });

@@ -25,6 +25,7 @@ use cloudbeds_auth_proxy::proxy::connection::{self, Open};
 use cloudbeds_auth_proxy::proxy::pool::{self, Pool};
 use cloudbeds_auth_proxy::proxy::rewrite::Routes;
 use cloudbeds_auth_proxy::proxy::upstream::{Timeouts, Upstream};
+use cloudbeds_auth_proxy::proxy::verdict::ConnectLinks;
 use cloudbeds_auth_proxy::proxy::{Arrival, Proxy, identify};
 use cloudbeds_auth_proxy::telemetry::{Guard, Metrics, RequestIds};
 use cloudbeds_auth_proxy::wire::gate::Limits;
@@ -107,6 +108,7 @@ impl World {
             keys: RefCell::new(keys(&directory).reader()),
             upstream: Upstream::new(Rc::new(Pool::new(dialer, pool, Rc::clone(&recorder))), timeouts),
             timeouts,
+            connect: no_links(),
             recorder,
             lines: Rc::new(log.access_log().lines()),
             ids: RequestIds::new(0),
@@ -207,4 +209,9 @@ fn phase() -> Arc<PhaseCell> {
 pub(crate) fn json(size: usize) -> Bytes {
     let row = |n: usize| format!("{{\"reservationID\":\"{n}\",\"status\":\"confirmed\",\"balance\":{}}},", n % 97);
     (0..).flat_map(|n| row(n).into_bytes()).take(size).collect()
+}
+
+/// Hotels connect nowhere here.
+pub(crate) fn no_links() -> ConnectLinks {
+    Arc::new(|_, _| None)
 }
