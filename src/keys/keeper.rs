@@ -50,7 +50,8 @@ const CLAIM: u64 = 6 * 60 * 60;
 /// A key that works for nothing is in doubt for this long at most, in seconds.
 const USELESS: u64 = 60;
 
-/// How often an organisation's properties are asked for at least, and after foreign-property answers at most.
+/// How often an organisation's properties are asked for at least, and after foreign-property answers at most. Pauses
+/// after questions in vain double from the second, or from a minute where none are known, up to an hour.
 const HOTELS_AGE: u64 = DAY;
 const HOTELS_PAUSE: u64 = 10 * 60;
 
@@ -142,7 +143,8 @@ pub struct Keeper<V> {
     doubts: HashMap<Fingerprint, Doubt>,
     /// Those that may be in cool-down.
     dead: Vec<(Arc<Key>, Option<PropertyId>)>,
-    hotels_asked: HashMap<Fingerprint, Time>,
+    /// When an organisation's properties were asked for last, and how often in vain since the last answer.
+    hotels_asked: HashMap<Fingerprint, (Time, u32)>,
     swept: Time,
     written: Option<Time>,
     unwritten: bool,
@@ -232,7 +234,7 @@ impl<V: Vendor> Keeper<V> {
                 key.fingerprint = %name,
                 "Cloudbeds says that the key does not open this property; correct its row in the key file"
             );
-        } else if self.hotels_asked.get(&name).is_none_or(|asked| now.since(*asked) >= HOTELS_PAUSE) {
+        } else if self.hotels_asked.get(&name).is_none_or(|(asked, _)| now.since(*asked) >= HOTELS_PAUSE) {
             self.ask(Call { key: Arc::clone(key), property: None, why: Why::Hotels });
         }
     }
@@ -252,7 +254,8 @@ impl<V: Vendor> Keeper<V> {
             let (key, property) = (Arc::clone(&call.key), call.property);
             let answered: Answered<Outcome> = match call.why {
                 Why::Hotels => {
-                    self.hotels_asked.insert(key.life().fingerprint(), self.now());
+                    let now = self.now();
+                    self.hotels_asked.entry(key.life().fingerprint()).or_default().0 = now;
                     let hotels = self.vendor.hotels(key);
                     Box::pin(async move { Outcome::Hotels(hotels.await) })
                 }
@@ -278,9 +281,18 @@ impl<V: Vendor> Keeper<V> {
         let now = self.now();
         match outcome {
             Outcome::Probe(probe) => self.judge(call, &life, probe, now),
-            Outcome::Hotels(Some(properties)) if !properties.is_empty() => self.hotels(&life, properties, now).await,
+            Outcome::Hotels(Some(properties)) if !properties.is_empty() => {
+                self.hotels_asked.insert(life.fingerprint(), (now, 0));
+                self.hotels(&life, properties, now).await;
+            }
             Outcome::Hotels(_) => {
                 warn!(key.fingerprint = %life.fingerprint(), "Cloudbeds does not say which properties the key opens");
+                let (_, in_vain) = self.hotels_asked.entry(life.fingerprint()).or_default();
+                *in_vain = in_vain.saturating_add(1);
+                // It may be dead, and while it opens nothing no app's call would show that.
+                if !life.is_blocked() {
+                    self.ask(Call { key: Arc::clone(&call.key), property: None, why: Why::Sign(Sign::Hinted) });
+                }
             }
         }
         if self.doubts.get(&life.fingerprint()).is_none_or(|doubt| doubt.until <= now) {
@@ -314,10 +326,11 @@ impl<V: Vendor> Keeper<V> {
                 }
                 Why::Sign(_) => self.doubt(life, now),
                 Why::CoolDown(about) => {
-                    // No step further: that Cloudbeds is away says nothing about the key.
+                    // In vain too. It says nothing about the key, so the judgement stays as old as it is.
                     let limits = self.settings.cool_down;
                     life.change(|record| {
                         if let Some(dead) = &mut record.judgement_mut(about).dead {
+                            dead.step = dead.step.saturating_add(1);
                             dead.until = now.plus(cool_down(limits, dead.step));
                         }
                     });
@@ -490,9 +503,10 @@ impl<V: Vendor> Keeper<V> {
                 due.push((Arc::clone(&key), property));
             }
             let age = record.hotels.as_ref().map_or(u64::MAX, |hotels| now.since(hotels.at));
-            let asked = self.hotels_asked.get(&life.fingerprint()).map_or(u64::MAX, |asked| now.since(*asked));
+            let (asked, in_vain) = self.hotels_asked.get(&life.fingerprint()).copied().unwrap_or_default();
             let pause = if record.hotels.is_some() { HOTELS_PAUSE } else { WRITE };
-            if key.auto && age >= HOTELS_AGE && asked >= pause {
+            let pause = pause.saturating_mul(1 << in_vain.saturating_sub(1).min(6)).min(HOUR);
+            if key.auto && age >= HOTELS_AGE && now.since(asked) >= pause {
                 self.ask(Call { key, property: None, why: Why::Hotels });
             }
         }

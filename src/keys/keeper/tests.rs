@@ -105,9 +105,9 @@ impl Vendor for Cloudbeds {
         let here = self.clone();
         Box::pin(async move {
             sleep(LATENCY).await;
-            here.note(clock()(), &key, Asked::Hotels);
+            let standing = here.note(clock()(), &key, Asked::Hotels);
             let world = here.0.lock().unwrap();
-            (!world.away).then(|| world.hotels.clone())
+            (!world.away && standing != Standing::Revoked).then(|| world.hotels.clone())
         })
     }
 }
@@ -262,12 +262,41 @@ async fn a_dead_hotel_costs_little_too_where_our_own_calls_come_to_nothing() {
         }
         assert_eq!(process.call(1001), Err(Verdict::Rejected));
         let all = cloudbeds.calls(Asked::App) + cloudbeds.calls(Asked::Probe);
-        assert!(all < 2000, "{all} calls");
+        // Until ten 401s are enough, and then as often as where the refusal is confirmed.
+        assert!(all <= 50, "{all} calls");
         // As soon as it is clear that the key works, it is used again.
         cloudbeds.away(false);
         cloudbeds.set("cbat_a", Standing::Good);
         sleep(Duration::from_secs(2 * HOUR)).await;
         assert_eq!(process.call(1001), Ok(()));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn cool_downs_grow_as_well_where_our_own_calls_come_to_nothing() {
+    scene("\"1001\": cbat_a\n", |directory, cloudbeds| async move {
+        let mut process = Process::start(directory.path(), &cloudbeds, settings(directory.path()));
+        cloudbeds.away(true);
+        for _ in 0..18 {
+            let _ = process.call(1001);
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(process.call(1001), Err(Verdict::Rejected));
+        cloudbeds.forget_calls();
+        sleep(Duration::from_secs(272 * 60)).await;
+        // After 1, 2, 4, 8, 16, 32, 60, 60, … minutes, each up to a fifth longer.
+        let probes = cloudbeds.calls(Asked::Probe);
+        assert!((7..=9).contains(&probes), "{probes} calls of our own in 272 minutes");
+        // A restart does not begin anew, and neither does the answer, when it comes and is the expected one.
+        process.stop().await;
+        process = Process::start(directory.path(), &cloudbeds, settings(directory.path()));
+        cloudbeds.away(false);
+        cloudbeds.forget_calls();
+        sleep(Duration::from_secs(24 * HOUR)).await;
+        let probes = cloudbeds.calls(Asked::Probe);
+        assert!((20..=24).contains(&probes), "{probes} calls of our own in a day");
+        assert_eq!((process.call(1001), cloudbeds.calls(Asked::App)), (Err(Verdict::Rejected), 0));
     })
     .await;
 }
@@ -468,6 +497,7 @@ async fn uses_are_written_at_most_once_a_minute_and_survive_a_kill_after_it() {
 async fn an_organisations_properties_come_from_cloudbeds_and_outlive_its_absence() {
     let keys = "\"1002\": cbat_b\nkeys: [{ key: cbat_a, properties: auto, organization: acme }]\n";
     scene(keys, |directory, cloudbeds| async move {
+        cloudbeds.set("cbat_a", Standing::Good);
         cloudbeds.0.lock().unwrap().hotels = vec![property(1001), property(1002)];
         let process = Process::start(directory.path(), &cloudbeds, settings(directory.path()));
         assert!(!process.store.current().contains(property(1001)));
@@ -496,6 +526,42 @@ async fn an_organisations_properties_come_from_cloudbeds_and_outlive_its_absence
         cloudbeds.away(true);
         let process = Process::start(directory.path(), &cloudbeds, settings(directory.path()));
         assert!(process.store.current().contains(property(1003)));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_organisations_dead_key_costs_as_little_as_a_hotels() {
+    let keys = "\"1002\": cbat_b\nkeys: [{ key: cbat_a, properties: auto, organization: acme }]\n";
+    scene(keys, |directory, cloudbeds| async move {
+        let process = Process::start(directory.path(), &cloudbeds, settings(directory.path()));
+        // It opens nothing, so no app's call can show that it is dead.
+        sleep(Duration::from_secs(DAY)).await;
+        let all = cloudbeds.calls(Asked::Hotels) + cloudbeds.calls(Asked::Probe);
+        assert!((22..=40).contains(&all), "{all} calls with a dead key in a day");
+        // Connected again, and back without a restart.
+        cloudbeds.set("cbat_a", Standing::Good);
+        cloudbeds.0.lock().unwrap().hotels = vec![property(1001)];
+        sleep(Duration::from_secs(2 * HOUR)).await;
+        assert!(process.store.current().contains(property(1001)));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_organisations_properties_are_asked_for_ever_less_often_while_no_answer_comes() {
+    let keys = "\"1002\": cbat_b\nkeys: [{ key: cbat_a, properties: auto, organization: acme }]\n";
+    scene(keys, |directory, cloudbeds| async move {
+        cloudbeds.away(true);
+        cloudbeds.set("cbat_a", Standing::Good);
+        cloudbeds.0.lock().unwrap().hotels = vec![property(1001)];
+        let process = Process::start(directory.path(), &cloudbeds, settings(directory.path()));
+        sleep(Duration::from_secs(DAY)).await;
+        let all = cloudbeds.calls(Asked::Hotels) + cloudbeds.calls(Asked::Probe);
+        assert!(all <= 80, "{all} calls in a day");
+        cloudbeds.away(false);
+        sleep(Duration::from_secs(HOUR + 60)).await;
+        assert!(process.store.current().contains(property(1001)));
     })
     .await;
 }
