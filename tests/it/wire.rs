@@ -7,6 +7,10 @@ use cloudbeds_auth_proxy::sandbox::{Hotel, Protocols, Sandbox};
 
 use crate::harness::{EITHER, Proxy, cloudbeds};
 
+mod case;
+mod judge;
+mod table;
+
 /// A good request; its target tells where it came from.
 fn good(target: &str) -> String {
     format!("GET /sandbox/echo?{target} HTTP/1.1\r\nHost: a\r\nX-Property-Id: 1001\r\n\r\n")
