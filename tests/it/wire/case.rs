@@ -69,7 +69,7 @@ pub enum End {
     Cut,
 }
 
-/// The configuration a file asks for, and its cases. `filled` gives the value of a name such as `port`.
+/// The cases of a file. `filled` gives the value of a name such as `port`.
 pub fn read(file: &str, text: &str, filled: impl Fn(&str) -> String) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for (number, line) in text.lines().enumerate() {
@@ -130,9 +130,9 @@ pub fn read(file: &str, text: &str, filled: impl Fn(&str) -> String) -> Vec<Case
     cases
 }
 
-/// The configuration that a file asks for: its lines behind `!`.
-pub fn config(text: &str) -> String {
-    text.lines().filter_map(|line| line.strip_prefix("! ")).collect::<Vec<_>>().join("\n")
+/// The options that a file asks for: its lines behind `!`, as environment variables.
+pub fn options(text: &str) -> Vec<(&str, &str)> {
+    text.lines().filter_map(|line| line.strip_prefix("! ")?.split_once('=')).collect()
 }
 
 /// Pieces that nothing stands between are one write.

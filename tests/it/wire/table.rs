@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use super::case::{Act, Back, Case, End, config, read};
+use super::case::{Act, Back, Case, End, options, read};
 use super::judge::{Arrived, Judge, show};
 use crate::harness::{Line, Proxy, together};
 
@@ -21,10 +21,11 @@ struct Lane {
 }
 
 impl Lane {
-    async fn start(config: &str) -> Self {
+    async fn start(options: &[(&str, &str)]) -> Self {
         let judge = Judge::start().await;
         // One core, so that a victim's request meets the very connections that a case leaves behind.
-        let proxy = judge.proxy().config("workers: 1").config(config).start().await;
+        let builder = judge.proxy().config("workers: 1");
+        let proxy = options.iter().fold(builder, |builder, (name, value)| builder.env(name, value)).start().await;
         Self { judge, proxy }
     }
 }
@@ -39,7 +40,7 @@ async fn every_case_of_the_table_has_its_outcome_and_harms_nobody_else() {
         .map(|path| (path.file_stem().unwrap().display().to_string(), std::fs::read_to_string(path).unwrap()))
         .collect();
     files.sort();
-    let (own, shared): (VecDeque<_>, VecDeque<_>) = files.into_iter().partition(|(_, text)| !config(text).is_empty());
+    let (own, shared): (VecDeque<_>, VecDeque<_>) = files.into_iter().partition(|(_, text)| !options(text).is_empty());
     let (own, shared) = (Mutex::new(own), Mutex::new(shared));
     let (names, failures) = (Mutex::new(HashSet::new()), Mutex::new(Vec::new()));
     let lanes = (0..=LANES).map(|number| {
@@ -47,11 +48,11 @@ async fn every_case_of_the_table_has_its_outcome_and_harms_nobody_else() {
         async move {
             if number == LANES {
                 while let Some((file, text)) = next(own) {
-                    ask(&Arc::new(Lane::start(&config(&text)).await), &file, &text, names, failures).await;
+                    ask(&Arc::new(Lane::start(&options(&text)).await), &file, &text, names, failures).await;
                 }
                 return;
             }
-            let lane = Arc::new(Lane::start("").await);
+            let lane = Arc::new(Lane::start(&[]).await);
             while let Some((file, text)) = next(shared) {
                 ask(&lane, &file, &text, names, failures).await;
             }
