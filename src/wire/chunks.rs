@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(whole("5\r\nhello\r\n00\r\n\r\n"), Ok((16, true)));
         assert_eq!(whole("A;name=\"v\"\r\n0123456789\r\n0\r\nX-T: y\r\n\r\n?"), Ok((37, true)));
         assert_eq!(whole("5\r\nhel"), Ok((6, false)));
-        assert_eq!(whole("5 \t;a\r\nhello\r\n0\r\n\r\n"), Ok((18, true)));
+        assert_eq!(whole("5 \t;a\r\nhello\r\n0\r\n\r\n"), Ok((19, true)));
     }
 
     #[test]

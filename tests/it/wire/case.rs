@@ -92,7 +92,8 @@ pub fn read(file: &str, text: &str, filled: impl Fn(&str) -> String) -> Vec<Case
         let bytes = |text: &str| unescape(text, &place, &filled);
         let pair = |text: &str| {
             let (name, value) = text.split_once(':').unwrap_or_else(|| panic!("{place}: no colon"));
-            (name.to_ascii_lowercase(), bytes(value.strip_prefix(' ').unwrap_or(value)))
+            let name = String::from_utf8_lossy(&bytes(name)).to_ascii_lowercase();
+            (name, bytes(value.strip_prefix(' ').unwrap_or(value)))
         };
         match mark {
             ">" if rest == "@" => put(&mut case.sends, b"Host: a\r\nX-Property-Id: 1001\r\n".to_vec()),

@@ -165,7 +165,10 @@ fn examine(head: &[u8], keys: &[(&str, String)]) -> (Arrived, Framing, Vec<Strin
     let parts: Vec<&[u8]> = lines[0].split(|byte| *byte == b' ').collect();
     match parts[..] {
         [method, target, b"HTTP/1.1"]
-            if is_token(method) && target.starts_with(b"/") && !target.starts_with(b"//") && !target.contains(&b'#') =>
+            if is_token(method)
+                && target.starts_with(b"/")
+                && !target.starts_with(b"//")
+                && !target.contains(&b'#') =>
         {
             arrived.line = [method, b" ", target].concat();
         }
@@ -188,8 +191,20 @@ fn examine(head: &[u8], keys: &[(&str, String)]) -> (Arrived, Framing, Vec<Strin
             && ["host", "authorization", "cookie", "x-property-id", "x-api-key", "content-length", "transfer-encoding"]
                 .contains(&&*folded);
         let gone = [
-            "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "http2-settings", "expect",
-            "cookie", "x-api-key", "proxy-authorization", "forwarded", "x-real-ip", "range",
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "upgrade",
+            "http2-settings",
+            "expect",
+            "cookie",
+            "x-api-key",
+            "proxy-authorization",
+            "forwarded",
+            "x-real-ip",
+            "range",
         ];
         if twin || gone.contains(&&*folded) || folded.starts_with("x-forwarded") {
             fault("a field that must not travel", &[name.as_bytes(), b": ", value].concat());

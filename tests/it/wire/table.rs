@@ -74,13 +74,7 @@ fn only() -> Option<String> {
     std::env::var("WIRE_CASE").ok()
 }
 
-async fn ask(
-    lane: &Arc<Lane>,
-    file: &str,
-    text: &str,
-    names: &Mutex<HashSet<String>>,
-    failures: &Mutex<Vec<String>>,
-) {
+async fn ask(lane: &Arc<Lane>, file: &str, text: &str, names: &Mutex<HashSet<String>>, failures: &Mutex<Vec<String>>) {
     let cases = read(file, text, |name| match name {
         "port" => lane.proxy.address.port().to_string(),
         "origin" => lane.judge.authority(),
@@ -107,8 +101,10 @@ async fn ask(
             let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
             wrong.push(text.unwrap_or("a panic").to_owned());
         }
-        broken_off.extend(case.arrives.iter().filter(|expected| expected.in_part).map(|expected| expected.line.clone()));
-        let arrived = arrived.into_iter().filter(|one| one.whole || !broken_off.contains(&one.line)).collect::<Vec<_>>();
+        broken_off
+            .extend(case.arrives.iter().filter(|expected| expected.in_part).map(|expected| expected.line.clone()));
+        let arrived =
+            arrived.into_iter().filter(|one| one.whole || !broken_off.contains(&one.line)).collect::<Vec<_>>();
         wrong.extend(compare(&case, &arrived));
         if !wrong.is_empty() {
             failures.lock().unwrap().push(format!("{name}\n    {}", wrong.join("\n    ")));
