@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use http::header::{CONNECTION, EXPECT, UPGRADE};
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, Uri, Version};
 use percent_encoding::percent_decode;
 
 use super::error::ProxyError;
@@ -40,7 +40,8 @@ impl Policy {
             return Err(ProxyError::Method);
         }
         let headers = request.headers();
-        if wants_upgrade(headers) {
+        // RFC 9110 7.8: HTTP/1.0 has no upgrades; there the field is overlooked, and does not travel.
+        if request.version() != Version::HTTP_10 && wants_upgrade(headers) {
             return Err(ProxyError::Upgrade);
         }
         if headers.get_all(EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
@@ -79,7 +80,7 @@ fn is_ours(uri: &Uri, local: Option<SocketAddr>) -> bool {
     port == local.port() && (named || host.parse() == Ok(local.ip()))
 }
 
-/// The path, decoded once where anything is encoded; refused when a second reading of it could differ.
+/// The path, decoded as often as it can be where anything is encoded; refused when a second reading of it could differ.
 fn unambiguous(path: &str) -> Result<Cow<'_, [u8]>, ProxyError> {
     let raw = path.as_bytes();
     if raw.first() != Some(&b'/') || !raw.iter().all(u8::is_ascii_graphic) {
@@ -97,8 +98,7 @@ fn unambiguous(path: &str) -> Result<Cow<'_, [u8]>, ProxyError> {
     if count(&decoded, b'/') != count(raw, b'/') {
         return Err(ProxyError::Path);
     }
-    plain(&decoded)?;
-    let once = decoded.clone();
+    decoded_plain(&decoded)?;
     // What decodes once more may be decoded once more behind us: `%252e` is a dot to whoever does it.
     for round in 0.. {
         let again: Vec<u8> = percent_decode(&decoded).collect();
@@ -111,10 +111,19 @@ fn unambiguous(path: &str) -> Result<Cow<'_, [u8]>, ProxyError> {
         if count(&again, b'/') != count(&decoded, b'/') {
             return Err(ProxyError::Path);
         }
-        plain(&again)?;
+        decoded_plain(&again)?;
         decoded = again;
     }
-    Ok(Cow::Owned(once))
+    Ok(Cow::Owned(decoded))
+}
+
+/// The same for what was encoded. It is text: bytes that are no UTF-8 are a dot or a slash to decoders that take the
+/// overlong form `%c0%ae` (RFC 3629 10).
+fn decoded_plain(decoded: &[u8]) -> Result<(), ProxyError> {
+    if std::str::from_utf8(decoded).is_err() {
+        return Err(ProxyError::Path);
+    }
+    plain(decoded)
 }
 
 fn count(bytes: &[u8], wanted: u8) -> usize {
@@ -135,7 +144,8 @@ fn plain(path: &[u8]) -> Result<(), ProxyError> {
     let mut segments = path.split(|byte| *byte == b'/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         // Servers that know path parameters read `..;x` as `..` (RFC 3986 3.3).
-        let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+        // Systems that cut spaces off read `.. ` as `..` (CWE-46).
+        let name = segment.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         let last = segments.peek().is_none();
         if (segment.is_empty() && !last) || matches!(name, b"." | b"..") {
             return Err(ProxyError::Path);
@@ -226,6 +236,11 @@ mod tests {
             "/a%zz",
             "/ü",
             "/..;/a",
+            "/%c0%ae%c0%ae/a",
+            "/%25c0%25ae/a",
+            "/a%c0%afb",
+            "/a%ffb",
+            "/..%20/a",
             "/a/..;x/b",
             "/%2e%2e;x/a",
         ] {
@@ -247,6 +262,7 @@ mod tests {
             "/api/v1.1/access_token",
             "/api/v1.3/ACCESS_TOKEN",
             "/api/v1.3/access%5Ftoken",
+            "/api/v1.3/%2561ccess_token",
             "/api/v1.3/access_token/",
             "/api/v1.3/access_token/x",
             "/api/v1.3/access_token;x",

@@ -70,6 +70,8 @@ pub enum ProxyError {
     UpstreamRefused(#[source] Refusal),
     #[error("the upstream's answer contradicts itself about its length")]
     UpstreamFraming,
+    #[error("the upstream's answer has a status that HTTP does not know")]
+    UpstreamStatus,
     #[error("the upstream switched protocols unasked")]
     UpstreamSwitched,
     #[error("no answer within {0:?}")]
@@ -223,6 +225,11 @@ impl ProxyError {
                 Code::UpstreamInvalid,
                 "http_protocol_error",
                 "Cloudbeds sent an answer whose length cannot be trusted; whether it acted on the request is unknown.",
+            ),
+            Self::UpstreamStatus => Problem::new(
+                Code::UpstreamInvalid,
+                "http_protocol_error",
+                "Cloudbeds sent an answer without a valid status; whether it acted on the request is unknown.",
             ),
             Self::UpstreamSwitched => Problem::new(
                 Code::UpstreamInvalid,

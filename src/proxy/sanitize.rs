@@ -52,6 +52,13 @@ pub async fn answer(answer: Answer, origin: &Origin, idle: Duration) -> Result<S
     // The extensions stay behind: hyper would write a reason phrase from them, and that is text too.
     let (mut parts, incoming) = response.into_parts();
     check_framing(&parts.headers)?;
+    if parts.status.as_u16() > 599 {
+        return Err(ProxyError::UpstreamStatus);
+    }
+    if parts.status == StatusCode::NO_CONTENT {
+        // RFC 9110 8.6: whoever reads 204 without knowing it would wait for so many bytes.
+        parts.headers.remove(CONTENT_LENGTH);
+    }
     let leaks = clean_headers(&mut parts.headers, origin, prefix);
     let headers = parts.headers;
     let empty = method == Method::HEAD

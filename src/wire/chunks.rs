@@ -4,6 +4,8 @@
 //! complete. Strict where decoders differ: CRLF only, no more than 16 hex digits, no control bytes in extensions.
 //! It never holds or changes a byte.
 
+use super::head::is_token;
+
 /// Bytes of chunk extensions accepted in one message: they are allowed and ignored (RFC 9112 7.1.1), but a flood of
 /// them is an attack.
 const EXTENSION_MAX: u32 = 1024;
@@ -16,6 +18,8 @@ enum At {
     Size {
         digits: u8,
     },
+    /// White space behind a size, which only an extension may follow.
+    SizeSpace,
     Extension,
     SizeLf,
     Data,
@@ -23,6 +27,7 @@ enum At {
     DataLf,
     /// At the start of a trailer line.
     TrailerStart,
+    TrailerName,
     Trailer,
     TrailerLf,
     EndLf,
@@ -89,6 +94,12 @@ impl Chunks {
             }
             (At::Size { digits: 1.. }, b'\r') => At::SizeLf,
             (At::Size { digits: 1.. }, b';') => At::Extension,
+            // RFC 9112 7.1.1 and 9110 5.6.3: bad white space before an extension is read over.
+            (At::Size { digits: 1.. } | At::SizeSpace, b' ' | b'\t') => {
+                self.extra = self.count(EXTENSION_MAX)?;
+                At::SizeSpace
+            }
+            (At::SizeSpace, b';') => At::Extension,
             (At::Extension, b'\r') => At::SizeLf,
             (At::Extension, byte) if byte == b'\t' || (byte >= b' ' && byte != 0x7f) => {
                 self.extra = self.count(EXTENSION_MAX)?;
@@ -103,14 +114,18 @@ impl Chunks {
             (At::DataLf, b'\n') => At::Size { digits: 0 },
             (At::TrailerStart, b'\r') => At::EndLf,
             (At::EndLf, b'\n') => At::Done,
-            // A folded or empty-named trailer is refused like a header.
-            (At::TrailerStart, b' ' | b'\t' | b':') => return Err(Malformed),
+            // A trailer that is folded, or has no name or no colon, is refused like a header.
+            (At::TrailerStart | At::TrailerName, byte) if is_token(byte) => {
+                self.extra = self.count(TRAILER_MAX)?;
+                At::TrailerName
+            }
+            (At::TrailerName, b':') => At::Trailer,
             (At::Trailer, b'\r') => At::TrailerLf,
             (At::TrailerLf, b'\n') => {
                 self.extra = self.count(TRAILER_MAX)?;
                 At::TrailerStart
             }
-            (At::TrailerStart | At::Trailer, byte) if byte == b'\t' || (byte >= b' ' && byte != 0x7f) => {
+            (At::Trailer, byte) if byte == b'\t' || (byte >= b' ' && byte != 0x7f) => {
                 self.extra = self.count(TRAILER_MAX)?;
                 At::Trailer
             }
@@ -151,6 +166,7 @@ mod tests {
         assert_eq!(whole("5\r\nhello\r\n00\r\n\r\n"), Ok((16, true)));
         assert_eq!(whole("A;name=\"v\"\r\n0123456789\r\n0\r\nX-T: y\r\n\r\n?"), Ok((37, true)));
         assert_eq!(whole("5\r\nhel"), Ok((6, false)));
+        assert_eq!(whole("5 \t;a\r\nhello\r\n0\r\n\r\n"), Ok((19, true)));
     }
 
     #[test]
@@ -158,7 +174,6 @@ mod tests {
         for body in [
             "\r\n",
             "5\nhello",
-            "5 \r\nhello",
             "0x5\r\n",
             "-1\r\n",
             "g\r\n",
@@ -166,7 +181,12 @@ mod tests {
             "5\r\nhello\n0\r\n",
             "00000000000000005\r\n",
             "5;\0\r\n",
+            "5 \r\nhello",
+            "5 5;a\r\nhello",
             "0\r\n folded\r\n\r\n",
+            "0\r\nno colon\r\n\r\n",
+            "0\r\nX : y\r\n\r\n",
+            "0\r\n: y\r\n\r\n",
             "0\r\nX: y\n\r\n",
             "0\r\n\n",
             ";a\r\n",

@@ -195,9 +195,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     /// Looks for the end of a head in what is buffered; true when that decided something.
     fn search(&mut self) -> bool {
         let At::Head { searched, line_start, since } = &mut self.at else { return false };
-        if *searched == 0 && self.buffer.starts_with(b"\r\n") {
-            // RFC 9112 2.2: an empty line before a request line is ignored; some clients end bodies with one.
-            // It is no head that has begun, so the idle limit goes on counting: empty lines keep nothing open.
+        while *searched == 0 && self.buffer.starts_with(b"\r\n") {
+            // RFC 9112 2.2: empty lines before a request line are ignored, however they arrive; some clients end bodies
+            // with one. They are no head that has begun, so the idle limit goes on counting: they keep nothing open.
             self.buffer.advance(2);
             *since = None;
         }

@@ -6,7 +6,9 @@
 //! could read differently. This file decides syntax and framing only; what the request *asks for* is judged in
 //! `proxy`, on hyper's view of the same bytes.
 
-use memchr::{memchr, memchr2};
+use std::net::Ipv6Addr;
+
+use memchr::{memchr, memchr2, memmem};
 
 use super::problem::{Code, Problem};
 
@@ -89,13 +91,13 @@ fn request_line(line: &[u8]) -> Result<u8, Problem> {
     if target.is_empty() {
         return Err(bad());
     }
-    check_target(target)?;
+    check_target(method, target)?;
     Ok(minor)
 }
 
 /// The target's bytes. What it means is judged elsewhere; that hyper can hold it at all is seen to here, since a parse
 /// error of hyper's own would be answered without a word.
-fn check_target(target: &[u8]) -> Result<(), Problem> {
+fn check_target(method: &[u8], target: &[u8]) -> Result<(), Problem> {
     let invalid = |detail| Err(Problem::new(Code::PathInvalid, REQUEST_ERROR, detail).closing());
     if target.len() > TARGET_MAX {
         return Err(too_large("The request target is longer than 65534 bytes; send what is long in the body."));
@@ -113,8 +115,17 @@ fn check_target(target: &[u8]) -> Result<(), Problem> {
         }
         plain &= is_plain(*byte);
     }
-    if !plain && http::Uri::try_from(target).is_err() {
+    if plain {
+        return Ok(());
+    }
+    if http::Uri::try_from(target).is_err() {
         return invalid("The request target is not a URL; percent-encode bytes such as \", <, > and ` in it.");
+    }
+    // RFC 9112 3.2.4: in absolute form, OPTIONS without a path means `*`; hyper would make it `/`.
+    let whole_server = method == b"OPTIONS"
+        && memmem::find(target, b"://").is_some_and(|at| !target[at + 3..].iter().any(|byte| b"/?".contains(byte)));
+    if whole_server {
+        return invalid("OPTIONS for the whole server is not forwarded; name a path.");
     }
     Ok(())
 }
@@ -224,11 +235,39 @@ fn host(value: &[u8], seen: &mut Seen) -> Result<(), Problem> {
     if seen.hosts > 1 {
         return Err(malformed("The request has more than one Host header; send exactly one."));
     }
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+=:[]".contains(byte);
-    if !value.iter().all(plain) {
-        return Err(malformed("The Host header is not a host name with an optional port."));
+    if is_host(value) {
+        return Ok(());
     }
-    Ok(())
+    Err(malformed("The Host header is not a host name with an optional port; send one such as localhost:8080."))
+}
+
+/// RFC 3986 3.2.2 and 3.2.3: a name or an address, with an optional port. It may be empty (RFC 9110 7.2), but a port
+/// alone may not. A comma, which RFC 3986 allows in a name, makes a list of it for some servers.
+fn is_host(value: &[u8]) -> bool {
+    let (name, port) = match value {
+        [b'[', rest @ ..] => {
+            let Some(end) = memchr(b']', rest) else { return false };
+            let address = std::str::from_utf8(&rest[..end]).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());
+            if !address {
+                return false;
+            }
+            match &rest[end + 1..] {
+                [] => return true,
+                [b':', port @ ..] => (&b"-"[..], port),
+                _ => return false,
+            }
+        }
+        _ => match memchr(b':', value) {
+            Some(colon) => (&value[..colon], &value[colon + 1..]),
+            None => (value, &b""[..]),
+        },
+    };
+    let letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+=;".contains(byte);
+    let number = port.iter().try_fold(0_u32, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
+        Some(number * 10 + digit).filter(|number| *number <= 65_535)
+    });
+    number.is_some() && name.iter().all(letter) && !(name.is_empty() && name.len() != value.len())
 }
 
 fn length(value: &[u8], seen: &mut Seen) -> Result<(), Problem> {
@@ -236,8 +275,8 @@ fn length(value: &[u8], seen: &mut Seen) -> Result<(), Problem> {
         return Err(malformed("The request has more than one Content-Length; send exactly one."));
     }
     let bad = || malformed("Content-Length is not a plain decimal number; send the body's size in bytes.");
-    // 19 digits always fit; no body is as large as what needs more.
-    if value.is_empty() || value.len() > 19 {
+    // 19 digits always fit; no body is as large as what needs more. A leading zero is octal to some.
+    if value.is_empty() || value.len() > 19 || (value.len() > 1 && value[0] == b'0') {
         return Err(bad());
     }
     let mut length: u64 = 0;
@@ -315,6 +354,7 @@ mod tests {
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 05\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent_Length: 1\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
@@ -333,6 +373,38 @@ mod tests {
             "GET /a<b HTTP/1.1\r\nHost: a\r\n\r\n",
         ] {
             assert_eq!(framing(head), Err(Code::PathInvalid), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for host in
+            ["", "a", "a:", "a:80", "a:65535", "[::1]", "[::1]:80", "[::ffff:1.2.3.4]:", "my_app~1.x", "1.2.3.4:1"]
+        {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in [
+            ":80",
+            "a:b",
+            "a:65536",
+            "a:99999999999999999999",
+            "a:1:2",
+            "::1",
+            "[",
+            "[]",
+            "[a]",
+            "[::1",
+            "[::1]a",
+            "::1]",
+            "[::1]:b",
+            "a,b",
+            "a@b",
+            "a%20b",
+            "a b",
+            "a[",
+            "a/b",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host}");
         }
     }
 

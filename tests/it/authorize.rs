@@ -103,74 +103,11 @@ async fn absolute_form_is_accepted_for_this_listener_alone() {
 }
 
 #[tokio::test]
-async fn a_path_that_two_servers_could_read_differently_is_refused() {
+async fn bytes_that_no_target_has_are_refused() {
     let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
     let proxy = Proxy::to(&cloudbeds, &hotels).start().await;
-    let mut targets: Vec<Vec<u8>> = [
-        "//",
-        "//evil.example/a",
-        "/a//b",
-        "/a/b//",
-        "/.",
-        "/..",
-        "/./a",
-        "/../a",
-        "/a/./b",
-        "/a/../b",
-        "/a/..",
-        "/a/.",
-        "/%2e",
-        "/%2E",
-        "/%2e%2e/a",
-        "/.%2e/a",
-        "/%2E./a",
-        "/a/%2e%2E",
-        "/%252e%252e/a",
-        "/%25252e/a",
-        "/%25%32%65/a",
-        "/a%2fb",
-        "/a%2Fb",
-        "/a%252fb",
-        "/a%25252Fb",
-        "/..%2fa",
-        "/a%5cb",
-        "/a%5Cb",
-        "/a\\b",
-        "/..\\a",
-        "/a%255cb",
-        "/a%00",
-        "/a%00.json",
-        "/a%2500",
-        "/a%0a",
-        "/a%0d%0aX-Property-Id:%201002",
-        "/a%09b",
-        "/a%1f",
-        "/a%7f",
-        "/a%23b",
-        "/a%2523b",
-        "/a#b",
-        "/#",
-        "/a?b#c",
-        "/a%",
-        "/a%2",
-        "/a%zz",
-        "/a%u002e",
-        "/..;/a",
-        "/a/..;x=1/b",
-        "/.;/a",
-        "/%2e%2e;x/a",
-        "/%2e;",
-        "/a<b",
-        "/a>b",
-        "/a`b",
-        "/ü",
-        "/a?<",
-        "/a?>",
-        "/a?\"",
-    ]
-    .iter()
-    .map(|target| target.as_bytes().to_vec())
-    .collect();
+    // The table of `wire` has the paths that can be written; these are the bytes that cannot.
+    let mut targets: Vec<Vec<u8>> = [&b"/a`b"[..], b"/a?<", b"/a?>", b"/a?\""].map(<[u8]>::to_vec).to_vec();
     // Overlong and invalid UTF-8, raw and in the query, where valid UTF-8 passes.
     targets.extend([b"/\xc0\xae".to_vec(), b"/a\xff".to_vec(), b"/a?\xff".to_vec(), b"/a?b=M\xfcller".to_vec()]);
     targets

@@ -1,11 +1,16 @@
 //! Bytes as no client library sends them: each malformed request gets a code and a sentence, the connection closes where
-//! nobody knows any more where the next message starts, and nothing hidden in one request becomes another.
+//! nobody knows any more where the next message starts, and nothing hidden in one request becomes another. The questions
+//! of one message each are in the table beside this file; here are the scenes that need more.
 
 use std::time::{Duration, Instant};
 
 use cloudbeds_auth_proxy::sandbox::{Hotel, Protocols, Sandbox};
 
 use crate::harness::{EITHER, Proxy, cloudbeds};
+
+mod case;
+mod judge;
+mod table;
 
 /// A good request; its target tells where it came from.
 fn good(target: &str) -> String {
@@ -39,76 +44,11 @@ fn targets(cloudbeds: &Sandbox) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_malformed_head_is_refused_with_a_sentence_and_ends_the_connection() {
+async fn whoever_speaks_tls_is_told_which_scheme_to_use() {
     let (cloudbeds, _, proxy) = scene(Protocols::Both, "").await;
-    for head in [
-        // Two readings of where the body ends.
-        &format!("{POST}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        &format!("{POST}Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n"),
-        &format!("{POST}Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello"),
-        &format!("{POST}Content-Length: 5\r\nContent-Length: 0\r\n\r\nhello"),
-        &format!("{POST}Content-Length: 5, 5\r\n\r\nhello"),
-        &format!("{POST}Content-Length: +5\r\n\r\nhello"),
-        &format!("{POST}Content-Length: -1\r\n\r\n"),
-        &format!("{POST}Content-Length: 0x5\r\n\r\nhello"),
-        &format!("{POST}Content-Length: 5 5\r\n\r\nhello"),
-        &format!("{POST}Content-Length:\r\n\r\n"),
-        &format!("{POST}Content-Length: 18446744073709551616\r\n\r\n"),
-        &format!("{POST}Content_Length: 5\r\n\r\nhello"),
-        &format!("{POST}Transfer_Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        &format!("{POST}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
-        &format!("{POST}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"),
-        &format!("{POST}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
-        &format!("{POST}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
-        &format!("{POST}Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n"),
-        &format!("{POST}Transfer-Encoding:\u{b}chunked\r\n\r\n0\r\n\r\n"),
-        &format!("{POST}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        &format!("{POST}Transfer-Encoding:\r\n\r\n"),
-        "POST / HTTP/1.0\r\nX-Property-Id: 1001\r\nContent-Length: 5\r\n\r\nhello",
-        "POST / HTTP/1.0\r\nX-Property-Id: 1001\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        // Two readings of where a line ends.
-        "GET / HTTP/1.1\nHost: a\nX-Property-Id: 1001\n\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX-Property-Id: 1001\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\rX-Property-Id: 1001\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX-Property-Id:\r\n 1001\r\n\r\n",
-        "GET / HTTP/1.1\r\n Host: a\r\nX-Property-Id: 1001\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n\tc\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX-Property-Id : 1001\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX-Property-Id\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\n: 1001\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\0c\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX\u{e9}: b\r\n\r\n",
-        // Two hosts, or none.
-        "GET / HTTP/1.1\r\nX-Property-Id: 1001\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\nX-Property-Id: 1001\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a b\r\nX-Property-Id: 1001\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: user@a\r\nX-Property-Id: 1001\r\n\r\n",
-        "GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\nX-Property-Id: 1001\r\n\r\n",
-        // Not a request line, not this protocol.
-        "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
-        "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /\r\nHost: a\r\n\r\n",
-        "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
-        "GET / HTTP/0.9\r\nHost: a\r\n\r\n",
-        "GET / HTTP/2\r\nHost: a\r\n\r\n",
-        "GET / http/1.1\r\nHost: a\r\n\r\n",
-        "GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
-        "G(T / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        " GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\u{fc}\u{3}\u{3}",
-        "SSH-2.0-OpenSSH_9.2\r\n",
-        "\0",
-        "{}",
-    ] {
-        check_refused(&proxy, head, "request_invalid").await;
-    }
-    assert_eq!(targets(&cloudbeds), [""; 0]);
+    check_refused(&proxy, "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\u{fc}\u{3}\u{3}", "request_invalid").await;
     assert!(proxy.raw_text("\u{16}\u{3}\u{1}\u{2}\0\u{1}\0").await.contains("http://"), "the hint at TLS");
-    assert!(proxy.metric("requests_total{property=\"\",class=\"4xx\",code=\"request_invalid\"}").await >= 0.0);
+    assert_eq!(targets(&cloudbeds), [""; 0]);
 }
 
 #[tokio::test]
@@ -175,31 +115,8 @@ async fn no_byte_anywhere_in_a_head_leaves_the_caller_without_a_code() {
 async fn a_malformed_chunked_body_is_refused_and_what_is_behind_it_is_not_read() {
     for protocols in EITHER {
         let (cloudbeds, _, proxy) = scene(protocols, "").await;
-        let flood = format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(2000));
-        let trailers = format!("5\r\nhello\r\n0\r\n{}\r\n", "X-A: b\r\n".repeat(2000));
-        for body in [
-            &flood,
-            &trailers,
-            "x\r\nhello\r\n0\r\n\r\n",
-            "\r\n5\r\nhello\r\n0\r\n\r\n",
-            "5\nhello\r\n0\r\n\r\n",
-            "5 \r\nhello\r\n0\r\n\r\n",
-            " 5\r\nhello\r\n0\r\n\r\n",
-            "0x5\r\nhello\r\n0\r\n\r\n",
-            "+5\r\nhello\r\n0\r\n\r\n",
-            "-5\r\nhello\r\n0\r\n\r\n",
-            "5\r\nhello0\r\n\r\n",
-            "5\r\nhello\n0\r\n\r\n",
-            "5\r\nhelloXX0\r\n\r\n",
-            "3\r\nhello\r\n0\r\n\r\n",
-            "10000000000000005\r\nhello\r\n0\r\n\r\n",
-            "00000000000000005\r\nhello\r\n0\r\n\r\n",
-            "5;a=\0\r\nhello\r\n0\r\n\r\n",
-            "5;a\nb\r\nhello\r\n0\r\n\r\n",
-            "5\r\nhello\r\n0\r\n X: folded\r\n\r\n",
-            "5\r\nhello\r\n0\r\nX: y\n\r\n",
-            "5\r\nhello\r\n0\r\n\n",
-        ] {
+        // The table has the rest, towards HTTP/1.1; a stream of HTTP/2 has another way to say that it is cut.
+        for body in ["x\r\nhello\r\n0\r\n\r\n", "5\r\nhelloXX0\r\n\r\n", "5\r\nhello\r\n0\r\nX: y\n\r\n"] {
             check_refused(&proxy, format!("{POST}{CHUNKED}{body}"), "request_invalid").await;
         }
         assert!(targets(&cloudbeds).iter().all(|target| target.ends_with("?post")));

@@ -111,7 +111,8 @@ impl Line {
             let more = self.fill().await;
             assert!(more, "closed without an answer; so far: {:?}", String::from_utf8_lossy(&self.unread));
         };
-        let text = String::from_utf8(self.unread.drain(..end + 4).collect()).unwrap();
+        let head: Vec<u8> = self.unread.drain(..end + 4).collect();
+        let text = String::from_utf8_lossy(&head);
         let mut lines = text.trim_end().split("\r\n");
         self.status_line = lines.next().unwrap().to_owned();
         let status = self.status_line.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");

@@ -163,8 +163,17 @@ impl Peer {
 
     /// Reads one request head and none of its body beyond what came with it.
     pub async fn head(&mut self) -> Option<String> {
-        let head = self.fill(|buffer| Some(memchr::memmem::find(buffer, b"\r\n\r\n")? + 4)).await?;
-        Some(String::from_utf8_lossy(&head).into_owned())
+        Some(String::from_utf8_lossy(&self.until(b"\r\n\r\n").await?).into_owned())
+    }
+
+    /// Reads up to a mark and the mark itself; `None` when the client closes before.
+    pub async fn until(&mut self, mark: &[u8]) -> Option<BytesMut> {
+        self.fill(|buffer| Some(memchr::memmem::find(buffer, mark)? + mark.len())).await
+    }
+
+    /// What came beyond what was read.
+    pub fn unread(&self) -> &[u8] {
+        &self.buffer
     }
 
     /// Reads exactly so many bytes; `None` when the client closes before.

@@ -1,0 +1,219 @@
+//! The table of cases, asked one by one: the bytes of each through a proxy to the judge and back; then a victim's requests.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use super::case::{Act, Back, Case, End, options, read};
+use super::judge::{Arrived, Judge, show};
+use crate::harness::{Line, Proxy, together};
+
+/// How many proxies the files share that ask for no configuration of their own.
+const LANES: usize = 3;
+
+/// What must not be served: it stands behind every case that ends its connection.
+const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a\r\nX-Property-Id: 1001\r\n\r\n";
+
+/// A judge and a proxy before it; one case at a time.
+struct Lane {
+    judge: Judge,
+    proxy: Proxy,
+}
+
+impl Lane {
+    async fn start(options: &[(&str, &str)]) -> Self {
+        let judge = Judge::start().await;
+        // One core, so that a victim's request meets the very connections that a case leaves behind.
+        let builder = judge.proxy().config("workers: 1");
+        let proxy = options.iter().fold(builder, |builder, (name, value)| builder.env(name, value)).start().await;
+        Self { judge, proxy }
+    }
+}
+
+#[tokio::test]
+async fn every_case_of_the_table_has_its_outcome_and_harms_nobody_else() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/wire");
+    let mut files: Vec<(String, String)> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .map(|path| (path.file_stem().unwrap().display().to_string(), std::fs::read_to_string(path).unwrap()))
+        .collect();
+    files.sort();
+    let (own, shared): (VecDeque<_>, VecDeque<_>) = files.into_iter().partition(|(_, text)| !options(text).is_empty());
+    let (own, shared) = (Mutex::new(own), Mutex::new(shared));
+    let (names, failures) = (Mutex::new(HashSet::new()), Mutex::new(Vec::new()));
+    let lanes = (0..=LANES).map(|number| {
+        let (own, shared, names, failures) = (&own, &shared, &names, &failures);
+        async move {
+            if number == LANES {
+                while let Some((file, text)) = next(own) {
+                    ask(&Arc::new(Lane::start(&options(&text)).await), &file, &text, names, failures).await;
+                }
+                return;
+            }
+            let lane = Arc::new(Lane::start(&[]).await);
+            while let Some((file, text)) = next(shared) {
+                ask(&lane, &file, &text, names, failures).await;
+            }
+        }
+    });
+    together(lanes).await;
+    let (names, failures) = (names.into_inner().unwrap(), failures.into_inner().unwrap());
+    assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), names.len(), failures.join("\n"));
+    assert!(only().is_some() || names.len() >= 400, "only {} cases", names.len());
+}
+
+/// The next file; the lock is let go before it is worked on.
+fn next(files: &Mutex<VecDeque<(String, String)>>) -> Option<(String, String)> {
+    files.lock().unwrap().pop_front()
+}
+
+/// `WIRE_CASE=word` asks only the cases with that word in their names.
+fn only() -> Option<String> {
+    std::env::var("WIRE_CASE").ok()
+}
+
+async fn ask(lane: &Arc<Lane>, file: &str, text: &str, names: &Mutex<HashSet<String>>, failures: &Mutex<Vec<String>>) {
+    let cases = read(file, text, |name| match name {
+        "port" => lane.proxy.address.port().to_string(),
+        "origin" => lane.judge.authority(),
+        "key" => lane.judge.key().to_owned(),
+        other => panic!("{file}: nothing is called {other}"),
+    });
+    // A part of a request that its caller broke off may arrive late.
+    let mut broken_off = HashSet::new();
+    for (number, case) in cases.into_iter().enumerate() {
+        if only().is_some_and(|word| !case.name.contains(&word)) {
+            continue;
+        }
+        let name = case.name.clone();
+        let sentence = name.split_once(' ').unwrap().1.to_owned();
+        assert!(names.lock().unwrap().insert(sentence), "{name}: there are two of these");
+        lane.judge.open(&case.answers);
+        let case = Arc::new(case);
+        let (lane_too, case_too) = (Arc::clone(lane), Arc::clone(&case));
+        let victim = format!("/victim?{file}-{number}");
+        let asked = tokio::spawn(async move { exchange(&lane_too.proxy, &case_too, &victim).await }).await;
+        let (arrived, mut wrong) = lane.judge.close();
+        if let Err(panic) = asked {
+            let panic = panic.into_panic();
+            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+            wrong.push(text.unwrap_or("a panic").to_owned());
+        }
+        broken_off
+            .extend(case.arrives.iter().filter(|expected| expected.in_part).map(|expected| expected.line.clone()));
+        let arrived =
+            arrived.into_iter().filter(|one| one.whole || !broken_off.contains(&one.line)).collect::<Vec<_>>();
+        wrong.extend(compare(&case, &arrived));
+        if !wrong.is_empty() {
+            failures.lock().unwrap().push(format!("{name}\n    {}", wrong.join("\n    ")));
+        }
+    }
+}
+
+/// Sends the case, checks what comes back, and lets a victim ask behind it: on the same connection where it stays open,
+/// and on one of its own.
+async fn exchange(proxy: &Proxy, case: &Case, victim: &str) {
+    let mut line = proxy.line().await;
+    let (mut bytewise, mut hidden) = (false, matches!(case.end, End::Closed | End::Eof));
+    for act in &case.sends {
+        match act {
+            Act::Bytes(bytes) if bytewise => {
+                for byte in bytes {
+                    line.write([*byte]).await;
+                    tokio::task::yield_now().await;
+                }
+            }
+            Act::Bytes(bytes) => drop(line.write(bytes).await),
+            Act::Bytewise => bytewise = true,
+            Act::Pause(time) => tokio::time::sleep(*time).await,
+            Act::Close => {
+                line.half_close().await;
+                hidden = false;
+            }
+            Act::Stop => hidden = false,
+            Act::Reset | Act::Early => panic!("no act of a caller"),
+        }
+    }
+    if hidden {
+        line.write(HIDDEN).await;
+    }
+    for (number, back) in case.comes_back.iter().enumerate() {
+        if back.status > 0 {
+            check_answer(&mut line, back, case, number).await;
+        }
+    }
+    match case.end {
+        End::Kept => {
+            ask_for_own(&mut line, victim, "on the same connection").await;
+        }
+        End::Closed => {
+            assert_eq!(line.end, crate::harness::End::Framed, "how the answer ends");
+            line.closed().await;
+        }
+        End::Eof => assert_eq!(line.end, crate::harness::End::Closed, "how the answer ends"),
+        End::Cut => assert_eq!(line.end, crate::harness::End::Cut, "how the answer ends"),
+    }
+    ask_for_own(&mut proxy.line().await, victim, "on its own connection").await;
+}
+
+async fn ask_for_own(line: &mut Line, victim: &str, place: &str) {
+    line.write(format!("GET {victim} HTTP/1.1\r\nHost: a\r\nX-Property-Id: 1002\r\n\r\n")).await;
+    let answer = line.answer_to("GET").await;
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, format!("{victim} 1002")), "the victim {place}");
+}
+
+async fn check_answer(line: &mut Line, back: &Back, case: &Case, number: usize) {
+    let answer = line.answer_to(if back.head { "HEAD" } else { "GET" }).await;
+    assert_eq!(answer.status, back.status, "answer {number}: {}", show(&answer.body));
+    match &back.code {
+        Some(code) if back.head => {
+            let proxy_status = answer.header("proxy-status").unwrap_or_default();
+            assert!(proxy_status.contains(&format!("details=\"{code}\"")), "answer {number}: {proxy_status:?}");
+        }
+        Some(code) => answer.assert_refused(code),
+        None => assert!(answer.header("proxy-status").is_none(), "answer {number} is one of the proxy's own"),
+    }
+    for (name, values) in &back.fields {
+        let seen: Vec<_> = answer.headers.get_all(name).iter().map(|value| show(value.as_bytes())).collect();
+        let expected: Vec<_> = values.iter().map(|value| show(value)).collect();
+        assert_eq!(seen, expected, "answer {number}, the field {name}");
+    }
+    let usual = (case.answers.len() <= number && back.code.is_none() && !back.head && back.status == 200)
+        .then(|| b"ok".to_vec());
+    if let Some(body) = back.body.as_ref().or(usual.as_ref()) {
+        assert_eq!(show(&answer.body), show(body), "answer {number}, the body");
+        assert!(answer.body == *body, "answer {number}, the body's length: {}", answer.body.len());
+    }
+    let last = number + 1 == case.comes_back.len();
+    let http_1_1 = line.status_line.starts_with("HTTP/1.1 ");
+    if last && case.end == End::Closed && answer.status.as_u16() >= 200 && http_1_1 {
+        assert_eq!(answer.header("connection"), Some("close"), "the last answer says that it is the last");
+    }
+}
+
+/// What differs between the requests that should have arrived and those that did.
+fn compare(case: &Case, arrived: &[Arrived]) -> Vec<String> {
+    let expected: Vec<_> = case.arrives.iter().filter(|one| !one.in_part).collect();
+    let lines = |lines: Vec<&Vec<u8>>| lines.into_iter().map(|line| show(line)).collect::<Vec<_>>();
+    let wanted = lines(expected.iter().map(|one| &one.line).collect());
+    let found = lines(arrived.iter().map(|one| &one.line).collect());
+    if wanted != found {
+        return vec![format!("arrived: {found:?}, not {wanted:?}")];
+    }
+    let mut wrong = Vec::new();
+    for (expected, arrived) in expected.iter().zip(arrived) {
+        for (name, values) in &expected.fields {
+            let seen = arrived.values(name);
+            if seen != *values {
+                let shown: Vec<_> = seen.iter().map(|value| show(value)).collect();
+                wrong.push(format!("the field {name} arrived as {shown:?}"));
+            }
+        }
+        if arrived.whole && arrived.body != expected.body {
+            wrong.push(format!("{} bytes of body arrived: {:?}", arrived.body.len(), show(&arrived.body)));
+        }
+    }
+    wrong
+}
