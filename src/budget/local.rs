@@ -156,7 +156,7 @@ impl Local {
         let turn = state.turn(ask, self.weight(ask), now);
         let exhausted = state.exhausted(Why::TooLong, turn, max_wait, now);
         drop(state);
-        Err(self.no_turn(ask, exhausted))
+        Err(self.no_turn(ask, Exhausted { waited: now.saturating_duration_since(since), ..exhausted }))
     }
 
     fn no_turn(&self, ask: Ask, exhausted: Exhausted) -> Exhausted {
@@ -361,6 +361,7 @@ impl State {
             Why::TooLong | Why::Paused => turn.checked_sub(max_wait).unwrap_or(now),
         };
         let wait = back.max(paused).saturating_duration_since(now);
-        Exhausted { why, retry_after: (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1) }
+        let waited = Duration::ZERO;
+        Exhausted { why, waited, retry_after: (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1) }
     }
 }

@@ -108,13 +108,16 @@ impl Why {
 }
 
 /// No turn; nothing was sent.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("no turn within the budget: {}", .why.as_str())]
 pub struct Exhausted {
     /// Why.
     pub why: Why,
     /// After so many seconds a new request would get its turn within the longest wait, if no others come before it; at
     /// least 1.
     pub retry_after: u64,
+    /// How long it waited before that was known.
+    pub waited: Duration,
 }
 
 /// One app's budget.

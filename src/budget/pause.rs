@@ -13,7 +13,7 @@ use tokio::time::Instant;
 const FIRST: Duration = Duration::from_secs(1);
 
 /// The longest pause, whatever Cloudbeds says: a mistaken `Retry-After` of a day must not be a day's outage.
-pub const LONGEST: Duration = Duration::from_secs(60);
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long one that tries has for its answer before another one may try as well: it may be a report that takes a minute.
 const TRIAL: Duration = Duration::from_secs(5);

@@ -185,7 +185,7 @@ async fn a_wait_that_could_not_end_in_time_is_refused_at_once_with_the_time_to_c
     tokio::time::sleep(Duration::from_millis(1)).await;
     let came = Instant::now();
     let refused = scene.request(hotel(1), Duration::ZERO).await.unwrap().unwrap_err();
-    assert_eq!((refused, came.elapsed()), (Exhausted { why: Why::TooLong, retry_after: 1 }, Duration::ZERO));
+    assert_eq!((refused, came.elapsed()), (Exhausted { why: Why::TooLong, retry_after: 1, waited: Duration::ZERO }, Duration::ZERO));
     assert!(scene.request(hotel(2), Duration::ZERO).await.unwrap().is_ok(), "another hotel's turn comes earlier");
     let ended = all(early).await;
     // Of the 35, the last five would have started after 3.12 seconds.
@@ -202,7 +202,7 @@ async fn the_queue_has_a_limit_for_all_and_one_for_each_hotel() {
     scene.request(hotel(1), Duration::ZERO).await.unwrap().unwrap();
     let _waiting = (scene.many(hotel(1), 3), tokio::task::yield_now().await);
     let refused = scene.request(hotel(1), Duration::ZERO).await.unwrap().unwrap_err();
-    assert_eq!(refused, Exhausted { why: Why::PropertyFull, retry_after: 2 });
+    assert_eq!(refused, Exhausted { why: Why::PropertyFull, retry_after: 2, waited: Duration::ZERO });
     let _more = (scene.many(hotel(2), 2), tokio::task::yield_now().await);
     assert_eq!(scene.request(hotel(3), Duration::ZERO).await.unwrap().unwrap_err().why, Why::Full);
     let account = scene.budget.account();
@@ -263,7 +263,7 @@ async fn a_pause_longer_than_the_longest_wait_refuses_at_once_with_its_end() {
     assert_eq!(scene.budget.account().paused, Duration::ZERO, "an outage is no word about our pace");
     permit.heard(StatusCode::FORBIDDEN, &headers(&[(RETRY_AFTER, "30")]));
     let refused = scene.request(hotel(2), Duration::ZERO).await.unwrap().unwrap_err();
-    assert_eq!(refused, Exhausted { why: Why::Paused, retry_after: 30 });
+    assert_eq!(refused, Exhausted { why: Why::Paused, retry_after: 30, waited: Duration::ZERO });
 }
 
 #[test]

@@ -14,6 +14,7 @@
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 
 mod authorize;
+mod budgets;
 mod browser;
 mod coded;
 mod demo;
