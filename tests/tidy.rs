@@ -94,7 +94,10 @@ fn keys_are_written_in_one_place() {
     assert_eq!(users(&[".for_key_file()"]), only(&["src/keys/edit.rs", "src/keys/pending.rs", "src/keys/write.rs"]));
     // Which is reached through `write` alone.
     assert_eq!(users(&["edit::edit"]), only(&["src/keys/write.rs"]));
-    assert_eq!(users(&[".persist("]), only(&["src/keys/names.rs", "src/keys/write/place.rs", "src/sandbox/files.rs"]));
+    assert_eq!(
+        users(&[".persist("]),
+        only(&["src/keys/names.rs", "src/keys/state.rs", "src/keys/write/place.rs", "src/sandbox/files.rs"])
+    );
 }
 
 #[test]

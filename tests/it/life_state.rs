@@ -52,6 +52,22 @@ async fn the_last_use_is_written_down_without_the_key() {
     }
 }
 
+#[tokio::test]
+async fn keys_list_tells_what_the_proxy_has_written_down() {
+    let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
+    let key = hotels[0].key.clone();
+    let seed = move |directory: &Path| used_before(&directory.join("keys.state.json"), &key, 21);
+    let (directory, _, _) = Proxy::to(&cloudbeds, &hotels).before(seed).command();
+    let ran = std::process::Command::new(env!("CARGO_BIN_EXE_cloudbeds-auth-proxy"))
+        .args(["keys", "list", "--json", "--config"])
+        .arg(directory.path().join("config.yaml"))
+        .output()
+        .unwrap();
+    let rows: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!((&rows[0]["verdict"], &rows[0]["idle_days"]), (&"idle".into(), &21.into()), "{rows}");
+    assert!(rows[1]["verdict"].is_null(), "nothing is known of the other one: {rows}");
+}
+
 /// A second proxy on the files of a first one.
 fn again(builder: Builder, from: &Proxy) -> Builder {
     let state = std::fs::read(file(from)).unwrap();
