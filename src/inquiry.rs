@@ -48,7 +48,12 @@ impl Inquiry {
             Err(Unanswered::Rejected) => Probe::Dead(Verdict::Rejected),
             Err(Unanswered::UserLeft) => Probe::Dead(Verdict::UserLeft),
             Err(Unanswered::PropertyLeft) => Probe::Dead(Verdict::PropertyLeft),
-            Err(unclear @ (Unanswered::Refused(_) | Unanswered::Unreachable(_) | Unanswered::Broken(_) | Unanswered::NoTurn(_))) => {
+            Err(
+                unclear @ (Unanswered::Refused(_)
+                | Unanswered::Unreachable(_)
+                | Unanswered::Broken(_)
+                | Unanswered::NoTurn(_)),
+            ) => {
                 tracing::debug!("a question about a key settled nothing: {unclear}");
                 Probe::Unclear
             }

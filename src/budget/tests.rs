@@ -186,7 +186,10 @@ async fn a_wait_that_could_not_end_in_time_is_refused_at_once_with_the_time_to_c
     tokio::time::sleep(Duration::from_millis(1)).await;
     let came = Instant::now();
     let refused = scene.request(hotel(1), Duration::ZERO).await.unwrap().unwrap_err();
-    assert_eq!((refused, came.elapsed()), (Exhausted { why: Why::TooLong, retry_after: 1, waited: Duration::ZERO }, Duration::ZERO));
+    assert_eq!(
+        (refused, came.elapsed()),
+        (Exhausted { why: Why::TooLong, retry_after: 1, waited: Duration::ZERO }, Duration::ZERO)
+    );
     assert!(scene.request(hotel(2), Duration::ZERO).await.unwrap().is_ok(), "another hotel's turn comes earlier");
     let ended = all(early).await;
     // Of the 35, the last five would have started after 3.12 seconds; and one place of the 30 is the other hotel's.

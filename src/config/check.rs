@@ -15,8 +15,8 @@ use super::raw::{self, Listen, Raw};
 use super::sources::{Sources, path};
 use super::units::{Size, Time};
 use super::{
-    Admin, Client, Config, Drain, Identify, Keys, Limits, Listener, Log, LogFormat, LogOutput, Policy, Pool, Route, Timeouts,
-    Upstream, Workers,
+    Admin, Client, Config, Drain, Identify, Keys, Limits, Listener, Log, LogFormat, LogOutput, Policy, Pool, Route,
+    Timeouts, Upstream, Workers,
 };
 use crate::address::Address;
 use crate::origin::Origin;

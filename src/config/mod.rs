@@ -202,7 +202,7 @@ pub struct Limits {
     pub max_wait: Duration,
     /// The most requests of one app that wait, 0 to 1000000.
     pub max_waiting: usize,
-    /// The most of one property, 0 to `max_waiting` where that is set.
+    /// The most of one property, 0 to 1000000.
     pub max_waiting_per_property: usize,
     /// Properties with more than one request in a turn, 1 to 100.
     pub weights: BTreeMap<PropertyId, usize>,

@@ -199,8 +199,10 @@ fn onboarding_is_off_until_it_has_all_it_needs() {
 
 #[test]
 fn budgets_are_on_unless_they_are_turned_off() {
-    let config = accepted("limits: { requests_per_second: 5, weights: { 1001: 3 } }\napps:\n  a: { client_id: x, delivery: email }\n  \
-                           b: { client_id: y, delivery: email, requests_per_second: 10 }");
+    let config = accepted(
+        "limits: { requests_per_second: 5, weights: { 1001: 3 } }\napps:\n  a: { client_id: x, delivery: email }\n  \
+                           b: { client_id: y, delivery: email, requests_per_second: 10 }",
+    );
     let limits = config.limits.unwrap();
     assert_eq!((limits.requests_per_second, limits.max_wait), (5, Duration::from_secs(5)));
     assert_eq!(limits.weights, BTreeMap::from([("1001".parse().unwrap(), 3)]));

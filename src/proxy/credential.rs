@@ -73,7 +73,10 @@ pub fn attach(admitted: Admitted, keys: &KeySet, links: &ConnectLinks) -> Result
         Pass::Permit(permit) => Some(permit),
         // A moment ago there was none, so nobody has asked whether it may start.
         Pass::None => {
-            return Err(identified.subject.first().map_or(ProxyError::OrganizationUnknown, ProxyError::PropertyUnknown));
+            return Err(identified
+                .subject
+                .first()
+                .map_or(ProxyError::OrganizationUnknown, ProxyError::PropertyUnknown));
         }
     };
     Ok(Credentialed { identified, key, permit })

@@ -23,7 +23,7 @@ pub struct Verdict {
 /// What it counts, by app.
 #[derive(Debug)]
 pub(super) struct Judge<K> {
-    allowed: Option<usize>,
+    allowed: usize,
     apps: HashMap<K, App>,
 }
 
@@ -35,8 +35,8 @@ struct App {
 }
 
 impl<K: Copy + Eq + std::hash::Hash> Judge<K> {
-    /// Allows so many calls in a second; without a number, any.
-    pub(super) fn new(allowed: Option<usize>) -> Self {
+    /// Allows so many calls in a second.
+    pub(super) fn new(allowed: usize) -> Self {
         Self { allowed, apps: HashMap::new() }
     }
 
@@ -54,7 +54,7 @@ impl<K: Copy + Eq + std::hash::Hash> Judge<K> {
         let calls = app.second.len();
         app.verdict.calls += 1;
         app.verdict.most = app.verdict.most.max(calls);
-        if app.verdict.excess.is_none() && self.allowed.is_some_and(|allowed| calls > allowed) {
+        if app.verdict.excess.is_none() && calls > self.allowed {
             app.verdict.excess = Some((now.duration_since(app.first), calls));
         }
     }
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn every_second_is_looked_at_wherever_it_begins() {
-        let (mut judge, start) = (Judge::new(Some(2)), Instant::now());
+        let (mut judge, start) = (Judge::new(2), Instant::now());
         for millis in [0, 900, 1000, 1899] {
             judge.arrived(1, start + Duration::from_millis(millis));
         }

@@ -84,7 +84,7 @@ pub struct Settings {
     /// How many calls an app may make; `None` leaves them alone.
     pub budget: Option<Budget>,
     /// How many calls an app may make in any one second for the judge, who only watches; [`Sandbox::verdict`] says what
-    /// it saw.
+    /// it saw. `None` for no judge.
     pub strict: Option<usize>,
     /// Whether an exchange answers with `resources`, which the vendor's description has and does not promise.
     pub resources: bool,

@@ -43,7 +43,7 @@ pub(super) struct State {
     /// A change cuts every open connection in this way.
     pub(super) cut: watch::Sender<Cut>,
     accounts: Mutex<Accounts>,
-    judge: Mutex<Judge<AppIndex>>,
+    judge: Option<Mutex<Judge<AppIndex>>>,
     resources: AtomicBool,
     webhooks: Mutex<Webhooks>,
     delivered: Mutex<VecDeque<Delivered>>,
@@ -61,7 +61,7 @@ impl State {
         Self {
             recorder: Recorder::new(settings.record),
             accounts: Mutex::new(Accounts::new(settings, clock.now())),
-            judge: Mutex::new(Judge::new(settings.strict)),
+            judge: settings.strict.map(|allowed| Mutex::new(Judge::new(allowed))),
             data: Mutex::new(Data::new(places(settings))),
             clock,
             asked: Tickets::default(),
@@ -85,17 +85,20 @@ impl State {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The judge. Never held while anything else is.
-    pub(super) fn judge(&self) -> MutexGuard<'_, Judge<AppIndex>> {
-        self.judge.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The judge, if there is one. Never held while anything else is.
+    pub(super) fn judge(&self) -> Option<MutexGuard<'_, Judge<AppIndex>>> {
+        Some(self.judge.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Shows a call to the judge. It counts for the app its key was made for; a key that nobody knows counts for nobody.
     fn judged(&self, head: &http::HeaderMap) {
+        if self.judge.is_none() {
+            return;
+        }
         let now = std::time::Instant::now();
         let app = sent_key(head).and_then(|key| self.accounts().made_for(key));
-        if let Some(app) = app {
-            self.judge().arrived(app, now);
+        if let Some((app, mut judge)) = app.zip(self.judge()) {
+            judge.arrived(app, now);
         }
     }
 

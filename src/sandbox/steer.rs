@@ -128,7 +128,8 @@ impl Sandbox {
     /// What the judge saw of an app.
     #[must_use]
     pub fn verdict(&self, client_id: &str) -> Verdict {
-        self.app(client_id).map(|app| self.state.judge().verdict(app)).unwrap_or_default()
+        let seen = self.app(client_id).zip(self.state.judge());
+        seen.map(|(app, judge)| judge.verdict(app)).unwrap_or_default()
     }
 
     /// Ends an app's suspension.

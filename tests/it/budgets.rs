@@ -90,7 +90,9 @@ async fn whoever_would_wait_too_long_is_told_at_once_when_to_come_back() {
         assert!(left.starts_with("\"default\";r="), "{left}");
     }
     proxy.wait_for_metric("budget_refused_total{app=\"default\",why=\"too_long\"}", |count| count == 2.0).await;
-    proxy.wait_for_metric("requests_total{property=\"1001\",class=\"4xx\",code=\"budget_exhausted\"}", |n| n == 2.0).await;
+    proxy
+        .wait_for_metric("requests_total{property=\"1001\",class=\"4xx\",code=\"budget_exhausted\"}", |n| n == 2.0)
+        .await;
     assert_eq!(cloudbeds.verdict(&client_id).calls, 2, "what is refused does not leave");
 }
 

@@ -14,8 +14,8 @@
 #![allow(missing_docs, reason = "the tests' names are their documentation")]
 
 mod authorize;
-mod budgets;
 mod browser;
+mod budgets;
 mod coded;
 mod demo;
 mod doctor;

@@ -17,9 +17,9 @@ pub(super) fn encode(gauges: &Gauges, known: &dyn Fn(PropertyId) -> bool, page: 
     }
     let gauge = |page: &mut Page<'_, '_>, name, help, value: &dyn Fn(&Budget) -> u64| {
         let mut metric = page.descriptor(name, help, GAUGE)?;
-        budgets.iter().try_for_each(|budget| {
-            metric.encode_family(&[("app", budget.app.as_str())])?.encode_gauge(&value(budget))
-        })
+        budgets
+            .iter()
+            .try_for_each(|budget| metric.encode_family(&[("app", budget.app.as_str())])?.encode_gauge(&value(budget)))
     };
     let help = "Starts in a second that the configuration grants the app.";
     gauge(page, "budget_granted", help, &|budget| budget.granted as u64)?;
