@@ -117,7 +117,7 @@ fn start(protocols: Protocols) -> Running {
             let cloudbeds = sandbox::start(settings).await.unwrap();
             let files = sandbox::write_files(directory.path(), &hotels, cloudbeds.root_pem()).unwrap();
             let yaml = format!(
-                "listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0 }}\nkeys: {{ file: {:?} }}\n\
+                "listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0 }}\nkeys: {{ file: {:?} }}\nlimits: null\n\
                  upstream: {{ base_url: {}, ca_file: {:?} }}\ndrain: {{ min: 0s }}\nworkers: 1\n",
                 files.keys,
                 cloudbeds.base_url(),

@@ -4,6 +4,7 @@
 //! end, a drain. It is the only place that sees all of the configuration; every part gets small settings of its own.
 
 mod keeping;
+mod pacing;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -18,9 +19,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use self::keeping::Keeping;
+use self::pacing::Pacing;
 use self::worker::{Settings, Worker};
 use crate::address::Address;
 use crate::admin::{self, AdminState, KeyView};
+use crate::budget::Budgets;
 use crate::config::{self, Config};
 use crate::fault::Fault;
 use crate::https::{Dialer, Roots, RootsError};
@@ -37,6 +40,7 @@ use crate::proxy::authorize::Policy;
 use crate::proxy::verdict::ConnectLinks;
 use crate::proxy::{identify, pool, upstream};
 use crate::secret::{ClientSecret, PathSecret};
+use crate::telemetry::metrics::Budget;
 use crate::telemetry::{AccessLog, Metrics};
 use crate::wire::gate::Limits;
 
@@ -308,9 +312,11 @@ impl App {
             async move { keys::watch(key_store, poll, reload, move |result| observe(&metrics, result)).await }
         });
         let limits = limits(&config);
-        let inquiry = Inquiry::new(loaded.dialer.clone(), config.upstream.base_url.clone());
+        let pacing = Pacing::start(&config)?;
+        let base_url = config.upstream.base_url.clone();
+        let inquiry = Inquiry::new(loaded.dialer.clone(), base_url, pacing.budgets());
         let keeping = Keeping::start(Arc::clone(&keys), inquiry, keeping(&config))?;
-        let keys = Arc::new(Keys { store: keys, limits });
+        let keys = Arc::new(Keys { store: keys, limits, budgets: pacing.budgets() });
         let admin_state = AdminState { phase: Arc::clone(&phase), metrics: metrics.clone(), keys };
         let admin = tokio::net::TcpListener::from_std(admin)?;
         let admin_address = admin.local_addr()?;
@@ -342,6 +348,7 @@ impl App {
                 settings: Arc::clone(&settings),
                 keys: Arc::clone(&loaded.keys),
                 dialer: loaded.dialer.clone(),
+                limiter: pacing.limiter.clone(),
                 metrics: metrics.clone(),
                 access: access.clone(),
                 phase: Arc::clone(&phase),
@@ -376,6 +383,8 @@ impl App {
         }
         watching.abort();
         keeping.stop().await;
+        // Until now somebody may have waited for a turn.
+        drop(pacing);
         // The admin listener gives its last answers a second at most.
         let _ = serving.await;
         tracing::info!("stopped");
@@ -538,6 +547,7 @@ fn log_start(config: &Config, loaded: &Loaded, addresses: &[String]) {
         listen = %addresses.join(", "),
         admin = %config.admin.listen,
         upstream = %config.upstream.base_url,
+        requests_per_second = config.limits.as_ref().map(|limits| limits.requests_per_second),
         roots = ?loaded.roots,
         keys = set.keys(),
         properties = set.properties(),
@@ -564,6 +574,7 @@ fn observe(metrics: &Metrics, result: &Reload) {
 struct Keys {
     store: Arc<KeyStore>,
     limits: IdleDays,
+    budgets: Option<Arc<Budgets>>,
 }
 
 impl KeyView for Keys {
@@ -578,5 +589,9 @@ impl KeyView for Keys {
 
     fn rows(&self) -> Vec<Row> {
         report::rows(&self.store, self.limits)
+    }
+
+    fn budgets(&self) -> Vec<Budget> {
+        self.budgets.as_deref().map(pacing::told).unwrap_or_default()
     }
 }

@@ -5,6 +5,7 @@
 //! the answer; nothing is repeated and no redirect followed. The requests of apps never come this way.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -16,9 +17,10 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
 
+use crate::budget::{Ask, Budget, Exhausted, Flow, Permit, Priority};
 use crate::https::{DialError, Dialer};
 use crate::origin::Origin;
 use crate::property::PropertyId;
@@ -43,6 +45,7 @@ const MESSAGE_MAX: usize = 200;
 #[derive(Clone)]
 pub struct Cloudbeds {
     dialer: Dialer,
+    budget: Option<Arc<Budget>>,
 }
 
 /// An answer, read to its end.
@@ -85,6 +88,9 @@ pub enum Unanswered {
     /// No connection; nothing was sent.
     #[error("{}", with_source(.0))]
     Unreachable(#[from] DialError),
+    /// The app's budget has no room for it now; nothing was sent.
+    #[error("the app's requests per second are used up")]
+    NoTurn(#[from] Exhausted),
     /// The answer took too long or broke off.
     #[error("no whole answer from Cloudbeds: {0}")]
     Broken(String),
@@ -107,7 +113,13 @@ impl Cloudbeds {
     /// Calls by way of this dialer.
     #[must_use]
     pub fn new(dialer: Dialer) -> Self {
-        Self { dialer }
+        Self { dialer, budget: None }
+    }
+
+    /// The same within the budget of an app: each call waits for its turn, and lets others go first.
+    #[must_use]
+    pub fn within(&self, budget: Option<Arc<Budget>>) -> Self {
+        Self { budget, ..self.clone() }
     }
 
     /// The hotels that a key opens, all pages, in Cloudbeds' order. The key needs the scope `read:hotel`.
@@ -194,7 +206,7 @@ impl Cloudbeds {
     /// Sends a form, once.
     ///
     /// # Errors
-    /// When there is no whole answer. After [`Unanswered::Unreachable`] nothing has left this process; after any other
+    /// When there is no whole answer. After [`Unanswered::Unreachable`] and [`Unanswered::NoTurn`] nothing has left this process; after any other
     /// error some of it may have.
     pub async fn post(&self, to: &Endpoint, content_type: &str, form: Bytes) -> Result<Answer, Unanswered> {
         let request = Request::post(to.path()).header(CONTENT_TYPE, content_type).body(Full::new(form));
@@ -202,10 +214,22 @@ impl Cloudbeds {
     }
 
     async fn call(&self, origin: &Origin, request: Request<Full<Bytes>>) -> Result<Answer, Unanswered> {
+        let ask = Ask { flow: Flow::Own, priority: Priority::Low };
+        let mut permit = match &self.budget {
+            Some(budget) => Some(budget.take(ask, Instant::now()).await?),
+            None => None,
+        };
+        permit.iter_mut().for_each(Permit::keep);
         let stream = self.dialer.dial_https(origin).await?;
+        if permit.as_mut().is_some_and(|permit| !permit.start(Instant::now())) {
+            return Err(Unanswered::Broken("its turn has passed".to_owned()));
+        }
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let exchange = async {
             let response = send(stream, prepared(origin, request, http2)?).await?;
+            if let Some(permit) = &mut permit {
+                permit.heard(response.status(), response.headers());
+            }
             let status = response.status();
             let date =
                 response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::budget::Budgets;
 use crate::cloudbeds::{Cloudbeds, Unanswered};
 use crate::https::Dialer;
 use crate::keys::keeper::{Answered, Probe, Vendor};
@@ -19,28 +20,40 @@ use crate::property::PropertyId;
 pub struct Inquiry {
     cloudbeds: Cloudbeds,
     base: Arc<Origin>,
+    budgets: Option<Arc<Budgets>>,
 }
 
 impl Inquiry {
-    /// Asks `base`, or a key's own origin.
+    /// Asks `base`, or a key's own origin, within the budget of the key's app where there are budgets.
     #[must_use]
-    pub fn new(dialer: Dialer, base: Origin) -> Self {
-        Self { cloudbeds: Cloudbeds::new(dialer), base: Arc::new(base) }
+    pub fn new(dialer: Dialer, base: Origin, budgets: Option<Arc<Budgets>>) -> Self {
+        Self { cloudbeds: Cloudbeds::new(dialer), base: Arc::new(base), budgets }
+    }
+
+    /// Cloudbeds counts these calls too.
+    fn for_key(&self, key: &Key) -> Cloudbeds {
+        let budget = self.budgets.as_ref().and_then(|budgets| budgets.of(key.app.as_deref()));
+        self.cloudbeds.within(budget.map(Arc::clone))
     }
 
     async fn probe(&self, key: &Key, property: Option<PropertyId>, sign: Option<Sign>) -> Probe {
         let (secret, origin) = (key.secret(), key.base_url.as_ref().unwrap_or(&self.base));
         // The cheapest call says nothing about a property.
         let answered = match (sign, property) {
-            (Some(Sign::PropertyLeft), Some(property)) => self.cloudbeds.opens(secret, origin, property).await,
-            _ => self.cloudbeds.accepts(secret, origin).await,
+            (Some(Sign::PropertyLeft), Some(property)) => self.for_key(key).opens(secret, origin, property).await,
+            _ => self.for_key(key).accepts(secret, origin).await,
         };
         match answered {
             Ok(()) => Probe::Good,
             Err(Unanswered::Rejected) => Probe::Dead(Verdict::Rejected),
             Err(Unanswered::UserLeft) => Probe::Dead(Verdict::UserLeft),
             Err(Unanswered::PropertyLeft) => Probe::Dead(Verdict::PropertyLeft),
-            Err(unclear @ (Unanswered::Refused(_) | Unanswered::Unreachable(_) | Unanswered::Broken(_))) => {
+            Err(
+                unclear @ (Unanswered::Refused(_)
+                | Unanswered::Unreachable(_)
+                | Unanswered::Broken(_)
+                | Unanswered::NoTurn(_)),
+            ) => {
                 tracing::debug!("a question about a key settled nothing: {unclear}");
                 Probe::Unclear
             }
@@ -49,7 +62,7 @@ impl Inquiry {
 
     async fn hotels(&self, key: &Key) -> Option<Vec<PropertyId>> {
         let origin = key.base_url.as_ref().unwrap_or(&self.base);
-        match self.cloudbeds.whose(key.secret(), origin).await {
+        match self.for_key(key).whose(key.secret(), origin).await {
             Ok(hotels) => Some(hotels.into_iter().map(|hotel| hotel.property).collect()),
             Err(error) => {
                 tracing::debug!("the hotels of a key are not known: {error}");

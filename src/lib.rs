@@ -18,6 +18,7 @@ pub mod inquiry;
 
 pub mod cloudbeds;
 
+pub mod budget;
 pub mod https;
 pub mod keys;
 pub mod listen;

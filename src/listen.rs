@@ -5,13 +5,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::wire::gather::poll_write_gathered;
@@ -240,12 +241,51 @@ impl Stream {
         };
     }
 
+    /// Something to learn by that the caller has broken off, while nothing is read from the connection or written to it.
+    ///
+    /// # Errors
+    /// When no descriptor is left for it.
+    pub fn watch(&self) -> io::Result<Watch> {
+        // A descriptor of its own, since hyper has the other one.
+        Ok(Watch(match self {
+            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.as_fd().try_clone_to_owned()?.into())?),
+            Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.as_fd().try_clone_to_owned()?.into())?),
+        }))
+    }
+
     /// Makes the end of this connection a reset instead of an orderly close, so that a cut answer cannot be mistaken
     /// for a complete one where the end of the connection is the end of the message (HTTP/1.0).
     pub fn end_with_reset(&self) {
         if let Self::Tcp(stream) = self {
             // Linger 0; when the option cannot be set, the orderly close is all there is.
             let _ = stream.set_zero_linger();
+        }
+    }
+}
+
+/// An eye on a connection.
+pub struct Watch(Stream);
+
+impl Watch {
+    /// Waits until the connection was reset, or the other side of a unix socket closed. The end of what the caller sends
+    /// (TCP's FIN) is not enough: it may still wait for its answer, and one that closed its socket looks the same.
+    pub async fn lost(&self) {
+        // Errors are told in any case; and nearly always one can write, so only what is new wakes this up.
+        let interest = Interest::WRITABLE.add(Interest::ERROR);
+        let seen = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        loop {
+            let ready = match &self.0 {
+                Stream::Tcp(stream) => stream.ready(interest).await,
+                Stream::Unix(stream) => stream.ready(interest).await,
+            };
+            if ready.is_ok_and(|ready| !ready.is_error() && !ready.is_write_closed()) {
+                let _ = match &self.0 {
+                    Stream::Tcp(stream) => stream.try_io(Interest::WRITABLE, seen),
+                    Stream::Unix(stream) => stream.try_io(Interest::WRITABLE, seen),
+                };
+                continue;
+            }
+            return;
         }
     }
 }

@@ -123,7 +123,7 @@ const LEVELS: [&[&str]; 9] = [
     &["admin", "config", "onboarding", "proxy", "sandbox"],
     &["inquiry"],
     &["cloudbeds"],
-    &["https", "keys", "listen"],
+    &["budget", "https", "keys", "listen"],
     &["telemetry"],
     &["web", "wire", "yaml"],
     &["address", "fault", "flight", "origin", "phase", "process", "property", "secret"],

@@ -129,7 +129,7 @@ fn authorized(identified: Vec<Identified>) -> Vec<Authorized> {
 
 fn credentialed(authorized: Vec<Authorized>, keys: &KeySet) -> Vec<Credentialed> {
     let links = world::no_links();
-    let attach = |one| proxy::credential::attach(proxy::limit::admit(one), keys, &links).unwrap();
+    let attach = |one| proxy::credential::attach(proxy::limit::unlimited(one), keys, &links).unwrap();
     authorized.into_iter().map(attach).collect()
 }
 
@@ -332,6 +332,7 @@ fn finished(ids: &RequestIds) -> Finished<'static> {
         bytes_down: 1024,
         total: Duration::from_micros(123_456),
         upstream: Some(Duration::from_micros(120_007)),
+        queued: None,
         connection: Some(Connection::Reused),
         upstream_protocol: Some("h2"),
         upstream_request_id: Some("6f1f3f0a-0001-4c4e-9a51-bench0000001"),

@@ -108,6 +108,7 @@ impl World {
             keys: RefCell::new(keys(&directory).reader()),
             upstream: Upstream::new(Rc::new(Pool::new(dialer, pool, Rc::clone(&recorder))), timeouts),
             timeouts,
+            limiter: None,
             connect: no_links(),
             recorder,
             lines: Rc::new(log.access_log().lines()),

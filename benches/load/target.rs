@@ -78,7 +78,7 @@ impl Target {
         std::fs::create_dir(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
         let log = logs.join("proxy.log");
         let text = format!(
-            "listen: {address}\nadmin: {{ listen: {admin} }}\nkeys: {{ file: {keys:?} }}\n\
+            "listen: {address}\nadmin: {{ listen: {admin} }}\nkeys: {{ file: {keys:?} }}\nlimits: null\n\
              upstream: {{ base_url: \"https://localhost:{}\", ca_file: {:?} }}\n\
              log: {{ output: {log:?} }}\ndrain: {{ min: 0s, max: 1s }}\n",
             cloudbeds.port(),

@@ -25,7 +25,7 @@ use crate::keys::Verdict;
 use crate::keys::report::{self, Row};
 use crate::phase::PhaseCell;
 use crate::property::PropertyId;
-use crate::telemetry::metrics::{CONTENT_TYPE as METRICS_TYPE, Gauges, Metrics};
+use crate::telemetry::metrics::{Budget, CONTENT_TYPE as METRICS_TYPE, Gauges, Metrics};
 use crate::wire::server::{self, Bounds};
 
 /// A kubelet, a Prometheus and a person need a handful of connections.
@@ -44,6 +44,9 @@ pub trait KeyView: Send + Sync + 'static {
 
     /// What is known of each property's key.
     fn rows(&self) -> Vec<Row>;
+
+    /// Each app's budget.
+    fn budgets(&self) -> Vec<Budget>;
 }
 
 /// All this listener shows.
@@ -95,7 +98,7 @@ impl AdminState {
         let in_order = |row: &&Row| matches!(row.verdict, Verdict::Active | Verdict::Pending);
         let troubled = rows.iter().filter(|row| !in_order(row));
         let troubled = troubled.map(|row| (row.property, row.verdict.as_str(), row.idle_days)).collect();
-        let gauges = Gauges { keys_loaded, properties_loaded, verdicts, troubled };
+        let gauges = Gauges { keys_loaded, properties_loaded, verdicts, troubled, budgets: self.keys.budgets() };
         self.metrics.encode(&gauges, &|property| self.keys.contains(property))
     }
 }

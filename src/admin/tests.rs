@@ -24,6 +24,10 @@ impl KeyView for Keys {
         (1, self.0.read().unwrap().len())
     }
 
+    fn budgets(&self) -> Vec<Budget> {
+        Vec::new()
+    }
+
     fn rows(&self) -> Vec<Row> {
         let row = |property: &PropertyId| Row {
             property: *property,

@@ -22,6 +22,7 @@ use crate::origin::Origin;
 use crate::phase::{Phase, PhaseCell};
 use crate::proxy::authorize::Policy;
 use crate::proxy::connection::{self, Open};
+use crate::proxy::limit::Limiter;
 use crate::proxy::pool::{self, Pool};
 use crate::proxy::rewrite::Routes;
 use crate::proxy::upstream::{Timeouts, Upstream};
@@ -58,6 +59,7 @@ pub(super) struct Worker {
     pub(super) settings: Arc<Settings>,
     pub(super) keys: Arc<KeyStore>,
     pub(super) dialer: Dialer,
+    pub(super) limiter: Option<Limiter>,
     pub(super) metrics: Metrics,
     pub(super) access: AccessLog,
     pub(super) phase: Arc<PhaseCell>,
@@ -109,6 +111,7 @@ impl Worker {
             policy: *policy,
             routes: Rc::new(Routes::new(base_url.clone(), routes.iter().cloned())),
             keys: RefCell::new(self.keys.reader()),
+            limiter: self.limiter,
             upstream: Upstream::new(Rc::clone(&pool), *timeouts),
             timeouts: *timeouts,
             connect: connect.clone(),

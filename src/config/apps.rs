@@ -18,8 +18,9 @@ const CLIENT_ID_MAX: usize = 128;
 impl Check<'_, '_> {
     pub(super) fn apps(&mut self, raw: &Raw) -> Option<Vec<App>> {
         let (mut apps, mut whole) = (Vec::<App>::new(), true);
+        let common = raw.limits.clone().unwrap_or_default().requests_per_second;
         for (name, typed) in &raw.apps.0 {
-            let Some(app) = self.app(name, typed) else {
+            let Some(app) = self.app(name, typed, common) else {
                 whole = false;
                 continue;
             };
@@ -37,7 +38,7 @@ impl Check<'_, '_> {
         whole.then_some(apps)
     }
 
-    fn app(&mut self, name: &str, typed: &raw::App) -> Option<App> {
+    fn app(&mut self, name: &str, typed: &raw::App, common: u64) -> Option<App> {
         if name.is_empty() || shown(name) != name || name.contains('.') {
             let mut at = path("apps");
             at.push(Step::Name(name.to_owned()));
@@ -51,7 +52,8 @@ impl Check<'_, '_> {
             let hint = "copy the client id from the app's details page at Cloudbeds";
             self.app_fault(name, "client_id", "expected the app's client id, such as live1_123_abc", hint);
         }
-        if !(1..=1000).contains(&typed.requests_per_second) {
+        let requests_per_second = typed.requests_per_second.unwrap_or(common);
+        if !(1..=1000).contains(&requests_per_second) && typed.requests_per_second.is_some() {
             self.app_fault(name, "requests_per_second", "expected 1 to 1000", "");
         }
         let delivery = match typed.delivery.as_str() {
@@ -87,7 +89,7 @@ impl Check<'_, '_> {
             name: name.to_owned(),
             client_id: id.clone(),
             client_secret_file,
-            requests_per_second: typed.requests_per_second,
+            requests_per_second,
             redirect_uri,
             delivery: delivery?,
             exchange_url: exchange_url?,

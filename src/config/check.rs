@@ -3,6 +3,7 @@
 //! In: a [`Raw`] of the right shape. Out: a [`Config`], or faults about values that are out of bounds, are no address,
 //! origin or word we know, or do not go together. Checking goes on after a fault, so all are told at once.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,8 @@ use super::raw::{self, Listen, Raw};
 use super::sources::{Sources, path};
 use super::units::{Size, Time};
 use super::{
-    Admin, Client, Config, Drain, Identify, Keys, Listener, Log, LogFormat, LogOutput, Policy, Pool, Route, Timeouts,
-    Upstream, Workers,
+    Admin, Client, Config, Drain, Identify, Keys, Limits, Listener, Log, LogFormat, LogOutput, Policy, Pool, Route,
+    Timeouts, Upstream, Workers,
 };
 use crate::address::Address;
 use crate::origin::Origin;
@@ -46,6 +47,7 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
         admin.as_ref(),
     );
     let upstream = check.upstream(&raw.upstream);
+    let limits = raw.limits.as_ref().map(|limits| check.limits(limits));
     let policy =
         check.word("policy.credential_paths", &raw.policy.credential_paths, &[("refuse", false), ("allow", true)]);
     let client = check.client(&raw.client);
@@ -59,6 +61,7 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
         apps: apps?,
         onboarding: onboarding?,
         upstream: upstream?,
+        limits,
         identify: Identify { query: raw.identify.query, path_prefix: raw.identify.path_prefix },
         policy: Policy { credential_paths: policy? },
         client,
@@ -259,6 +262,39 @@ impl Check<'_, '_> {
             ca_file,
             http2: typed.http2,
         })
+    }
+
+    fn limits(&mut self, typed: &raw::Limits) -> Limits {
+        if !(1..=1000).contains(&typed.requests_per_second) {
+            let hint = "write what Cloudbeds grants you; `limits: null` turns budgets off";
+            self.fault("limits.requests_per_second", "expected 1 to 1000", hint);
+        }
+        let mut weights = BTreeMap::new();
+        for (id, weight) in &typed.weights {
+            let mut at = path("limits.weights");
+            at.push(Step::Name(id.clone()));
+            let weight = usize::try_from(*weight).ok().filter(|weight| (1..=100).contains(weight));
+            match (id.parse(), weight) {
+                (Ok(property), Some(weight)) => drop(weights.insert(property, weight)),
+                (Err(error), _) => {
+                    let error: crate::property::NotAPropertyId = error;
+                    self.sources.fault(&at, error.to_string(), "");
+                }
+                (_, None) => self.sources.fault(&at, "expected 1 to 100", ""),
+            }
+        }
+        Limits {
+            requests_per_second: typed.requests_per_second,
+            max_wait: self.time("limits.max_wait", typed.max_wait, Duration::ZERO..=HOUR),
+            max_waiting: self.count("limits.max_waiting", typed.max_waiting, 0..=1_000_000),
+            max_waiting_per_property: self.count(
+                "limits.max_waiting_per_property",
+                typed.max_waiting_per_property,
+                0..=1_000_000,
+            ),
+            weights,
+            announce: typed.announce,
+        }
     }
 
     fn client(&mut self, typed: &raw::Client) -> Client {

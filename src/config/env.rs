@@ -52,6 +52,10 @@ fn scalar(text: &str) -> Value {
 fn set(root: &mut Value, option: &str, value: Value) {
     let mut node = root;
     for name in option.split('.') {
+        // A section without options, or `limits: null`: the environment wins.
+        if node.is_null() {
+            *node = Mapping::new().into();
+        }
         // A section that is no mapping has a fault of its own coming.
         let Value::Mapping(entries) = node else { return };
         node = entries.entry(name.into()).or_insert_with(|| Mapping::new().into());

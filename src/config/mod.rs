@@ -3,6 +3,7 @@
 //! In: a YAML file (or none) and the environment's pairs. Out: a [`Config`] in which every value has been checked, or
 //! every fault at once, each with its place and what to do. No secret is in here.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub struct Config {
     pub onboarding: Option<Onboarding>,
     /// Cloudbeds, and how it is called.
     pub upstream: Upstream,
+    /// How fast it is called; nothing leaves that to the apps.
+    pub limits: Option<Limits>,
     /// Further ways to name a property.
     pub identify: Identify,
     /// What apps may call.
@@ -95,7 +98,7 @@ pub struct App {
     pub client_id: String,
     /// The secret itself is in no configuration; there is one whenever onboarding is on and delivery automatic.
     pub client_secret_file: Option<PathBuf>,
-    /// Its budget at Cloudbeds, 1 to 1000.
+    /// Its budget at Cloudbeds, starts in any one second, 1 to 1000.
     pub requests_per_second: u64,
     /// As registered, letter by letter; there is one whenever onboarding is on and delivery automatic.
     pub redirect_uri: Option<WebUrl>,
@@ -188,6 +191,23 @@ pub struct Pool {
     pub max_age: Duration,
     /// Since its last use, for a request that must not be sent twice; 0 to 1 h, where 0 means a fresh one each time.
     pub unsafe_reuse: Duration,
+}
+
+/// Budgets of requests.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Starts in any one second, 1 to 1000, of keys without an app, and of apps that say nothing else.
+    pub requests_per_second: u64,
+    /// The longest a request waits for its turn, 0 to 1 h.
+    pub max_wait: Duration,
+    /// The most requests of one app that wait, 0 to 1000000.
+    pub max_waiting: usize,
+    /// The most of one property, 0 to 1000000.
+    pub max_waiting_per_property: usize,
+    /// Properties with more than one request in a turn, 1 to 100.
+    pub weights: BTreeMap<PropertyId, usize>,
+    /// Whether answers say what is left.
+    pub announce: bool,
 }
 
 /// Further ways to name a property, for apps that cannot add a header.

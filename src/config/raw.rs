@@ -44,6 +44,7 @@ section! { Raw {
     apps: Apps = Apps::default(),
     onboarding: Onboarding = Onboarding::default(),
     upstream: Upstream = Upstream::default(),
+    limits: Option<Limits> = Some(Limits::default()),
     identify: Identify = Identify::default(),
     policy: Policy = Policy::default(),
     client: Client = Client::default(),
@@ -70,7 +71,7 @@ section! { CoolDown {
 section! { App {
     client_id: String = String::new(),
     client_secret_file: Option<String> = None,
-    requests_per_second: u64 = 10,
+    requests_per_second: Option<u64> = None,
     redirect_uri: Option<String> = None,
     delivery: String = "automatic".to_owned(),
     exchange_url: String = "https://hotels.cloudbeds.com/api/v1.1/access_token".to_owned(),
@@ -101,6 +102,14 @@ section! { Pool {
     idle: Time = seconds(30),
     max_age: Time = seconds(600),
     unsafe_reuse: Time = seconds(1),
+} }
+section! { Limits {
+    requests_per_second: u64 = 10,
+    max_wait: Time = seconds(5),
+    max_waiting: usize = 1000,
+    max_waiting_per_property: usize = 200,
+    weights: BTreeMap<String, u64> = BTreeMap::new(),
+    announce: bool = false,
 } }
 section! { Identify {
     query: bool = false,

@@ -11,7 +11,7 @@ use crate::property::PropertyId;
 use crate::yaml::{Misfit, Spot, Step, Value, locate};
 
 /// Sections of later versions: whoever copies them from a newer example should learn why they are refused.
-const LATER: [&str; 2] = ["limits", "shared"];
+const LATER: [&str; 1] = ["shared"];
 
 /// The text a configuration is made from, and what is wrong with it.
 pub(super) struct Sources<'a> {

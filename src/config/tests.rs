@@ -32,7 +32,7 @@ fn the_example_holds_every_option_and_equals_the_defaults() {
     assert_eq!(example, load(None, env(&[])).unwrap());
 
     let value = yaml::document("config.example.yaml", &text).unwrap();
-    for option in raw::options().iter().map(String::as_str).chain(["upstream.routes", "apps"]) {
+    for option in raw::options().iter().map(String::as_str).chain(["upstream.routes", "apps", "limits.weights"]) {
         let found = option.split('.').try_fold(&value, |node, name| node.get(name));
         assert!(found.is_some(), "{option} is not in config.example.yaml");
     }
@@ -49,7 +49,7 @@ upstream:
 drain:
   min: 40s
 workers: 0
-limits: null
+shared: null
 ";
     assert_eq!(
         with(text, &[("CLOUDBEDS_AUTH_PROXY__KEYS__POLL", "1ms")]).unwrap_err(),
@@ -66,7 +66,7 @@ limits: null
             "config.yaml:5:10: upstream.http2: expected true or false",
             "config.yaml:7:8: drain.min: is longer than drain.max — lower it, or raise drain.max",
             "config.yaml:8:10: workers: expected 1 to 256",
-            "config.yaml:9:1: limits: unknown option `limits` — not in this version; remove the section",
+            "config.yaml:9:1: shared: unknown option `shared` — not in this version; remove the section",
             "CLOUDBEDS_AUTH_PROXY__KEYS__POLL: keys.poll: expected 100ms to 1h",
         ]
     );
@@ -195,6 +195,33 @@ fn onboarding_is_off_until_it_has_all_it_needs() {
         check_refused(&text, words);
     }
     accepted(&format!("apps: {{ a: {{ client_id: x, delivery: email }} }}\n{on}"));
+}
+
+#[test]
+fn budgets_are_on_unless_they_are_turned_off() {
+    let config = accepted(
+        "limits: { requests_per_second: 5, weights: { 1001: 3 } }\napps:\n  a: { client_id: x, delivery: email }\n  \
+                           b: { client_id: y, delivery: email, requests_per_second: 10 }",
+    );
+    let limits = config.limits.unwrap();
+    assert_eq!((limits.requests_per_second, limits.max_wait), (5, Duration::from_secs(5)));
+    assert_eq!(limits.weights, BTreeMap::from([("1001".parse().unwrap(), 3)]));
+    let granted: Vec<_> = config.apps.iter().map(|app| app.requests_per_second).collect();
+    assert_eq!(granted, [5, 10]);
+    assert_eq!(accepted("limits: null").limits, None);
+    let over = with("limits: null", &[("CLOUDBEDS_AUTH_PROXY__LIMITS__MAX_WAIT", "1s")]).unwrap();
+    assert_eq!(over.limits.unwrap().max_wait, Duration::from_secs(1));
+    for (text, words) in [
+        ("limits: { requests_per_second: 0 }", "limits.requests_per_second: expected 1 to 1000 — write what Cloudbeds"),
+        ("limits: { requests_per_second: 1001 }", "limits.requests_per_second: expected 1 to 1000"),
+        ("limits: { max_wait: 2h }", "limits.max_wait: expected 0s to 1h"),
+        ("limits: { weights: { 007: 2 } }", "not a property id"),
+        ("limits: { weights: { 1001: 0 } }", "limits.weights.1001: expected 1 to 100"),
+        ("limits: { max_wiat: 1s }", "did you mean `max_wait`?"),
+        ("limits: { weights: { 1001: 'x' } }", "expected a whole number"),
+    ] {
+        check_refused(text, words);
+    }
 }
 
 #[test]

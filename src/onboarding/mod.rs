@@ -231,6 +231,7 @@ impl Onboarding {
             total: started.elapsed(),
             upstream: None,
             connection: None,
+            queued: None,
             upstream_protocol: None,
             upstream_request_id: None,
         });

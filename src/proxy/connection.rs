@@ -5,24 +5,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::{Method, Request};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::respond::X_PROXY_REQUEST_ID;
 use super::trace::Trace;
-use super::{Arrival, Proxy};
+use super::{Arrival, CallerGone, Proxy};
 use crate::listen::Stream;
 use crate::telemetry::metrics::Recorder;
 use crate::wire::gate::{Gate, Limits, Outcome};
@@ -152,6 +152,59 @@ async fn served<P>(mut stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limit
     }
 }
 
+/// The caller, seen from one of its requests.
+pub struct Caller(Rc<RefCell<Stream>>);
+
+impl Caller {
+    /// Waits until the caller has broken the connection off; [`Watch`](crate::listen::Watch) says what counts as that.
+    pub async fn gone(&self) {
+        let watch = self.0.borrow().watch();
+        match watch {
+            Ok(watch) => watch.lost().await,
+            // Its request goes on without.
+            Err(error) => {
+                tracing::debug!(%error, "a caller cannot be watched");
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+/// A connection that hyper reads and writes while its [`Caller`] is watched.
+struct Shared(Rc<RefCell<Stream>>);
+
+impl AsyncRead for Shared {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Shared {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.borrow().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
+    }
+}
+
 /// Serves requests until the connection ends, is refused or can be parked; an error means that it broke off.
 async fn talk(
     stream: Stream,
@@ -162,14 +215,16 @@ async fn talk(
     waiting_since: Instant,
 ) -> Result<(Stream, Outcome), ()> {
     let cut_must_reset = Cell::new(false);
+    let stream = Rc::new(RefCell::new(stream));
+    let caller = Caller(Rc::clone(&stream));
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
-        let cut_must_reset = &cut_must_reset;
+        let (cut_must_reset, caller) = (&cut_must_reset, &caller);
         async move {
             let old = request.version() == http::Version::HTTP_10;
-            let response = proxy.serve(request, arrival).await;
+            let response = proxy.serve(request, arrival, caller).await?;
             // Without a length, the end of an HTTP/1.0 connection is the end of the message.
             cut_must_reset.set(old && !response.headers().contains_key(http::header::CONTENT_LENGTH));
-            Ok::<_, Infallible>(response)
+            Ok::<_, CallerGone>(response)
         }
     });
     let mut builder = http1::Builder::new();
@@ -179,7 +234,7 @@ async fn talk(
         builder.max_headers(limits.max_headers);
     }
     let park_after = if entry.open.count() > MANY { Duration::ZERO } else { PARK_AFTER };
-    let gate = Gate::new(stream, limits, park_after, waiting_since);
+    let gate = Gate::new(Shared(stream), limits, park_after, waiting_since);
     let mid_head = gate.mid_head();
     let mut connection = builder.serve_connection(TokioIo::new(gate), service);
     let (mut listening, mut told) = (false, false);
@@ -199,7 +254,10 @@ async fn talk(
         Pin::new(&mut connection).poll(cx)
     })
     .await;
-    let (stream, outcome) = connection.into_parts().io.into_inner().into_parts();
+    let (Shared(stream), outcome) = connection.into_parts().io.into_inner().into_parts();
+    drop(caller);
+    // Nobody else has it any more.
+    let stream = Rc::into_inner(stream).ok_or(())?.into_inner();
     result.map_err(|error| {
         tracing::debug!(%error, "connection ended early");
         if cut_must_reset.get() {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::error::ProxyError;
 use super::identify::{Identified, Properties, Subject};
-use super::limit::Admitted;
+use super::limit::{Admitted, Pass};
 use super::verdict::{self, ConnectLinks};
+use crate::budget::Permit;
 use crate::keys::{Key, KeySet, NoOrganization};
 use crate::property::PropertyId;
 
@@ -17,6 +18,7 @@ use crate::property::PropertyId;
 pub struct Credentialed {
     pub(super) identified: Identified,
     pub(super) key: Arc<Key>,
+    pub(super) permit: Option<Permit>,
 }
 
 impl Credentialed {
@@ -33,7 +35,8 @@ impl Credentialed {
 /// When a property has no key, the listed properties have different ones, or the key is known to be dead; `links` tell
 /// where its hotel connects again.
 pub fn attach(admitted: Admitted, keys: &KeySet, links: &ConnectLinks) -> Result<Credentialed, ProxyError> {
-    let identified = admitted.authorized.identified;
+    let Admitted { authorized, pass } = admitted;
+    let identified = authorized.identified;
     let key = match &identified.subject {
         Subject::Properties(properties) => {
             let first = properties.first();
@@ -65,5 +68,16 @@ pub fn attach(admitted: Admitted, keys: &KeySet, links: &ConnectLinks) -> Result
         }
     };
     let key = Arc::clone(key);
-    Ok(Credentialed { identified, key })
+    let permit = match pass {
+        Pass::Free => None,
+        Pass::Permit(permit) => Some(permit),
+        // A moment ago there was none, so nobody has asked whether it may start.
+        Pass::None => {
+            return Err(identified
+                .subject
+                .first()
+                .map_or(ProxyError::OrganizationUnknown, ProxyError::PropertyUnknown));
+        }
+    };
+    Ok(Credentialed { identified, key, permit })
 }

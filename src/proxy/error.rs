@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::verdict::Rejected;
+use crate::budget::{Exhausted, Why};
 use crate::https::DialError;
 use crate::property::PropertyId;
 use crate::wire::inspect::Refusal;
@@ -56,6 +57,10 @@ pub enum ProxyError {
     RequestBody(#[source] hyper::Error),
     #[error("draining")]
     Draining,
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    #[error("the caller broke off while its request waited for its turn")]
+    CallerGone,
     #[error(transparent)]
     Dial(#[from] DialErrorShared),
     #[error("the upstream connection ended before the answer")]
@@ -195,6 +200,12 @@ impl ProxyError {
                 "This instance is shutting down; send the request again, to another instance or after the restart.",
             )
             .closing(),
+            Self::Exhausted(exhausted) => exhausted_problem(*exhausted),
+            // Nobody is there to read it.
+            Self::CallerGone => {
+                Problem::new(Code::RequestInvalid, REQUEST, "The connection broke off while the request waited.")
+                    .closing()
+            }
             Self::Dial(DialErrorShared(error)) => dial_problem(error),
             Self::UpstreamReset(_) => Problem::new(
                 Code::UpstreamReset,
@@ -249,6 +260,25 @@ impl ProxyError {
             .closing(),
         }
     }
+}
+
+fn exhausted_problem(exhausted: Exhausted) -> Problem {
+    let detail = match exhausted.why {
+        Why::Full => {
+            "As many requests of the app wait for their turn as limits.max_waiting allows; try again after Retry-After, \
+             with fewer at a time."
+        }
+        Why::PropertyFull => {
+            "As many requests for this hotel wait for their turn as limits.max_waiting_per_property allows; try again \
+             after Retry-After, with fewer at a time."
+        }
+        Why::TooLong => {
+            "The app's requests per second at Cloudbeds are used up for longer than limits.max_wait; try again after \
+             Retry-After."
+        }
+        Why::Paused => "Cloudbeds has told the app to wait; nothing is sent until then. Try again after Retry-After.",
+    };
+    Problem::new(Code::BudgetExhausted, "http_request_denied", detail).retry_after(exhausted.retry_after)
 }
 
 fn dial_problem(error: &DialError) -> Problem {

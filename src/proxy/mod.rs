@@ -27,7 +27,9 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use self::authorize::Policy;
+use self::connection::Caller;
 use self::error::ProxyError;
+use self::limit::Limiter;
 use self::respond::{Afterwards, Download};
 use self::rewrite::Routes;
 use self::sanitize::Sanitized;
@@ -42,7 +44,7 @@ use crate::telemetry::{AccessLines, RequestIds};
 use crate::wire::body::Stage;
 
 /// Everything a core needs to serve requests. Nothing in it is shared with another core but the key set, which is
-/// swapped whole, and the process's phase.
+/// swapped whole, the budgets, and the process's phase.
 pub struct Proxy {
     /// Which paths are let through.
     pub policy: Policy,
@@ -50,6 +52,8 @@ pub struct Proxy {
     pub routes: Rc<Routes>,
     /// The keys.
     pub keys: RefCell<KeyReader>,
+    /// The budgets, which all cores share; nothing when they are off.
+    pub limiter: Option<Limiter>,
     /// The way to Cloudbeds.
     pub upstream: Upstream,
     /// Limits of an exchange.
@@ -75,27 +79,47 @@ pub struct Arrival {
     pub local: Option<SocketAddr>,
 }
 
+/// The caller has broken off while its request waited.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the caller is gone")]
+pub struct CallerGone;
+
 impl Proxy {
-    /// Answers one request; there is always an answer.
-    pub async fn serve(&self, request: Request<Incoming>, arrival: Arrival) -> Response<Download> {
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// When its caller is gone, and nobody is there to be answered.
+    pub async fn serve(
+        &self,
+        request: Request<Incoming>,
+        arrival: Arrival,
+        caller: &Caller,
+    ) -> Result<Response<Download>, CallerGone> {
         let mut trace = Trace::start(self, &request);
         let has_body = !request.body().is_end_stream();
-        let result = self.forward(request, arrival, &mut trace).await;
+        let result = self.forward(request, arrival, caller, &mut trace).await;
         let afterwards = if self.phase.get() >= Phase::Draining { Afterwards::Close } else { Afterwards::KeepAlive };
         // Where the answer comes before the whole body, nobody is going to read the rest; and what a caller sends after
         // `Expect` and a refusal may be the body or the next request (RFC 9110 10.1.1). The connection ends, so say so.
         let whole = !has_body || trace.exchange().progress.as_ref().is_some_and(|body| body.stage() == Stage::Done);
         let afterwards = if whole { afterwards } else { Afterwards::Close };
-        match result {
+        let budget = trace.exchange().budget.take();
+        let mut response = match result {
             Ok(sanitized) => respond::answer(sanitized, trace, self.timeouts.idle, afterwards),
+            Err(ProxyError::CallerGone) => return Err(CallerGone),
             Err(error) => respond::failure(&error, trace, afterwards),
+        };
+        if let Some(budget) = budget {
+            limit::announce(&budget, response.headers_mut());
         }
+        Ok(response)
     }
 
     async fn forward(
         &self,
         request: Request<Incoming>,
         arrival: Arrival,
+        caller: &Caller,
         trace: &mut Trace,
     ) -> Result<Sanitized, ProxyError> {
         if self.phase.get() >= Phase::Closing {
@@ -103,7 +127,7 @@ impl Proxy {
         }
         let identified = identify::property(request, arrival.identify)?;
         let authorized = self.policy.authorize(identified, arrival.local)?;
-        let admitted = limit::admit(authorized);
+        let admitted = limit::admit(authorized, self.limiter.as_ref(), &self.keys, caller, trace).await?;
         let attached = credential::attach(admitted, self.keys.borrow_mut().load(), &self.connect);
         let credentialed = attached.inspect_err(|error| trace.about(error.dead_property()))?;
         let property = credentialed.property();

@@ -69,17 +69,20 @@ impl Pool {
         Self { dialer, settings, recorder, hosts: RefCell::default() }
     }
 
-    /// A connection that meets the need.
+    /// A connection that meets the need, if there is one.
+    #[must_use]
+    pub fn open(&self, origin: &Arc<Origin>, need: Need) -> Option<Lease> {
+        self.at_hand(&self.host(origin), need)
+    }
+
+    /// A connection that meets the need, made now unless another request was faster.
     ///
     /// # Errors
-    /// [`ProxyError::Dial`] when none is at hand and none can be made.
-    pub async fn lease(self: &Rc<Self>, origin: &Arc<Origin>, need: Need) -> Result<Lease, ProxyError> {
+    /// [`ProxyError::Dial`] when none can be made.
+    pub async fn make(self: &Rc<Self>, origin: &Arc<Origin>, need: Need) -> Result<Lease, ProxyError> {
         let host = self.host(origin);
-        match self.at_hand(&host, need) {
-            Some(lease) => Ok(lease),
-            // In a box: the handshake's state is large, and every request would carry room for it.
-            None => Box::pin(self.made_for(&host, need)).await,
-        }
+        // In a box: the handshake's state is large, and every request would carry room for it.
+        Box::pin(self.made_for(&host, need)).await
     }
 
     fn at_hand(&self, host: &Rc<Host>, need: Need) -> Option<Lease> {

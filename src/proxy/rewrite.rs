@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 
 use super::credential::Credentialed;
 use super::identify::{Properties, Subject, X_PROPERTY_ID};
+use crate::budget::Permit;
 use crate::keys::Key;
 use crate::origin::Origin;
 use crate::property::PropertyId;
@@ -63,12 +64,14 @@ pub struct Outbound {
     pub(super) prefix: Option<PropertyId>,
     /// The key it carries, for what the answer says about it.
     pub(super) key: Arc<Key>,
+    /// The right to start, where budgets are on.
+    pub(super) permit: Option<Permit>,
 }
 
 /// Rewrites the request.
 #[must_use]
 pub fn for_cloudbeds(credentialed: Credentialed, routes: &Routes) -> Outbound {
-    let Credentialed { identified, key } = credentialed;
+    let Credentialed { identified, key, permit } = credentialed;
     let (parts, body) = identified.request.into_parts();
     // Authorized requests have a path; a bare `/` stands in for the impossible.
     let mut target = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -83,7 +86,7 @@ pub fn for_cloudbeds(credentialed: Credentialed, routes: &Routes) -> Outbound {
         headers.insert(X_PROPERTY_ID, property_header(properties));
     }
     authorize(&mut headers, &key);
-    Outbound { method: parts.method, target, headers, body, origin, prefix: identified.prefix, key }
+    Outbound { method: parts.method, target, headers, body, origin, prefix: identified.prefix, key, permit }
 }
 
 /// Sets the credential, in place of the one that is there.

@@ -63,6 +63,12 @@ impl Trace {
         self.id
     }
 
+    /// When the request's head was there.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// The property, if the request is about one; only ids in the key set may be named here, since they become metric
     /// labels.
     pub fn about(&mut self, property: Option<PropertyId>) {
@@ -132,6 +138,7 @@ impl Drop for Trace {
             bytes_down: self.bytes_down,
             total: self.started.elapsed(),
             upstream: self.exchange.waited,
+            queued: self.exchange.queued,
             connection: connection.map(|(reused, _)| if reused { Connection::Reused } else { Connection::New }),
             upstream_protocol: connection.map(|(_, protocol)| match protocol {
                 Protocol::Http1 => "http/1.1",

@@ -16,17 +16,22 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::error::ProxyError;
 use super::pool::{Lease, Need, Pool, Protocol};
 use super::rewrite::{self, Outbound};
+use crate::budget::{Budget, Permit};
 use crate::keys::Key;
 use crate::wire::body::{Progress, Stage, Upload};
 use crate::wire::deadline::Deadline;
 
 /// How often a request that provably was not acted on is given another connection before the caller hears of it.
 const UNSENT_TRIES: u32 = 3;
+
+/// How long a new HTTP/2 connection has to say how many streams it takes, before they are sent all the same: a round trip
+/// is what it takes.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// Limits of one exchange; connect and TLS have theirs in the dialer.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +67,10 @@ pub struct Exchange {
     pub waited: Option<Duration>,
     /// Whether the connection had been used before, and its version.
     pub connection: Option<(bool, Protocol)>,
+    /// How long the request waited for its turn, if it had to.
+    pub queued: Option<Duration>,
+    /// The budget the answer is to tell of.
+    pub budget: Option<Arc<Budget>>,
 }
 
 /// The request without its body: what can be kept to send it once more.
@@ -109,7 +118,7 @@ impl Upstream {
         exchange: &mut Exchange,
         successor: impl Fn(&Key) -> Option<Arc<Key>>,
     ) -> Result<Answer, ProxyError> {
-        let Outbound { method, target, headers, body, origin, prefix, mut key } = outbound;
+        let Outbound { method, target, headers, body, origin, prefix, mut key, mut permit } = outbound;
         let started = Instant::now();
         let mut upload = Upload::new(body, started);
         let progress = upload.progress();
@@ -119,12 +128,25 @@ impl Upstream {
         let mut head = Head { method: method.clone(), target, headers };
         let (mut replayed, mut renewed, mut unsent) = (false, false, 0);
         loop {
-            let mut lease = self.pool.lease(&origin, need).await?;
+            let mut lease = match self.pool.open(&origin, need) {
+                Some(lease) => lease,
+                None => {
+                    // The start is when the request leaves, however long the handshake takes.
+                    permit.iter_mut().for_each(Permit::keep);
+                    self.pool.make(&origin, need).await?
+                }
+            };
             exchange.connection = Some((lease.reused, lease.protocol()));
             let http2 = lease.protocol() == Protocol::Http2;
             let spare = repeatable.then(|| head.clone());
             let request = head.request(upload, &lease, &origin);
-            let sent = Instant::now();
+            let mut sent = Instant::now();
+            if let Some(permit) = &mut permit
+                && !(lease.leaves_at_once() && permit.start(sent))
+            {
+                sent = Box::pin(in_time(permit, &lease)).await?;
+                exchange.queued = Some(permit.waited()).filter(|waited| !waited.is_zero());
+            }
             let outcome = self.attempt(&mut lease, request, &progress).await;
             if !matches!(outcome, Err(Failed::Unsent(_))) {
                 // Cloudbeds' own time begins with the last byte of the request; a slow caller's upload is not theirs.
@@ -133,6 +155,9 @@ impl Upstream {
             }
             match outcome {
                 Ok(response) => {
+                    if let Some(permit) = &mut permit {
+                        permit.heard(response.status(), response.headers());
+                    }
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         return Err(ProxyError::UpstreamSwitched);
                     }
@@ -143,6 +168,8 @@ impl Upstream {
                     rewrite::authorize(&mut spare.headers, &newer);
                     (head, key, renewed) = (spare, newer, true);
                     upload = Upload::again(&progress, Instant::now());
+                    drop((response, lease));
+                    another(&mut permit).await?;
                     continue;
                 }
                 Err(Failed::Unsent(request)) if unsent < UNSENT_TRIES => {
@@ -161,6 +188,8 @@ impl Upstream {
                     upload = Upload::again(&progress, Instant::now());
                 }
             }
+            drop(lease);
+            another(&mut permit).await?;
             // All whose HTTP/2 connection ended can share the next one; whoever fails again has one to itself.
             need = if need == Need::Any { Need::Since(Instant::now()) } else { Need::Fresh };
         }
@@ -229,6 +258,33 @@ impl Upstream {
             }
         })
         .await
+    }
+}
+
+/// Another try is another start.
+async fn another(permit: &mut Option<Permit>) -> Result<(), ProxyError> {
+    if let Some(last) = permit {
+        *last = Box::pin(last.again()).await?;
+    }
+    Ok(())
+}
+
+/// Starts a request that could not start right away: its connection is not ready for it, or its permit is too old. Out:
+/// when it did.
+async fn in_time(permit: &mut Permit, lease: &Lease) -> Result<Instant, ProxyError> {
+    if !lease.leaves_at_once() {
+        permit.keep();
+        let until = Instant::now() + SETTLING;
+        while !lease.leaves_at_once() && Instant::now() < until {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    loop {
+        let now = Instant::now();
+        if permit.start(now) {
+            return Ok(now);
+        }
+        *permit = permit.again().await?;
     }
 }
 

@@ -42,6 +42,7 @@ mod data;
 pub mod echo;
 mod exchange;
 mod files;
+mod judge;
 mod keys;
 mod multipart;
 mod page;
@@ -59,6 +60,7 @@ mod webhooks;
 
 pub use accounts::{App, AppState, Budget, Delivery, NotAnApp};
 pub use files::{Written, write_files, write_secret};
+pub use judge::Verdict;
 pub use keys::random_key;
 pub use rules::Rule;
 pub use seen::Seen;
@@ -81,6 +83,9 @@ pub struct Settings {
     pub apps: Vec<App>,
     /// How many calls an app may make; `None` leaves them alone.
     pub budget: Option<Budget>,
+    /// How many calls an app may make in any one second for the judge, who only watches; [`Sandbox::verdict`] says what
+    /// it saw. `None` for no judge.
+    pub strict: Option<usize>,
     /// Whether an exchange answers with `resources`, which the vendor's description has and does not promise.
     pub resources: bool,
     /// Whether every request is kept for [`Sandbox::requests`]. Benches turn it off.
@@ -152,6 +157,7 @@ impl Settings {
             unconnected: Vec::new(),
             apps: vec![demo_app()],
             budget: None,
+            strict: None,
             resources: true,
             record: true,
             certificate: Certificate::Good,

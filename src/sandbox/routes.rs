@@ -18,6 +18,7 @@ use super::body::{self, Body, typed};
 use super::clock::Clock;
 use super::connect::Asked;
 use super::data::Data;
+use super::judge::Judge;
 use super::keys::{random_bytes, sent_key};
 use super::page::Tickets;
 use super::query::Pairs;
@@ -42,6 +43,7 @@ pub(super) struct State {
     /// A change cuts every open connection in this way.
     pub(super) cut: watch::Sender<Cut>,
     accounts: Mutex<Accounts>,
+    judge: Option<Mutex<Judge<AppIndex>>>,
     resources: AtomicBool,
     webhooks: Mutex<Webhooks>,
     delivered: Mutex<VecDeque<Delivered>>,
@@ -59,6 +61,7 @@ impl State {
         Self {
             recorder: Recorder::new(settings.record),
             accounts: Mutex::new(Accounts::new(settings, clock.now())),
+            judge: settings.strict.map(|allowed| Mutex::new(Judge::new(allowed))),
             data: Mutex::new(Data::new(places(settings))),
             clock,
             asked: Tickets::default(),
@@ -80,6 +83,23 @@ impl State {
     /// asked for: those look here for what a key opens.
     pub(super) fn accounts(&self) -> MutexGuard<'_, Accounts> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The judge, if there is one. Never held while anything else is.
+    pub(super) fn judge(&self) -> Option<MutexGuard<'_, Judge<AppIndex>>> {
+        Some(self.judge.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Shows a call to the judge. It counts for the app its key was made for; a key that nobody knows counts for nobody.
+    fn judged(&self, head: &http::HeaderMap) {
+        if self.judge.is_none() {
+            return;
+        }
+        let now = std::time::Instant::now();
+        let app = sent_key(head).and_then(|key| self.accounts().made_for(key));
+        if let Some((app, mut judge)) = app.zip(self.judge()) {
+            judge.arrived(app, now);
+        }
     }
 
     /// Whether an exchange says what its key opens; the vendor's description leaves it open.
@@ -132,6 +152,7 @@ pub(super) async fn answer<B>(state: Arc<State>, connection: Connection, request
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
+    state.judged(request.headers());
     let authority = authority(&request);
     let (head, body) = state.recorder.record(connection.number, request).into_parts();
     let query = Pairs::parse(head.uri.query().unwrap_or_default().as_bytes());

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::accounts::{App, AppIndex, AppState, Budget, NotAnApp};
 use super::connect::{Decided, made_up_state};
-use super::{Cut, Delivered, Rule, Sandbox, Webhooks};
+use super::{Cut, Delivered, Rule, Sandbox, Verdict, Webhooks};
 use crate::property::PropertyId;
 
 impl Sandbox {
@@ -123,6 +123,13 @@ impl Sandbox {
     /// The apps' budget from now on; `None` leaves them alone.
     pub fn set_budget(&self, budget: Option<Budget>) {
         self.state.accounts().set_budget(budget);
+    }
+
+    /// What the judge saw of an app.
+    #[must_use]
+    pub fn verdict(&self, client_id: &str) -> Verdict {
+        let seen = self.app(client_id).zip(self.state.judge());
+        seen.map(|(app, judge)| judge.verdict(app)).unwrap_or_default()
     }
 
     /// Ends an app's suspension.

@@ -94,6 +94,8 @@ pub struct Finished<'a> {
     pub total: Duration,
     /// From the end of the request to the head of Cloudbeds' answer, or to the failure that came instead.
     pub upstream: Option<Duration>,
+    /// How long it waited for its turn, if it had to.
+    pub queued: Option<Duration>,
     /// What it rode on, if it went up.
     pub connection: Option<Connection>,
     /// `http/1.1` or `h2`.
@@ -207,6 +209,7 @@ const END: Name = name!("end");
 const BYTES_UP: Name = name!("bytes_up");
 const BYTES_DOWN: Name = name!("bytes_down");
 const DURATION_MS: Name = name!("duration_ms");
+const QUEUED_MS: Name = name!("queued_ms");
 const UPSTREAM_MS: Name = name!("upstream_ms");
 const CONNECTION: Name = name!("connection");
 const UPSTREAM_PROTOCOL: Name = name!("upstream_protocol");
@@ -227,6 +230,9 @@ fn write_line(mut line: Line<'_>, request: &Finished<'_>) {
     line.number(&BYTES_UP, request.bytes_up);
     line.number(&BYTES_DOWN, request.bytes_down);
     line.millis(&DURATION_MS, request.total);
+    if let Some(queued) = request.queued {
+        line.millis(&QUEUED_MS, queued);
+    }
     if let Some(upstream) = request.upstream {
         line.millis(&UPSTREAM_MS, upstream);
     }

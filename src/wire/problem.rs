@@ -36,6 +36,8 @@ pub enum Code {
     MethodRefused,
     /// Cloudbeds is known to refuse the property's key.
     KeyRejected,
+    /// The app's requests per second are used up for longer than a request may wait.
+    BudgetExhausted,
     /// The request head is larger than the limit.
     HeadersTooLarge,
     /// The request wants another protocol on this connection.
@@ -58,7 +60,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the declaration, so that `ALL[code as usize] == code`.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::PropertyMissing,
         Self::PropertyInvalid,
         Self::PropertyConflict,
@@ -68,6 +70,7 @@ impl Code {
         Self::PathRefused,
         Self::MethodRefused,
         Self::KeyRejected,
+        Self::BudgetExhausted,
         Self::HeadersTooLarge,
         Self::UpgradeUnsupported,
         Self::UpstreamUnreachable,
@@ -92,6 +95,7 @@ impl Code {
             Self::PathRefused => "path_refused",
             Self::MethodRefused => "method_refused",
             Self::KeyRejected => "key_rejected",
+            Self::BudgetExhausted => "budget_exhausted",
             Self::HeadersTooLarge => "headers_too_large",
             Self::UpgradeUnsupported => "upgrade_unsupported",
             Self::UpstreamUnreachable => "upstream_unreachable",
@@ -116,6 +120,7 @@ impl Code {
             Self::PropertyUnknown | Self::PathRefused => StatusCode::FORBIDDEN,
             Self::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
             Self::KeyRejected => StatusCode::FAILED_DEPENDENCY,
+            Self::BudgetExhausted => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UpgradeUnsupported => StatusCode::NOT_IMPLEMENTED,
             Self::UpstreamUnreachable | Self::UpstreamTls | Self::UpstreamReset | Self::UpstreamInvalid => {
@@ -139,6 +144,7 @@ impl Code {
             Self::PathRefused => "Path not available through the proxy",
             Self::MethodRefused => "Method not available through the proxy",
             Self::KeyRejected => "Hotel must be connected again",
+            Self::BudgetExhausted => "Requests per second used up",
             Self::HeadersTooLarge => "Request head too large",
             Self::UpgradeUnsupported => "Upgrade not supported",
             Self::UpstreamUnreachable => "Cloudbeds could not be reached",
@@ -165,6 +171,8 @@ pub struct Problem {
     pub close: bool,
     /// What there is to say about the hotel's key.
     pub about: Option<Box<About>>,
+    /// Seconds until another try makes sense: `Retry-After`.
+    pub retry_after: Option<u64>,
 }
 
 /// A dead key, in members of its own (RFC 9457 3.2).
@@ -182,13 +190,20 @@ impl Problem {
     /// A failure in fixed words, on a connection that stays usable.
     #[must_use]
     pub const fn new(code: Code, proxy_error: &'static str, detail: &'static str) -> Self {
-        Self { code, detail: Cow::Borrowed(detail), proxy_error, close: false, about: None }
+        Self { code, detail: Cow::Borrowed(detail), proxy_error, close: false, about: None, retry_after: None }
     }
 
     /// The same, ending the connection: after a framing error nobody knows where the next message starts.
     #[must_use]
     pub const fn closing(mut self) -> Self {
         self.close = true;
+        self
+    }
+
+    /// The same with the time until another try makes sense, in seconds.
+    #[must_use]
+    pub const fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
         self
     }
 
@@ -216,8 +231,9 @@ impl Problem {
             // RFC 9110 15.5.6: a 405 must say what is allowed.
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
         }
-        if let Some(about) = &self.about {
-            headers.insert(RETRY_AFTER, HeaderValue::from(about.retry_after));
+        let about = self.about.as_ref().map(|about| about.retry_after);
+        if let Some(seconds) = about.or(self.retry_after) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

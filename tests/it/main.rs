@@ -15,6 +15,7 @@
 
 mod authorize;
 mod browser;
+mod budgets;
 mod coded;
 mod demo;
 mod doctor;

@@ -112,7 +112,9 @@ fn judged(property: PropertyId, key: String, answer: &Result<Vec<Hotel>, Unanswe
             let advice = match error {
                 Unanswered::Rejected => "the hotel must connect again, or a new key be fetched: see `connect-link`",
                 Unanswered::Refused(_) => "see what Cloudbeds says; the key may lack the scope read:hotel",
-                Unanswered::Unreachable(_) | Unanswered::Broken(_) => "try again; `doctor` looks at the way there",
+                Unanswered::Unreachable(_) | Unanswered::Broken(_) | Unanswered::NoTurn(_) => {
+                    "try again; `doctor` looks at the way there"
+                }
                 other => advice(other),
             };
             Checked { verdict, why: error.to_string(), advice: advice.to_owned(), ..none }

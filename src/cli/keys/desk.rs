@@ -101,7 +101,9 @@ pub(super) fn advice(why: &Unanswered) -> &'static str {
         Unanswered::UserLeft => "a present user of the hotel must connect again",
         Unanswered::PropertyLeft => "ask the hotel, or leave its row out",
         Unanswered::Refused(_) => "the key may lack the scope read:hotel; --no-check takes it as it is",
-        Unanswered::Unreachable(_) | Unanswered::Broken(_) => "try again, or take it unverified with --no-check",
+        Unanswered::Unreachable(_) | Unanswered::Broken(_) | Unanswered::NoTurn(_) => {
+            "try again, or take it unverified with --no-check"
+        }
     }
 }
 

@@ -81,6 +81,16 @@ impl Lease {
         }
     }
 
+    /// Whether what is sent leaves at once. Of a new HTTP/2 connection only the first stream does: the others wait until
+    /// the server has said how many it allows.
+    #[must_use]
+    pub fn leaves_at_once(&self) -> bool {
+        match &self.carrier {
+            Carrier::Http1(..) => true,
+            Carrier::Http2(place) => !self.reused || place.0.received.get() > 0 || place.0.sender.is_closed(),
+        }
+    }
+
     /// Sends the request.
     pub fn send(&mut self, request: http::Request<Upload>) -> Sent<'_> {
         match &mut self.carrier {

@@ -213,6 +213,11 @@ impl Accounts {
         self.keys.peek(key).is_some_and(|grant| grant.properties.contains(&property))
     }
 
+    /// The app a key was made for; does not count as its use.
+    pub(super) fn made_for(&self, key: &str) -> Option<AppIndex> {
+        self.keys.peek(key).map(|grant| grant.app)
+    }
+
     /// What a key opens now; counts as its use.
     pub(super) fn open(&mut self, key: &str, now: SystemTime) -> Result<Arc<Grant>, NoGrant> {
         let grant = self.keys.open(key, now)?;

@@ -50,6 +50,7 @@ fn finished() -> Finished<'static> {
         total: Duration::from_micros(12_345),
         upstream: Some(Duration::from_micros(12_000)),
         connection: Some(Connection::Reused),
+        queued: None,
         upstream_protocol: Some("h2"),
         upstream_request_id: Some("vendor-1"),
     }
@@ -105,6 +106,7 @@ fn what_is_not_known_of_a_request_is_left_out_of_its_line() {
         code: None,
         upstream: None,
         connection: None,
+        queued: None,
         upstream_protocol: None,
         upstream_request_id: None,
         ..finished()

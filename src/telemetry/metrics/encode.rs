@@ -3,7 +3,7 @@
 //! In: the counters of all workers. Out: Prometheus' text format 0.0.4, in which counters end in `_total` (the encoder
 //! adds that) and every metric says its unit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -15,7 +15,7 @@ use super::histogram::Durations;
 use super::onboarding::{Connect, Webhook};
 use super::outcome::Counts;
 use super::recorder::Leak;
-use super::{Gauges, Shared};
+use super::{Gauges, Shared, budget};
 use crate::property::PropertyId;
 use crate::telemetry::panic;
 
@@ -42,6 +42,8 @@ pub(super) struct Scrape {
     leaks: [u64; Leak::ALL.len()],
     workers: usize,
     gauges: Gauges,
+    /// Of the properties with a budget's series, those that have a key.
+    known: HashSet<PropertyId>,
     reloads_ok: u64,
     reloads_refused: u64,
     key_file_good: bool,
@@ -60,6 +62,10 @@ impl Scrape {
         let mut scrape = Self {
             workers: shared.workers,
             gauges: gauges.clone(),
+            known: {
+                let rows = gauges.budgets.iter().flat_map(|budget| &budget.properties);
+                rows.map(|(property, ..)| *property).filter(|property| known(*property)).collect()
+            },
             reloads_ok: control.reloads_ok(),
             reloads_refused: control.reloads_refused(),
             key_file_good: control.key_file_good(),
@@ -196,6 +202,7 @@ impl Collector for Scrape {
             self.gauges.properties_loaded as u64,
         )?;
         self.verdicts(page)?;
+        budget::encode(&self.gauges, &|property| self.known.contains(&property), page)?;
 
         let begun = "Browsers sent to Cloudbeds to connect a hotel.";
         page.counter("connects_begun", begun, self.connects_begun)?;
@@ -215,13 +222,13 @@ impl Collector for Scrape {
     }
 }
 
-const GAUGE: MetricType = MetricType::Gauge;
+pub(super) const GAUGE: MetricType = MetricType::Gauge;
 
 /// The page being written, one metric after the other.
-struct Page<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+pub(super) struct Page<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
 impl Page<'_, '_> {
-    fn descriptor(
+    pub(super) fn descriptor(
         &mut self,
         name: &'static str,
         help: &str,
@@ -231,7 +238,7 @@ impl Page<'_, '_> {
     }
 
     /// `name` is without `_total`: the encoder adds it.
-    fn counters(&mut self, name: &'static str, help: &str) -> Result<MetricEncoder<'_>, fmt::Error> {
+    pub(super) fn counters(&mut self, name: &'static str, help: &str) -> Result<MetricEncoder<'_>, fmt::Error> {
         self.descriptor(name, help, MetricType::Counter)
     }
 
@@ -263,6 +270,10 @@ impl Page<'_, '_> {
     }
 }
 
-fn counter(metric: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
+pub(super) fn counter(metric: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
     metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)
+}
+
+pub(super) fn decimal(metric: &mut MetricEncoder<'_>, value: f64) -> fmt::Result {
+    metric.encode_counter::<NoLabelSet, f64, u64>(&value, None)
 }

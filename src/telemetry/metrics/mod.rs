@@ -4,6 +4,7 @@
 //! Prometheus text. Counting takes no lock and shares no cache line between cores; the scrape pays for the sums. No
 //! name or label holds anything a caller or Cloudbeds sent, but for property ids, and those only while keys name them.
 
+mod budget;
 mod control;
 mod encode;
 mod histogram;
@@ -13,6 +14,7 @@ mod recorder;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub use self::control::Control;
 use self::encode::Scrape;
@@ -38,6 +40,35 @@ pub struct Gauges {
     pub verdicts: Vec<(&'static str, usize)>,
     /// Properties whose key needs somebody: its verdict, and the days without use.
     pub troubled: Vec<(PropertyId, &'static str, u64)>,
+    /// Each app's budget; none where budgets are off.
+    pub budgets: Vec<Budget>,
+}
+
+/// One app's budget at the time of a scrape.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// The app's name.
+    pub app: String,
+    /// Starts a second: as configured, as allowed now, and those that count now.
+    pub granted: usize,
+    /// See there.
+    pub allowed: usize,
+    /// See there.
+    pub used: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// How much longer Cloudbeds wants to hear nothing.
+    pub paused: Duration,
+    /// Requests that waited for their turn and got it, and how long they waited together.
+    pub waits: u64,
+    /// See there.
+    pub waited: Duration,
+    /// Requests that got none, by the reason.
+    pub refused: Vec<(&'static str, u64)>,
+    /// How often Cloudbeds has refused for our pace.
+    pub pauses: u64,
+    /// Properties of which a request ever waited: waiting now, waited so far, refused so far.
+    pub properties: Vec<(PropertyId, usize, Duration, u64)>,
 }
 
 struct Shared {

@@ -23,6 +23,7 @@ fn finished(property: &str, status: u16, code: Option<Code>) -> Finished<'static
         total: Duration::from_millis(20),
         upstream: Some(Duration::from_millis(19)),
         connection: Some(Connection::New),
+        queued: None,
         upstream_protocol: Some("h2"),
         upstream_request_id: None,
     }
@@ -62,6 +63,7 @@ fn filled() -> String {
             properties_loaded: 3,
             verdicts: vec![("active", 2), ("expiring", 1)],
             troubled: vec![("1003".parse().unwrap(), "expiring", 26)],
+            budgets: Vec::new(),
         },
         &|_| true,
     )

@@ -48,7 +48,7 @@ impl Builder {
         self
     }
 
-    /// Adds top-level sections to the configuration, as YAML. `listen`, `admin`, `keys`, `log`, `workers` and
+    /// Adds top-level sections to the configuration, as YAML. `listen`, `admin`, `keys`, `limits`, `log`, `workers` and
     /// `upstream.base_url` and `ca_file` are set already; use [`env`](Self::env) to change or add to `upstream`.
     pub fn config(mut self, yaml: &str) -> Self {
         self.config.push_str(yaml);
@@ -107,7 +107,7 @@ impl Builder {
         let yaml = format!(
             "listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0 }}\nkeys: {{ file: keys.yaml, poll: 200ms }}\n\
              upstream: {{ base_url: {}, ca_file: root.pem }}\nlog: {{ format: json, output: ./log }}\n\
-             drain: {{ min: 0s, max: 5s }}\nworkers: 2\n",
+             drain: {{ min: 0s, max: 5s }}\nlimits: null\nworkers: 2\n",
             self.base_url
         );
         // A section given by the test replaces the one above: YAML allows each key once.

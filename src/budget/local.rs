@@ -1,0 +1,367 @@
+//! A budget that this process owns alone.
+//!
+//! In: requests of all cores. Out: permits. All cores meet under one lock, for some tens of nanoseconds where nobody has
+//! to wait: one look at the window, one date. Whoever must wait stands in the queue, and one task per app gives the
+//! permits out at their times. No code that could panic, and no waker, runs under the lock.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::pause::{Gate, Pace};
+use super::permit::Permit;
+use super::queue::{Place, Queue};
+use super::tally::{Account, Tally};
+use super::window::{self, Window};
+use super::{Ask, Exhausted, Left, Limits, Why};
+use crate::property::PropertyId;
+
+/// One app's budget.
+#[derive(Debug)]
+pub(super) struct Local {
+    name: Box<str>,
+    granted: usize,
+    limits: Limits,
+    state: Mutex<State>,
+    /// Rung when the task that gives permits out should look again.
+    bell: Notify,
+    /// Apart from the state: a scrape copies thousands of rows.
+    tally: Mutex<Tally>,
+}
+
+#[derive(Debug)]
+struct State {
+    window: Window,
+    pace: Pace,
+    queue: Queue<Waiter>,
+    pauses: u64,
+}
+
+/// Somebody who waits.
+#[derive(Debug)]
+struct Waiter {
+    ask: Ask,
+    permit: oneshot::Sender<Permit>,
+}
+
+/// What becomes of a request that comes.
+enum Entered {
+    Start(Instant, bool),
+    Wait(oneshot::Receiver<Permit>, Place),
+    Refused(Exhausted),
+}
+
+/// When the next permit can be given out.
+enum Next {
+    At(Instant),
+    WhenRung,
+}
+
+/// A place in the queue, given back when its owner is dropped.
+struct Standing<'a>(&'a Local, Option<Place>);
+
+impl Drop for Standing<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.1.take() {
+            // The waiter is dropped behind the lock.
+            let left = self.0.state().queue.remove(place);
+            drop(left);
+        }
+    }
+}
+
+impl Local {
+    pub(super) fn new(name: &str, granted: usize, limits: Limits) -> Self {
+        let state =
+            State { window: Window::new(granted), pace: Pace::new(granted), queue: Queue::default(), pauses: 0 };
+        Self {
+            name: name.into(),
+            granted,
+            limits,
+            state: Mutex::new(state),
+            bell: Notify::new(),
+            tally: Mutex::default(),
+        }
+    }
+
+    pub(super) async fn take(self: &Arc<Self>, ask: Ask, now: Instant) -> Result<Permit, Exhausted> {
+        let entered = self.enter(ask, now);
+        match entered {
+            Entered::Start(at, trial) => Ok(Permit::dated(Arc::clone(self), ask, at, trial)),
+            Entered::Refused(exhausted) => Err(self.no_turn(ask, exhausted)),
+            // In a box: whoever starts at once carries no room for it.
+            Entered::Wait(permit, place) => Box::pin(self.wait(ask, permit, place, now)).await,
+        }
+    }
+
+    fn enter(&self, ask: Ask, now: Instant) -> Entered {
+        let mut state = self.state();
+        let State { window, pace, queue, .. } = &mut *state;
+        window.pass(now);
+        let (allowed, gate) = (pace.allowed(now), pace.gate(now));
+        // Nobody overtakes those who wait.
+        if queue.is_empty() && window.used() < allowed && !matches!(gate, Gate::Shut(_)) {
+            let trial = gate == Gate::Trial;
+            if trial {
+                pace.try_one(now);
+            }
+            return Entered::Start(window.start(now), trial);
+        }
+        let Limits { max_wait, max_waiting, max_waiting_per_property, .. } = self.limits;
+        let weight = self.weight(ask);
+        let turn = state.turn(ask, weight, now);
+        let queue = &mut state.queue;
+        let why = if queue.len() >= max_waiting {
+            Why::Full
+        } else if queue.len_of(ask.flow) >= max_waiting_per_property {
+            Why::PropertyFull
+        } else if turn > now + max_wait {
+            if matches!(gate, Gate::Shut(until) if until > now + max_wait) { Why::Paused } else { Why::TooLong }
+        } else {
+            let (sender, permit) = oneshot::channel();
+            let first = queue.is_empty();
+            let place = queue.push(ask.flow, ask.priority, weight, Waiter { ask, permit: sender });
+            drop(state);
+            if first {
+                self.bell.notify_one();
+            }
+            return Entered::Wait(permit, place);
+        };
+        Entered::Refused(state.exhausted(why, turn, max_wait, now))
+    }
+
+    async fn wait(
+        self: &Arc<Self>,
+        ask: Ask,
+        permit: oneshot::Receiver<Permit>,
+        place: Place,
+        since: Instant,
+    ) -> Result<Permit, Exhausted> {
+        let mut standing = Standing(self, Some(place));
+        let max_wait = self.limits.max_wait;
+        let waited = timeout_at(since + max_wait, permit).await;
+        let now = Instant::now();
+        if let Ok(Ok(permit)) = waited {
+            standing.1 = None;
+            let time = now.saturating_duration_since(since);
+            self.tally().waited(ask.flow, time);
+            return Ok(permit.after(time));
+        }
+        // A permit that came this very moment has gone back with its receiver.
+        drop(standing);
+        let mut state = self.state();
+        let turn = state.turn(ask, self.weight(ask), now);
+        let exhausted = state.exhausted(Why::TooLong, turn, max_wait, now);
+        drop(state);
+        Err(self.no_turn(ask, Exhausted { waited: now.saturating_duration_since(since), ..exhausted }))
+    }
+
+    fn no_turn(&self, ask: Ask, exhausted: Exhausted) -> Exhausted {
+        self.tally().refused(ask.flow, exhausted.why);
+        exhausted
+    }
+
+    fn weight(&self, ask: Ask) -> usize {
+        if self.limits.weights.is_empty() {
+            return 1;
+        }
+        ask.flow.property().and_then(|property| self.limits.weights.get(&property).copied()).unwrap_or(1)
+    }
+
+    /// Gives permits out to those who wait.
+    pub(super) async fn serve_queue(self: &Arc<Self>) {
+        let mut out = Vec::new();
+        loop {
+            let next = self.next(&mut out);
+            for (waiter, trial) in out.drain(..) {
+                // Who is gone by now gives it back, and the bell rings.
+                drop(waiter.permit.send(Permit::kept(Arc::clone(self), waiter.ask, trial)));
+            }
+            match next {
+                Next::WhenRung => self.bell.notified().await,
+                Next::At(at) => tokio::select! {
+                    () = sleep_until(at) => {}
+                    () = self.bell.notified() => {}
+                },
+            }
+        }
+    }
+
+    /// Takes those out of the queue whose turn it is.
+    fn next(&self, out: &mut Vec<(Waiter, bool)>) -> Next {
+        let now = Instant::now();
+        let mut state = self.state();
+        let State { window, pace, queue, .. } = &mut *state;
+        window.pass(now);
+        while !queue.is_empty() {
+            let allowed = pace.allowed(now);
+            if window.used() >= allowed {
+                // Or earlier, when a kept place is given back.
+                return Next::At(window.when(0, allowed, now));
+            }
+            let trial = match pace.gate(now) {
+                Gate::Shut(until) => return Next::At(until),
+                Gate::Trial => true,
+                Gate::Open => false,
+            };
+            let Some(waiter) = queue.pop() else { break };
+            if trial {
+                pace.try_one(now);
+            }
+            window.keep();
+            out.push((waiter, trial));
+        }
+        Next::WhenRung
+    }
+
+    pub(super) fn keep(&self, at: Instant) -> bool {
+        self.state().window.unstart(at)
+    }
+
+    pub(super) fn date_anew(&self, at: Instant, now: Instant) -> bool {
+        let mut state = self.state();
+        let counts = state.window.unstart(at);
+        if counts {
+            state.window.start_kept(now);
+        }
+        counts
+    }
+
+    pub(super) fn start_kept(&self, now: Instant) {
+        let mut state = self.state();
+        state.window.start_kept(now);
+        let waiting = !state.queue.is_empty();
+        drop(state);
+        // Only now is it known when its place is free again.
+        if waiting {
+            self.bell.notify_one();
+        }
+    }
+
+    /// The place of a permit that was not used.
+    pub(super) fn give_back(&self, dated: Option<Instant>, trial: bool) {
+        let mut state = self.state();
+        match dated {
+            Some(at) => drop(state.window.forget(at)),
+            None => state.window.forget_kept(),
+        }
+        if trial {
+            state.pace.trial_over();
+        }
+        self.ring(state);
+    }
+
+    pub(super) fn trial_over(&self) {
+        let mut state = self.state();
+        state.pace.trial_over();
+        self.ring(state);
+    }
+
+    pub(super) fn welcome(&self) {
+        let mut state = self.state();
+        state.pace.welcome();
+        self.ring(state);
+        tracing::info!(app = &*self.name, "Cloudbeds takes requests of the app {} again", self.name);
+    }
+
+    pub(super) fn refused(&self, trial: bool, asked: Option<Duration>) {
+        let mut state = self.state();
+        let news = state.pace.refused(trial, asked, Instant::now());
+        state.pauses += u64::from(news.is_some());
+        self.ring(state);
+        if let Some((pause, allowed)) = news {
+            tracing::warn!(
+                app = &*self.name,
+                pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                requests_per_second = allowed,
+                "Cloudbeds answers 429: the app's requests pause, and then go on more slowly; if this comes back, lower \
+                 its requests_per_second, and look for others who use its client id"
+            );
+        }
+    }
+
+    fn ring(&self, state: MutexGuard<'_, State>) {
+        let waiting = !state.queue.is_empty();
+        drop(state);
+        if waiting {
+            self.bell.notify_one();
+        }
+    }
+
+    pub(super) fn account(&self, now: Instant) -> Account {
+        let mut state = self.state();
+        state.window.pass(now);
+        let mut account = Account {
+            app: self.name.to_string(),
+            granted: self.granted,
+            allowed: state.pace.allowed(now),
+            used: state.window.used(),
+            waiting: state.queue.len(),
+            paused: state.pace.paused(now).map(|until| until - now).unwrap_or_default(),
+            pauses: state.pauses,
+            ..Account::default()
+        };
+        let mut waiting: HashMap<PropertyId, usize> = HashMap::new();
+        for (flow, count) in state.queue.lines() {
+            if let Some(property) = flow.property() {
+                *waiting.entry(property).or_default() += count;
+            }
+        }
+        drop(state);
+        let tally = self.tally();
+        (account.waits, account.waited, account.refused) = (tally.waits, tally.waited, tally.refused);
+        account.hotels = tally.hotels(&waiting);
+        account
+    }
+
+    pub(super) fn left(&self, now: Instant) -> Left {
+        let mut state = self.state();
+        let State { window, pace, queue, .. } = &mut *state;
+        window.pass(now);
+        let allowed = pace.allowed(now);
+        let free = allowed.saturating_sub(window.used() + queue.len());
+        let paused = pace.paused(now);
+        let remaining = if paused.is_some() { 0 } else { free };
+        let next = window.when(free, allowed, now).max(paused.unwrap_or(now));
+        Left { allowed, remaining, reset: next.saturating_duration_since(now) }
+    }
+
+    /// No code that could panic runs under the locks, so a poisoned one is as good as any.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// When a request that comes now would have its turn.
+    fn turn(&mut self, ask: Ask, weight: usize, now: Instant) -> Instant {
+        let allowed = self.pace.allowed(now);
+        let ahead = self.queue.ahead(ask.flow, ask.priority, weight);
+        let turn = self.window.when(ahead, allowed, now);
+        match self.pace.gate(now) {
+            // Behind a pause the window is empty, but for the one that tries.
+            Gate::Shut(until) => turn.max(until + window::rounds(ahead, allowed)),
+            Gate::Open | Gate::Trial => turn,
+        }
+    }
+
+    fn exhausted(&mut self, why: Why, turn: Instant, max_wait: Duration, now: Instant) -> Exhausted {
+        let paused = self.pace.paused(now).unwrap_or(now);
+        let next = self.window.when(0, self.pace.allowed(now), now);
+        let back = match why {
+            // A place in the queue is free as soon as somebody starts.
+            Why::Full | Why::PropertyFull => next,
+            Why::TooLong | Why::Paused => turn.checked_sub(max_wait).unwrap_or(now),
+        };
+        let wait = back.max(paused).saturating_duration_since(now);
+        let waited = Duration::ZERO;
+        Exhausted { why, waited, retry_after: (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1) }
+    }
+}

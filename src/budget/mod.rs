@@ -1,0 +1,208 @@
+//! How many requests an app may start at Cloudbeds, and whose turn it is.
+//!
+//! In: requests that want to start, each of a hotel and an app (a client id: Cloudbeds counts by it, whatever the hotel
+//! or the key), and what Cloudbeds answers. Out: a [`Permit`] at the right moment, or [`Exhausted`] with an honest
+//! `Retry-After`. In any second no more start than the app was granted; hotels take turns; nobody waits for longer than
+//! `max_wait`. Nothing here knows of HTTP connections or holds any part of a request.
+//!
+//! One process owns the whole budget. Whoever shares it between replicas puts another kind of [`Local`] behind
+//! [`Budget`], whose four doors are all that the rest of the program knows.
+
+mod local;
+mod pause;
+mod permit;
+mod queue;
+mod tally;
+mod window;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use self::local::Local;
+pub use self::permit::{Permit, retry_after};
+pub use self::tally::{Account, Hotel};
+pub use self::window::{MARGIN, SECOND};
+use crate::property::PropertyId;
+
+/// What holds for every app.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The longest wait for a turn.
+    pub max_wait: Duration,
+    /// The most requests that wait at a time, of one app.
+    pub max_waiting: usize,
+    /// The most of one hotel.
+    pub max_waiting_per_property: usize,
+    /// Hotels that have more than one request in a turn.
+    pub weights: Arc<HashMap<PropertyId, usize>>,
+}
+
+/// On whose behalf a request wants to start.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Flow {
+    /// A hotel's.
+    Property(PropertyId),
+    /// An organisation's, which names no hotel; the number stands for its name.
+    Organization(u64),
+    /// Our own.
+    Own,
+}
+
+impl Flow {
+    /// The hotel, if it is one.
+    #[must_use]
+    pub fn property(self) -> Option<PropertyId> {
+        if let Self::Property(property) = self { Some(property) } else { None }
+    }
+}
+
+/// Whether a request yields to others.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Priority {
+    /// As people wait for it.
+    #[default]
+    Normal,
+    /// As nobody does: it goes when no other waits, and at every tenth turn.
+    Low,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ask {
+    /// For whom.
+    pub flow: Flow,
+    /// How urgently.
+    pub priority: Priority,
+}
+
+/// Why a request did not get its turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Why {
+    /// As many of the app wait as may.
+    Full,
+    /// As many of the hotel wait as may.
+    PropertyFull,
+    /// Its turn would come, or did not come, within the longest wait.
+    TooLong,
+    /// Cloudbeds asked us to wait for longer than that.
+    Paused,
+}
+
+impl Why {
+    /// Each of them, in the order of the declaration.
+    pub const ALL: [Self; 4] = [Self::Full, Self::PropertyFull, Self::TooLong, Self::Paused];
+
+    /// The metric's label `why`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::PropertyFull => "property_full",
+            Self::TooLong => "too_long",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// No turn; nothing was sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("no turn within the budget: {}", .why.as_str())]
+pub struct Exhausted {
+    /// Why.
+    pub why: Why,
+    /// After so many seconds a new request would get its turn within the longest wait, if no others come before it; at
+    /// least 1.
+    pub retry_after: u64,
+    /// How long it waited before that was known.
+    pub waited: Duration,
+}
+
+/// One app's budget.
+#[derive(Debug)]
+pub struct Budget {
+    name: Box<str>,
+    local: Arc<Local>,
+}
+
+impl Budget {
+    /// A budget of so many starts a second.
+    #[must_use]
+    pub fn new(name: &str, per_second: usize, limits: Limits) -> Self {
+        Self { name: name.into(), local: Arc::new(Local::new(name, per_second, limits)) }
+    }
+
+    /// The app's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A permit, at once if there is one for the taking, or in turn. `now` may be a little behind: the time the request
+    /// came, say. Dropped, it gives its place in the queue back.
+    ///
+    /// # Errors
+    /// When the turn does not come in time; at once, where that can be known.
+    pub async fn take(&self, ask: Ask, now: Instant) -> Result<Permit, Exhausted> {
+        self.local.take(ask, now).await
+    }
+
+    /// Serves those who wait. To be run once, for as long as anybody may wait.
+    pub async fn serve_queue(&self) {
+        self.local.serve_queue().await;
+    }
+
+    /// What is allowed, in use and waiting now, and what was so far.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        self.local.account(Instant::now())
+    }
+
+    /// Starts that are left in this second, and when there is one more than now: for `RateLimit`.
+    #[must_use]
+    pub fn left(&self) -> Left {
+        self.local.left(Instant::now())
+    }
+}
+
+/// What an app has left.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Left {
+    /// What a second may have.
+    pub allowed: usize,
+    /// What is left of it.
+    pub remaining: usize,
+    /// Until one more is free.
+    pub reset: Duration,
+}
+
+/// The budgets of all apps.
+#[derive(Debug)]
+pub struct Budgets(Vec<Arc<Budget>>);
+
+impl Budgets {
+    /// By name, the first being that of keys which name no app; never none.
+    #[must_use]
+    pub fn new(apps: Vec<(String, usize)>, limits: &Limits) -> Self {
+        Self(apps.into_iter().map(|(name, granted)| Arc::new(Budget::new(&name, granted, limits.clone()))).collect())
+    }
+
+    /// The budget of a key's app.
+    #[must_use]
+    pub fn of(&self, app: Option<&str>) -> Option<&Arc<Budget>> {
+        match app {
+            None => self.0.first(),
+            Some(name) => self.0.iter().find(|budget| *budget.name == *name).or(self.0.first()),
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Budget>> {
+        self.0.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! Who waits, and whose turn it is.
+//!
+//! In: requests, each of a hotel, that cannot start yet. Out: one after the other, by deficit round robin (Shreedhar and
+//! Varghese, 1995) over the hotels: each hotel has its turn, in which as many of its requests go as its weight says, in
+//! the order of their arrival. A turn costs the same whether ten hotels wait or ten thousand. Requests of low priority go
+//! when no others wait, and at every tenth turn, so that they yield and do not starve.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use super::{Flow, Priority};
+
+/// One turn in so many is for low priority, if such requests wait.
+const LOW_TURN: usize = 10;
+
+/// A request's place: what it takes to find it again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    flow: Flow,
+    priority: Priority,
+    number: u64,
+}
+
+/// Everybody who waits.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    normal: Class<T>,
+    low: Class<T>,
+    numbers: u64,
+    /// Turns since low priority had one while it waited.
+    without_low: usize,
+}
+
+/// Those of one priority.
+#[derive(Debug)]
+struct Class<T> {
+    lines: HashMap<Flow, Line<T>>,
+    /// Whose turn it is, and whose is next; a line that was emptied by callers who went away stays until its turn.
+    turns: VecDeque<Flow>,
+    /// How many requests there are for each round of turns to come.
+    rounds: Vec<usize>,
+    waiting: usize,
+}
+
+/// Those of one hotel, by the order of arrival.
+#[derive(Debug)]
+struct Line<T> {
+    waiting: BTreeMap<u64, T>,
+    weight: usize,
+    /// How many may still go in this turn.
+    left: usize,
+}
+
+impl<T> Default for Class<T> {
+    fn default() -> Self {
+        Self { lines: HashMap::new(), turns: VecDeque::new(), rounds: Vec::new(), waiting: 0 }
+    }
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self { normal: Class::default(), low: Class::default(), numbers: 0, without_low: 0 }
+    }
+}
+
+impl<T> Queue<T> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.normal.waiting + self.low.waiting
+    }
+
+    /// How many of a hotel wait, of either priority.
+    pub(super) fn len_of(&self, flow: Flow) -> usize {
+        self.normal.len_of(flow) + self.low.len_of(flow)
+    }
+
+    /// The hotels that wait, with how many requests.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (Flow, usize)> {
+        let lines = self.normal.lines.iter().chain(&self.low.lines);
+        lines.map(|(flow, line)| (*flow, line.waiting.len())).filter(|(_, waiting)| *waiting > 0)
+    }
+
+    /// At the end of its hotel's line; `weight` is at least 1.
+    pub(super) fn push(&mut self, flow: Flow, priority: Priority, weight: usize, item: T) -> Place {
+        self.numbers += 1;
+        let place = Place { flow, priority, number: self.numbers };
+        self.class(priority).push(place, weight.max(1), item);
+        place
+    }
+
+    /// Takes somebody out who does not want to wait any more; nothing when it was their turn already.
+    pub(super) fn remove(&mut self, place: Place) -> Option<T> {
+        self.class(place.priority).remove(place)
+    }
+
+    /// The next one.
+    pub(super) fn pop(&mut self) -> Option<T> {
+        if self.low.waiting == 0 {
+            self.without_low = 0;
+            return self.normal.pop();
+        }
+        self.without_low += 1;
+        if self.normal.waiting == 0 || self.without_low >= LOW_TURN {
+            self.without_low = 0;
+            return self.low.pop();
+        }
+        self.normal.pop()
+    }
+
+    /// How many go before a request that comes now, at most, as long as no other comes.
+    pub(super) fn ahead(&self, flow: Flow, priority: Priority, weight: usize) -> usize {
+        let weight = weight.max(1);
+        match priority {
+            Priority::Normal => {
+                let ahead = self.normal.ahead(flow, weight);
+                ahead + self.low.waiting.min(ahead / (LOW_TURN - 1) + 1)
+            }
+            Priority::Low => {
+                let ahead = self.low.ahead(flow, weight);
+                ahead + self.normal.waiting.min((ahead + 1) * (LOW_TURN - 1))
+            }
+        }
+    }
+
+    fn class(&mut self, priority: Priority) -> &mut Class<T> {
+        match priority {
+            Priority::Normal => &mut self.normal,
+            Priority::Low => &mut self.low,
+        }
+    }
+}
+
+impl<T> Class<T> {
+    fn len_of(&self, flow: Flow) -> usize {
+        self.lines.get(&flow).map_or(0, |line| line.waiting.len())
+    }
+
+    fn push(&mut self, place: Place, weight: usize, item: T) {
+        let turns = &mut self.turns;
+        let line = self.lines.entry(place.flow).or_insert_with(|| {
+            turns.push_back(place.flow);
+            Line { waiting: BTreeMap::new(), weight, left: weight }
+        });
+        let round = line.waiting.len() / line.weight;
+        line.waiting.insert(place.number, item);
+        self.waiting += 1;
+        if self.rounds.len() <= round {
+            self.rounds.resize(round + 1, 0);
+        }
+        self.rounds[round] += 1;
+    }
+
+    fn remove(&mut self, place: Place) -> Option<T> {
+        let line = self.lines.get_mut(&place.flow)?;
+        let item = line.waiting.remove(&place.number)?;
+        let round = line.waiting.len() / line.weight;
+        self.left(round);
+        Some(item)
+    }
+
+    /// One fewer in a round.
+    fn left(&mut self, round: usize) {
+        self.waiting -= 1;
+        if let Some(count) = self.rounds.get_mut(round) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        loop {
+            let flow = *self.turns.front()?;
+            let line = self.lines.get_mut(&flow)?;
+            let Some((_, item)) = line.waiting.pop_first() else {
+                self.lines.remove(&flow);
+                self.turns.pop_front();
+                continue;
+            };
+            let round = line.waiting.len() / line.weight;
+            line.left = line.left.saturating_sub(1);
+            if line.waiting.is_empty() {
+                // What is left of a turn is not kept for later: whoever has nothing to send saves nothing up.
+                self.lines.remove(&flow);
+                self.turns.pop_front();
+            } else if line.left == 0 {
+                line.left = line.weight;
+                self.turns.rotate_left(1);
+            }
+            self.left(round);
+            return Some(item);
+        }
+    }
+
+    fn ahead(&self, flow: Flow, weight: usize) -> usize {
+        let round = self.len_of(flow) / weight;
+        self.rounds.iter().take(round + 1).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hotel(id: u64) -> Flow {
+        Flow::Property(id.to_string().parse().unwrap())
+    }
+
+    /// Puts requests in, `(hotel, how many)`, and takes them all out.
+    fn served(hotels: &[(u64, usize)], weight: impl Fn(u64) -> usize) -> Vec<u64> {
+        let mut queue = Queue::default();
+        for (id, count) in hotels {
+            for _ in 0..*count {
+                queue.push(hotel(*id), Priority::Normal, weight(*id), *id);
+            }
+        }
+        std::iter::from_fn(|| queue.pop()).collect()
+    }
+
+    #[test]
+    fn hotels_take_turns_and_a_hog_waits_for_itself_alone() {
+        assert_eq!(served(&[(1, 4), (2, 1), (3, 2)], |_| 1), [1, 2, 3, 1, 3, 1, 1]);
+        let hog = served(&[(1, 10_000), (2, 1)], |_| 1);
+        assert_eq!((hog.len(), hog.iter().position(|id| *id == 2)), (10_001, Some(1)));
+    }
+
+    #[test]
+    fn a_weight_is_so_many_requests_in_a_turn() {
+        let weight = |id| if id == 1 { 3 } else { 1 };
+        assert_eq!(served(&[(1, 7), (2, 3)], weight), [1, 1, 1, 2, 1, 1, 1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn within_a_hotel_the_order_is_that_of_arrival_and_whoever_leaves_leaves_no_gap() {
+        let mut queue = Queue::default();
+        let places: Vec<_> = (0..4).map(|n| queue.push(hotel(1), Priority::Normal, 1, n)).collect();
+        queue.push(hotel(2), Priority::Normal, 1, 9);
+        assert_eq!(queue.remove(places[1]), Some(1));
+        assert_eq!(queue.remove(places[1]), None);
+        assert_eq!((queue.len(), queue.len_of(hotel(1))), (4, 3));
+        assert_eq!(std::iter::from_fn(|| queue.pop()).collect::<Vec<_>>(), [0, 9, 2, 3]);
+        assert!(queue.is_empty() && queue.normal.lines.is_empty() && queue.normal.turns.is_empty());
+        let place = queue.push(hotel(1), Priority::Normal, 1, 5);
+        queue.remove(place);
+        queue.push(hotel(1), Priority::Normal, 1, 6);
+        assert_eq!((queue.pop(), queue.pop()), (Some(6), None), "and no second turn");
+    }
+
+    #[test]
+    fn low_priority_yields_and_does_not_starve() {
+        let mut queue = Queue::default();
+        for n in 0..30 {
+            queue.push(hotel(1), Priority::Low, 1, 100 + n);
+            queue.push(hotel(1), Priority::Normal, 1, n);
+        }
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order.iter().take(33).filter(|n| **n >= 100).count(), 3);
+        assert_eq!(order[..9], [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(order[9], 100);
+    }
+
+    proptest! {
+        /// Nobody is lost or served twice, whoever waits is served, and what `ahead` says is enough.
+        #[test]
+        fn everybody_is_served_no_later_than_was_said(
+            steps in prop::collection::vec((1u64..6, 0usize..8, any::<bool>()), 1..120),
+        ) {
+            let (mut queue, mut said) = (Queue::default(), HashMap::new());
+            let mut places = Vec::new();
+            for (number, (id, action, low)) in steps.into_iter().enumerate() {
+                let weight = id as usize % 3 + 1;
+                let priority = if low { Priority::Low } else { Priority::Normal };
+                match action {
+                    0 => { if let Some(gone) = queue.pop() { said.remove(&gone); } }
+                    1 if !places.is_empty() => {
+                        let place = places.swap_remove(number % places.len());
+                        if let Some(gone) = queue.remove(place) { said.remove(&gone); }
+                    }
+                    _ => { places.push(queue.push(hotel(id), priority, weight, number)); said.insert(number, ()); }
+                }
+                prop_assert_eq!(queue.len(), said.len());
+                let each: usize = queue.lines().map(|(_, count)| count).sum();
+                prop_assert_eq!(each, said.len());
+                prop_assert_eq!(queue.normal.rounds.iter().sum::<usize>(), queue.normal.waiting);
+            }
+            let (flow, last) = (hotel(3), usize::MAX);
+            let ahead = queue.ahead(flow, Priority::Normal, 1);
+            queue.push(flow, Priority::Normal, 1, last);
+            let mut order = Vec::new();
+            while let Some(next) = queue.pop() {
+                prop_assert!(next == last || said.remove(&next).is_some());
+                order.push(next);
+            }
+            prop_assert!(said.is_empty());
+            let at = order.iter().position(|next| *next == last).unwrap();
+            // The turn that is under way may have been begun with fewer ahead.
+            prop_assert!(at <= ahead + 3, "{} ahead, {} said", at, ahead);
+        }
+    }
+}
