@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -161,8 +161,7 @@ pub fn update<T>(
     state.merge(own);
     let done = change(&mut state);
     state.keys.retain(|_, record| record.gone.is_none_or(|gone| now.since(gone.at) < REMEMBERED));
-    let bytes = serde_json::to_vec(&state).map_err(|error| system(io::Error::other(error)))?;
-    replace(path, &bytes).map_err(system)?;
+    replace(path, &state).map_err(system)?;
     drop(lock);
     Ok((state, done))
 }
@@ -175,11 +174,15 @@ fn hold(path: &Path) -> Result<Lock, StateError> {
     })
 }
 
-/// A file that is complete on the disk before it has its name.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// A file that is complete on the disk before it has its name. It is written as it is made: with many keys its text is
+/// as large as all that this process holds besides.
+fn replace(path: &Path, state: &State) -> io::Result<()> {
     let directory = super::read::directory_of(path);
     let mut new = tempfile::Builder::new().permissions(Permissions::from_mode(0o600)).tempfile_in(&directory)?;
-    new.write_all(bytes)?;
+    let mut out = BufWriter::new(&mut new);
+    serde_json::to_writer(&mut out, state)?;
+    out.flush()?;
+    drop(out);
     new.as_file().sync_all()?;
     new.persist(path)?;
     File::open(&directory)?.sync_all()
