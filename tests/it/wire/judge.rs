@@ -91,6 +91,11 @@ async fn hear(mut peer: Peer, bench: &Mutex<Bench>, keys: &[(&str, String)]) {
             return;
         };
         let (mut arrived, framing, faults) = examine(&head, keys);
+        if arrived.line == *b"GET /api/v1.3/userinfo" {
+            // Not of any case: after an answer of 401 the proxy itself asks, at its own time, whether the key is dead.
+            peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_vec()).await;
+            continue;
+        }
         bench.lock().unwrap().faults.extend(faults);
         let victim = arrived.line.starts_with(b"GET /victim?");
         let answers = if victim { None } else { bench.lock().unwrap().answers.pop_front() };
