@@ -53,14 +53,7 @@ fn main() -> ExitCode {
         counts::run();
         return ExitCode::SUCCESS;
     }
-    match run(&Options::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-    }
+    kit::ended(run(&Options::parse()))
 }
 
 /// Counts and compares; whether no stage takes more than it may.

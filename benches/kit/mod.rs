@@ -11,9 +11,23 @@ use std::fs::OpenOptions;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::ExitCode;
 
 /// What went wrong, as a sentence for whoever started the bench.
 pub(crate) type Sentence = String;
+
+/// How a bench ends: whether all was as it should be, or the sentence that says why it did not run.
+#[allow(clippy::print_stderr, reason = "a bench talks to people")]
+pub(crate) fn ended(result: Result<bool, Sentence>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// An address of loopback that nobody listens on right now.
 pub(crate) fn free_address() -> Result<SocketAddr, Sentence> {

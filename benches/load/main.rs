@@ -29,14 +29,7 @@ use target::Target;
 static PROGRESS: Progress = Progress::new();
 
 fn main() -> ExitCode {
-    match Options::read().and_then(|options| run(&options)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-    }
+    kit::ended(Options::read().and_then(|options| run(&options)))
 }
 
 /// Makes the calls; whether any was answered well.

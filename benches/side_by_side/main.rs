@@ -41,14 +41,7 @@ use wrk::Load;
 
 fn main() -> ExitCode {
     let options = Options::read();
-    match run(&options) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-    }
+    kit::ended(run(&options))
 }
 
 /// Measures and reports; whether every peer was there and did equal work.

@@ -119,10 +119,7 @@ fn property_header(properties: &Properties) -> HeaderValue {
 /// Takes the caller's fields out that must not travel. What stays is not moved: a map built anew would cost more than
 /// all the looking.
 fn strip(headers: &mut HeaderMap) {
-    let nominated = nominated(headers);
-    retain(headers, |name| {
-        stays(name.as_str()) && !nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
-    });
+    retain(headers, stays);
     if let Entry::Occupied(mut entry) = headers.entry(ACCEPT_ENCODING) {
         for value in entry.iter_mut() {
             if let Some(fewer) = inspectable(value) {
@@ -132,16 +129,20 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes every field that `keep` does not want, all its lines together.
-pub(super) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
-    let gone: Vec<HeaderName> = headers.keys().filter(|name| !keep(name)).cloned().collect();
+/// Removes every field that `keep` does not want or `Connection` nominates, all its lines together.
+pub(super) fn retain(headers: &mut HeaderMap, keep: impl Fn(&str) -> bool) {
+    let nominated = nominated(headers);
+    let stays = |name: &HeaderName| {
+        keep(name.as_str()) && !nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    };
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| !stays(name)).cloned().collect();
     for name in gone {
         headers.remove(name);
     }
 }
 
 /// What the caller's `Connection` lines nominate (RFC 9110 7.6.1). What frames the body cannot be nominated away.
-pub(super) fn nominated(headers: &HeaderMap) -> Vec<Bytes> {
+fn nominated(headers: &HeaderMap) -> Vec<Bytes> {
     let mut names = Vec::new();
     for line in headers.get_all(CONNECTION) {
         for name in line.as_bytes().split(|byte| *byte == b',') {

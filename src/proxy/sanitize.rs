@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::error::ProxyError;
 use super::pool::Lease;
-use super::rewrite::{is_hop_by_hop, is_provenance, nominated, retain};
+use super::rewrite::{is_hop_by_hop, is_provenance, retain};
 use super::upstream::Answer;
 use crate::keys::Key;
 use crate::origin::Origin;
@@ -103,10 +103,7 @@ fn filter(status: StatusCode, headers: &HeaderMap) -> Result<Filter, ProxyError>
 
 /// Leaves the fields that may be seen, keys in them covered; how many were.
 fn clean_headers(headers: &mut HeaderMap, origin: &Origin, prefix: Option<PropertyId>) -> u32 {
-    let nominated = nominated(headers);
-    retain(headers, |name| {
-        is_shown(name.as_str()) && !nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
-    });
+    retain(headers, is_shown);
     if let Some(location) = headers.get_mut(LOCATION)
         && let Some(ours) = our_location(location, origin, prefix)
     {
