@@ -30,7 +30,7 @@ use crate::https::{Dialer, Roots, RootsError};
 use crate::inquiry::Inquiry;
 use crate::keys::record::IdleDays;
 use crate::keys::report::{self, Row};
-use crate::keys::state::{self, State};
+use crate::keys::state;
 use crate::keys::{self, KeyStore, Lives, Reload, Time, keeper};
 use crate::listen::{self, BindError, Bound, SocketFile};
 use crate::onboarding::{self, Onboarding};
@@ -134,12 +134,14 @@ impl Loaded {
 
 /// What is known of the keys from before. A file that cannot be read costs that, and nothing else.
 fn lives(config: &Config) -> Arc<Lives> {
-    let read = config.keys.state_file.as_deref().map_or_else(|| Ok(State::new([])), state::read);
-    let state = read.unwrap_or_else(|error| {
+    let mut records = Vec::new();
+    if let Some(path) = config.keys.state_file.as_deref()
+        && let Err(error) = state::each(path, |name, record| records.push((name, record)))
+    {
         tracing::warn!("last uses and verdicts of before are not known: {error}");
-        State::new([])
-    });
-    Lives::resume(state.records().map(|(name, record)| (name, record.clone())), Arc::new(Time::now))
+        records.clear();
+    }
+    Lives::resume(records, Arc::new(Time::now))
 }
 
 fn fault(error: &RootsError) -> Fault {

@@ -25,7 +25,7 @@ impl Lives {
     pub(super) fn read(config: &Config) -> Self {
         let (idle_days, expiring_days) = config.keys.idle_days;
         let state = config.keys.state_file.as_deref().and_then(|path| state::read(path).ok());
-        let state = state.unwrap_or_else(|| State::new([]));
+        let state = state.unwrap_or_default();
         Self { state, limits: IdleDays { idle_days, expiring_days } }
     }
 

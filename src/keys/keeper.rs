@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::life::{Life, Time, Told};
 use super::record::{DAY, Dead, Hotels, IdleDays, Judgement, Record};
-use super::state::{self, State, StateError};
+use super::state::{self, StateError};
 use super::store::{KeyStore, Reload};
 use super::verdict::{Sign, Verdict};
 use super::{Key, report};
@@ -517,35 +517,37 @@ impl<V: Vendor> Keeper<V> {
     async fn write(&mut self, due: Vec<(Arc<Key>, Option<PropertyId>)>) {
         let now = self.now();
         let limits = self.settings.limits;
-        let names: Vec<Fingerprint> = due.iter().map(|(key, _)| key.life().fingerprint()).collect();
-        let own = State::new(self.store.lives().records());
-        let claim = move |state: &mut State| -> HashSet<Fingerprint> {
-            let mut take = |name: &Fingerprint| {
-                let Some(record) = state.keys.get_mut(&name.to_string()) else { return false };
-                let mine = wants_use(*name, record, now, limits);
-                if mine {
-                    record.kept_alive = Some(now);
-                }
-                mine
-            };
-            names.into_iter().filter(|name| take(name)).collect()
-        };
+        let wanted: HashSet<Fingerprint> = due.iter().map(|(key, _)| key.life().fingerprint()).collect();
         self.written = Some(now);
         let done = match self.settings.state_file.clone() {
             Some(path) => {
-                let update = spawn_blocking(move || state::update(&path, own, now, claim));
+                let lives = Arc::clone(self.store.lives());
+                let update = spawn_blocking(move || {
+                    let mut mine = HashSet::new();
+                    state::update(&path, &lives.ours(), now, |name, other| {
+                        let mut record = match other {
+                            Some(other) => lives.learn(name, &other),
+                            None => lives.of(name).snapshot(),
+                        };
+                        if wanted.contains(&name) && wants_use(name, &record, now, limits) {
+                            // Not in the life as well: nobody may rely on it before it is written.
+                            record.kept_alive = Some(now);
+                            mine.insert(name);
+                        }
+                        record
+                    })
+                    .map(|()| mine)
+                });
                 // The lock has its own limit; this one is for a disk that hangs.
                 timeout(Duration::from_secs(15), update).await.ok().and_then(Result::ok)
             }
-            None => {
-                let mut state = own;
-                let mine = claim(&mut state);
-                Some(Ok((state, mine)))
-            }
+            None => Some(Ok(wanted)),
         };
         let mine = match done {
-            Some(Ok((state, mine))) => {
-                self.store.lives().learn(&state);
+            Some(Ok(mine)) => {
+                for (key, _) in due.iter().filter(|(key, _)| mine.contains(&key.life().fingerprint())) {
+                    key.life().change(|record| record.kept_alive = record.kept_alive.max(Some(now)));
+                }
                 self.unwritten = false;
                 if self.trouble.take().is_some() {
                     info!("the state file is written again");

@@ -15,8 +15,8 @@ use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::kept::Kept;
 use super::record::Record;
-use super::state::State;
 use super::verdict::{Blocked, Sign, Verdict};
 use super::{Key, KeySet};
 use crate::property::PropertyId;
@@ -60,7 +60,7 @@ pub struct Life {
     /// The properties of a shared key that are dead while the key is not.
     dead_properties: ArcSwapOption<Vec<(PropertyId, Blocked)>>,
     inbox: Arc<Inbox>,
-    record: Mutex<Record>,
+    record: Mutex<Kept>,
 }
 
 /// The gate of a key of which some properties are dead.
@@ -79,10 +79,9 @@ impl Life {
             told: AtomicBool::new(false),
             dead_properties: ArcSwapOption::empty(),
             inbox,
-            record: Mutex::new(record),
+            record: Mutex::new(Record::default().into()),
         };
-        let record = life.record().clone();
-        life.set_gate(&record);
+        life.change(|own| *own = record);
         life
     }
 
@@ -155,16 +154,23 @@ impl Life {
 
     /// Changes the record and lets the request path know what follows from it.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Record) -> T) -> T {
-        let mut record = self.record();
+        let mut kept = self.record();
+        let mut record = kept.unfold();
         let done = change(&mut record);
         self.set_gate(&record);
+        *kept = record.into();
         done
     }
 
     /// What is written down about the key.
     #[must_use]
     pub fn snapshot(&self) -> Record {
-        self.record().clone()
+        self.record().unfold()
+    }
+
+    /// Whether the key is or was in force in this process.
+    pub(super) fn is_ours(&self) -> bool {
+        self.record().is_ours()
     }
 
     fn set_gate(&self, record: &Record) {
@@ -179,8 +185,8 @@ impl Life {
         self.gate.store(gate, Ordering::Relaxed);
     }
 
-    /// No code that could panic runs under the lock, so a poisoned one is as good as any.
-    fn record(&self) -> MutexGuard<'_, Record> {
+    /// A record is put back whole or not at all, so a poisoned lock is as good as any.
+    fn record(&self) -> MutexGuard<'_, Kept> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -275,41 +281,40 @@ impl Lives {
     /// Notes which keys are in force from now on, and for whom.
     pub(super) fn follow(&self, set: &KeySet) {
         let now = self.now();
-        let mut held: HashMap<Fingerprint, Vec<PropertyId>> = HashMap::new();
-        for (property, key) in set.iter() {
-            held.entry(key.life.fingerprint).or_default().push(property);
-        }
-        for key in set.auto() {
-            held.entry(key.life.fingerprint).or_default();
-        }
+        // One list for all keys: a small one for each would be as many holes in the heap afterwards.
+        let rows = set.iter().map(|(property, key)| (key.life.fingerprint, Some(property)));
+        let mut held: Vec<_> = rows.chain(set.auto().iter().map(|key| (key.life.fingerprint, None))).collect();
+        held.sort_unstable();
         for life in self.all() {
-            match held.remove(&life.fingerprint) {
-                Some(mut properties) => {
-                    properties.sort_unstable();
+            let own = &held[held.partition_point(|(name, _)| *name < life.fingerprint)..];
+            let own = &own[..own.partition_point(|(name, _)| *name == life.fingerprint)];
+            match own {
+                [] => life.change(|record| record.not_in_force(now, |property| set.contains(property))),
+                own => {
+                    let properties = own.iter().filter_map(|(_, property)| *property).collect();
                     life.change(|record| record.in_force(properties, now));
                 }
-                None => life.change(|record| record.not_in_force(now, |property| set.contains(property))),
             }
         }
         // A file that was refused has left lives of keys that never were in force.
-        self.table().retain(|_, life| Arc::strong_count(life) > 1 || life.record().first_seen != Time::default());
+        self.table().retain(|_, life| Arc::strong_count(life) > 1 || life.snapshot().first_seen != Time::default());
     }
 
-    /// What is worth keeping: the records of keys that are or were in force in this process.
-    pub(super) fn records(&self) -> Vec<(Fingerprint, Record)> {
-        let all = self.all().into_iter().map(|life| (life.fingerprint, life.snapshot()));
-        all.filter(|(_, record)| record.ours).collect()
+    /// The keys whose records are worth keeping: those that are or were in force in this process.
+    pub(super) fn ours(&self) -> Vec<Fingerprint> {
+        self.all().into_iter().filter(|life| life.is_ours()).map(|life| life.fingerprint).collect()
     }
 
-    /// Takes over what others have written down.
-    pub(super) fn learn(&self, others: &State) {
-        for (fingerprint, other) in others.records() {
-            let life = self.of(fingerprint);
-            life.change(|record| match record.ours {
+    /// Takes over what others have written down about a key, and returns what is known of it then. Which keys are in
+    /// force here, and for whom, this process knows best.
+    pub(super) fn learn(&self, fingerprint: Fingerprint, other: &Record) -> Record {
+        self.of(fingerprint).change(|record| {
+            match record.ours {
                 true => record.merge(other),
                 false => record.clone_from(other),
-            });
-        }
+            }
+            record.clone()
+        })
     }
 
     /// The life of a key; a new one if it has none yet.

@@ -23,6 +23,7 @@ mod change;
 mod edit;
 mod file;
 pub mod keeper;
+mod kept;
 pub mod life;
 mod lock;
 pub mod names;

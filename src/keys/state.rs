@@ -1,17 +1,21 @@
 //! The state file: what is known of the keys' lives, kept across restarts and shared by replicas.
 //!
 //! In: records. Out: a JSON file that names keys by fingerprint and never holds one. Whoever writes takes a lock beside
-//! it, reads what others wrote, merges, and replaces the file as a whole, so it is never half written and no replica's
-//! knowledge is lost. A damaged file is set aside, one of a newer format is left alone; neither keeps the proxy from
-//! serving. File operations block.
+//! it, joins what it knows with what others wrote, and replaces the file as a whole, so it is never half written and no
+//! replica's knowledge is lost. It is read and written record by record, since the text of a large one is more than all
+//! that the process holds besides. A damaged file is set aside, one of a newer format is left alone; neither keeps the
+//! proxy from serving. File operations block.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::fs::{self, File, Permissions};
-use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use tempfile::NamedTempFile;
 
 use super::life::Time;
 use super::lock::{self, Lock};
@@ -27,15 +31,14 @@ const SIZE_MAX: u64 = 256 * 1024 * 1024;
 /// How long a key that is gone is remembered, in seconds, so that one put back is known again.
 const REMEMBERED: u64 = 90 * DAY;
 
-/// The file's content.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+/// What is written besides the records: fields of other versions.
+type More = serde_json::Map<String, serde_json::Value>;
+
+/// All records of a file.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
-    format: u64,
     /// What is known, by the key's fingerprint.
-    #[serde(default)]
     pub keys: BTreeMap<String, Record>,
-    #[serde(flatten)]
-    more: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Why the file was not read or written. It names the file and what to do, and quotes nothing of it.
@@ -61,46 +64,10 @@ pub enum StateError {
 }
 
 impl State {
-    /// A state of these records.
-    #[must_use]
-    pub fn new(records: impl IntoIterator<Item = (Fingerprint, Record)>) -> Self {
-        let keys = records.into_iter().map(|(name, record)| (name.to_string(), record)).collect();
-        Self { format: FORMAT, keys, more: serde_json::Map::default() }
-    }
-
     /// What is known of a key.
     #[must_use]
     pub fn get(&self, key: Fingerprint) -> Option<&Record> {
         self.keys.get(&key.to_string())
-    }
-
-    /// Every record whose name is a fingerprint.
-    pub fn records(&self) -> impl Iterator<Item = (Fingerprint, &Record)> {
-        self.keys.iter().filter_map(|(name, record)| Some((name.parse().ok()?, record)))
-    }
-
-    /// Adds what `own` knows. Which keys are in force, and for whom, `own` knows best.
-    fn merge(&mut self, own: Self) {
-        for (name, mut record) in own.keys {
-            if let Some(found) = self.keys.get(&name) {
-                record.merge(found);
-            }
-            self.keys.insert(name, record);
-        }
-    }
-
-    fn parse(bytes: &[u8], path: &Path) -> Result<Self, StateError> {
-        // The format first: a newer one may look altogether different.
-        #[derive(Deserialize)]
-        struct Format {
-            format: u64,
-        }
-        let damaged = |_| StateError::Damaged(path.to_owned());
-        let Format { format } = serde_json::from_slice(bytes).map_err(damaged)?;
-        if format > FORMAT {
-            return Err(StateError::Newer(path.to_owned()));
-        }
-        serde_json::from_slice(bytes).map_err(damaged)
     }
 }
 
@@ -110,18 +77,129 @@ impl State {
 /// # Errors
 /// When the file is damaged, of a newer format, or cannot be read.
 pub fn read(path: &Path) -> Result<State, StateError> {
-    let system = |source| StateError::System { path: path.to_owned(), source };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(State::new([])),
-        Err(error) => return Err(system(error)),
+    let mut state = State::default();
+    stream(path, |name, record| {
+        state.keys.insert(name.to_owned(), record);
+        Ok(())
+    })?;
+    Ok(state)
+}
+
+/// The records of a file whose names are fingerprints, one after the other, as [`read`] would return them.
+///
+/// # Errors
+/// As for [`read`]; records before the damage have been handed over by then.
+pub fn each(path: &Path, mut take: impl FnMut(Fingerprint, Record)) -> Result<(), StateError> {
+    let take = |name: &str, record| {
+        if let Ok(name) = name.parse() {
+            take(name, record);
+        }
+        Ok(())
     };
-    let mut bytes = Vec::new();
-    file.take(SIZE_MAX + 1).read_to_end(&mut bytes).map_err(system)?;
-    if bytes.len() as u64 > SIZE_MAX {
-        return Err(StateError::Damaged(path.to_owned()));
+    stream(path, take).map(|_| ())
+}
+
+/// Hands over every record of a file, and returns what else is in it. An error of `take` is one of the system.
+fn stream(path: &Path, mut take: impl FnMut(&str, Record) -> io::Result<()>) -> Result<More, StateError> {
+    let system = |source| StateError::System { path: path.to_owned(), source };
+    let damaged = |error: serde_json::Error| match error.io_error_kind() {
+        Some(_) => system(error.into()),
+        None => StateError::Damaged(path.to_owned()),
+    };
+    let Some(format) = open(path)? else { return Ok(More::default()) };
+    // The format first: a newer one may look altogether different.
+    #[derive(Deserialize)]
+    struct Format {
+        format: u64,
     }
-    State::parse(&bytes, path)
+    let Format { format } = serde_json::from_reader(format).map_err(damaged)?;
+    if format > FORMAT {
+        return Err(StateError::Newer(path.to_owned()));
+    }
+    // Another file by now at most, which is whole as well.
+    let Some(file) = open(path)? else { return Ok(More::default()) };
+    let (mut more, mut failed) = (More::default(), None);
+    let mut json = serde_json::Deserializer::from_reader(file);
+    let content = Content { take: &mut take, failed: &mut failed, more: &mut more };
+    let read = content.deserialize(&mut json).and_then(|()| json.end());
+    match (failed, read) {
+        (Some(error), _) => Err(system(error)),
+        (None, read) => read.map(|()| more).map_err(damaged),
+    }
+}
+
+fn open(path: &Path) -> Result<Option<impl Read + use<>>, StateError> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(BufReader::new(file.take(SIZE_MAX)))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StateError::System { path: path.to_owned(), source }),
+    }
+}
+
+/// The file's fields.
+struct Content<'a> {
+    take: &'a mut dyn FnMut(&str, Record) -> io::Result<()>,
+    failed: &'a mut Option<io::Error>,
+    more: &'a mut More,
+}
+
+impl<'de> DeserializeSeed<'de> for Content<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Content<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a mapping")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while let Some(name) = fields.next_key::<String>()? {
+            match name.as_str() {
+                "format" => drop(fields.next_value::<IgnoredAny>()?),
+                "keys" => fields.next_value_seed(Keys { take: &mut *self.take, failed: &mut *self.failed })?,
+                _ => drop(self.more.insert(name, fields.next_value()?)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The mapping from names to records.
+struct Keys<'a> {
+    take: &'a mut dyn FnMut(&str, Record) -> io::Result<()>,
+    failed: &'a mut Option<io::Error>,
+}
+
+impl<'de> DeserializeSeed<'de> for Keys<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Keys<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a mapping")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut records: A) -> Result<(), A::Error> {
+        while let Some((name, record)) = records.next_entry::<String, Record>()? {
+            if let Err(error) = (self.take)(&name, record) {
+                *self.failed = Some(error);
+                return Err(A::Error::custom("cannot be written elsewhere"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Where the state of a key file or directory lies when nothing else is said: beside it, `keys.yaml` and
@@ -131,20 +209,20 @@ pub fn beside(keys: &Path) -> PathBuf {
     keys.with_extension("state.json")
 }
 
-/// Merges `own` into the file under the lock, lets `change` have a look and a say, and writes the result.
+/// Joins the file with what this process knows, under the lock. `join` is asked once for each of `own` and for each key
+/// in the file, with the file's record if there is one, and says what is written.
 ///
 /// # Errors
 /// When the file is of a newer format, locked for too long, or cannot be written. A damaged one is set aside.
-pub fn update<T>(
+pub fn update(
     path: &Path,
-    own: State,
+    own: &[Fingerprint],
     now: Time,
-    change: impl FnOnce(&mut State) -> T,
-) -> Result<(State, T), StateError> {
+    mut join: impl FnMut(Fingerprint, Option<Record>) -> Record,
+) -> Result<(), StateError> {
     let system = |source| StateError::System { path: path.to_owned(), source };
     let lock = hold(path)?;
-    let mut state = match read(path) {
-        Ok(state) => state,
+    let new = match joined(path, own, now, &mut join) {
         Err(StateError::Damaged(_)) => {
             let aside = path.with_extension(format!("damaged-{}", now.0));
             fs::rename(path, &aside).map_err(system)?;
@@ -153,17 +231,84 @@ pub fn update<T>(
                 "the state file is damaged and was set aside as {}: idle days are counted anew from here",
                 aside.display()
             );
-            State::new([])
+            joined(path, own, now, &mut join)?
         }
-        Err(error) => return Err(error),
+        new => new?,
     };
-    state.format = FORMAT;
-    state.merge(own);
-    let done = change(&mut state);
-    state.keys.retain(|_, record| record.gone.is_none_or(|gone| now.since(gone.at) < REMEMBERED));
-    replace(path, &state).map_err(system)?;
+    // Complete on the disk before it has its name.
+    new.as_file().sync_all().map_err(system)?;
+    new.persist(path).map_err(|error| system(error.error))?;
+    File::open(super::read::directory_of(path)).and_then(|directory| directory.sync_all()).map_err(system)?;
     drop(lock);
-    Ok((state, done))
+    Ok(())
+}
+
+/// A new file with what both know.
+fn joined(
+    path: &Path,
+    own: &[Fingerprint],
+    now: Time,
+    join: &mut dyn FnMut(Fingerprint, Option<Record>) -> Record,
+) -> Result<NamedTempFile, StateError> {
+    let system = |source| StateError::System { path: path.to_owned(), source };
+    let directory = super::read::directory_of(path);
+    let new = tempfile::Builder::new().permissions(Permissions::from_mode(0o600)).tempfile_in(directory);
+    let mut new = new.map_err(system)?;
+    let mut out = Writer::new(BufWriter::new(&mut new), now).map_err(system)?;
+    let mut left: HashSet<_> = own.iter().copied().collect();
+    let more = stream(path, |name, mut record| {
+        if let Ok(name) = name.parse() {
+            left.remove(&name);
+            record = join(name, Some(record));
+        }
+        out.record(name, &record)
+    })?;
+    for name in own.iter().filter(|name| left.contains(name)) {
+        out.record(&name.to_string(), &join(*name, None)).map_err(system)?;
+    }
+    out.end(&more).map_err(system)?;
+    Ok(new)
+}
+
+/// The file's text, written as it is made.
+struct Writer<W> {
+    out: W,
+    now: Time,
+    first: bool,
+}
+
+impl<W: Write> Writer<W> {
+    fn new(mut out: W, now: Time) -> io::Result<Self> {
+        write!(out, r#"{{"format":{FORMAT},"keys":{{"#)?;
+        Ok(Self { out, now, first: true })
+    }
+
+    /// One record, unless it is of a key that has been gone for long.
+    fn record(&mut self, name: &str, record: &Record) -> io::Result<()> {
+        if record.gone.is_some_and(|gone| self.now.since(gone.at) >= REMEMBERED) {
+            return Ok(());
+        }
+        if !std::mem::take(&mut self.first) {
+            self.out.write_all(b",")?;
+        }
+        self.field(name, record)
+    }
+
+    fn end(mut self, more: &More) -> io::Result<()> {
+        self.out.write_all(b"}")?;
+        for (name, value) in more {
+            self.out.write_all(b",")?;
+            self.field(name, value)?;
+        }
+        self.out.write_all(b"}")?;
+        self.out.flush()
+    }
+
+    fn field(&mut self, name: &str, value: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, name)?;
+        self.out.write_all(b":")?;
+        Ok(serde_json::to_writer(&mut self.out, value)?)
+    }
 }
 
 /// A lock beside the file: the file itself is replaced, and a lock on it would go with the old one.
@@ -172,20 +317,6 @@ fn hold(path: &Path) -> Result<Lock, StateError> {
         ErrorKind::TimedOut => StateError::Busy(path.to_owned()),
         _ => StateError::System { path: path.to_owned(), source: error },
     })
-}
-
-/// A file that is complete on the disk before it has its name. It is written as it is made: with many keys its text is
-/// as large as all that this process holds besides.
-fn replace(path: &Path, state: &State) -> io::Result<()> {
-    let directory = super::read::directory_of(path);
-    let mut new = tempfile::Builder::new().permissions(Permissions::from_mode(0o600)).tempfile_in(&directory)?;
-    let mut out = BufWriter::new(&mut new);
-    serde_json::to_writer(&mut out, state)?;
-    out.flush()?;
-    drop(out);
-    new.as_file().sync_all()?;
-    new.persist(path)?;
-    File::open(&directory)?.sync_all()
 }
 
 #[cfg(test)]
@@ -201,15 +332,28 @@ mod tests {
         Record { first_seen: Time(1), last_used: Some(Time(at)), ..Record::default() }
     }
 
+    /// Writes what is known of one key, as another process would.
+    fn write_at(path: &Path, key: &str, own: &Record, now: Time) -> Result<State, StateError> {
+        update(path, &[name(key)], now, |found, other| match other {
+            Some(other) if found == name(key) => {
+                let mut own = own.clone();
+                own.merge(&other);
+                own
+            }
+            other => other.unwrap_or_else(|| own.clone()),
+        })?;
+        read(path)
+    }
+
     fn write(path: &Path, key: &str, at: u64) -> State {
-        update(path, State::new([(name(key), used(at))]), Time(1000), |_| ()).unwrap().0
+        write_at(path, key, &used(at), Time(1000)).unwrap()
     }
 
     #[test]
     fn two_writers_lose_nothing_of_each_other() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys.state.json");
-        assert_eq!(read(&path).unwrap(), State::new([]));
+        assert_eq!(read(&path).unwrap(), State::default());
         std::thread::scope(|scope| {
             for writer in 0..4u64 {
                 let path = &path;
@@ -245,7 +389,7 @@ mod tests {
         assert_eq!(value["keys"][&shown]["last_used"], 5);
 
         fs::write(&path, r#"{"format":2,"keys":[]}"#).unwrap();
-        let error = update(&path, State::new([]), Time(1), |_| ()).unwrap_err();
+        let error = write_at(&path, "cbat_a", &used(1), Time(1)).unwrap_err();
         assert!(error.to_string().contains("newer version"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), r#"{"format":2,"keys":[]}"#);
     }
@@ -266,7 +410,7 @@ mod tests {
     #[test]
     fn where_nothing_can_be_written_the_error_says_what_to_do() {
         let nowhere = Path::new("/proc/keys.state.json");
-        let error = update(nowhere, State::new([]), Time(1), |_| ()).unwrap_err().to_string();
+        let error = write_at(nowhere, "cbat_a", &used(1), Time(1)).unwrap_err().to_string();
         assert!(
             error.contains("/proc/keys.state.json: ") && error.contains("choose another keys.state_file"),
             "{error}"
@@ -278,7 +422,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         let gone = Record { gone: Some(super::super::record::Gone { at: Time(50), replaced: true }), ..used(7) };
-        let kept = |now| update(&path, State::new([(name("cbat_a"), gone.clone())]), now, |_| ()).unwrap().0.keys.len();
+        let kept = |now| write_at(&path, "cbat_a", &gone, now).unwrap().keys.len();
         assert_eq!((kept(Time(60)), kept(Time(50 + REMEMBERED))), (1, 0));
     }
 }

@@ -160,8 +160,10 @@ fn settings(directory: &Path) -> Settings {
 impl Process {
     /// Starts on `keys.yaml` in the directory; in a `LocalSet`.
     fn start(directory: &Path, cloudbeds: &Cloudbeds, settings: Settings) -> Self {
-        let known = settings.state_file.as_deref().map_or_else(|| State::new([]), |path| state::read(path).unwrap());
-        let records = known.records().map(|(name, record)| (name, record.clone()));
+        let mut records = Vec::new();
+        if let Some(path) = &settings.state_file {
+            state::each(path, |name, record| records.push((name, record))).unwrap();
+        }
         let store = KeyStore::resume(directory.join("keys.yaml"), None, Lives::resume(records, clock())).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let keeper = Keeper::new(Arc::clone(&store), cloudbeds.clone(), settings);
