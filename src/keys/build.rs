@@ -24,44 +24,38 @@ pub(super) struct Said {
 }
 
 /// A [`KeySet`] in the making. `P` is whatever tells a row's place.
-pub(super) struct Builder<'a, P> {
-    lives: &'a Lives,
-    rows: HashMap<PropertyId, (Arc<Key>, P)>,
-    keys: HashSet<Arc<Key>>,
-    auto: Vec<Arc<Key>>,
+///
+/// Keys and their lives are made at the end, once whatever was read is out of memory: in between its pieces they would
+/// keep the allocator from giving any of it back.
+pub(super) struct Builder<P> {
+    rows: HashMap<PropertyId, (Nth, P)>,
+    said: Vec<Said>,
     origins: HashMap<String, Arc<Origin>>,
 }
 
-impl<'a, P: Copy> Builder<'a, P> {
-    /// Keys take up the lives they have in `lives`.
-    pub(super) fn new(lives: &'a Lives) -> Self {
-        Self { lives, auto: Vec::new(), rows: HashMap::new(), keys: HashSet::new(), origins: HashMap::new() }
+/// Which of the keys a row has.
+#[derive(Clone, Copy)]
+pub(super) struct Nth(usize);
+
+impl<P: Copy> Builder<P> {
+    pub(super) fn new() -> Self {
+        Self { rows: HashMap::new(), said: Vec::new(), origins: HashMap::new() }
     }
 
-    /// Equal origins become one as well: a pool of connections belongs to each.
+    /// Equal origins become one: a pool of connections belongs to each.
     pub(super) fn origin(&mut self, text: &str) -> Result<Arc<Origin>, NotAnOrigin> {
         let origin: Origin = text.parse()?;
         Ok(Arc::clone(self.origins.entry(origin.to_string()).or_insert_with(|| Arc::new(origin))))
     }
 
-    /// The one `Arc` of this key.
-    pub(super) fn key(&mut self, said: Said) -> Arc<Key> {
-        let Said { secret, organization, app, base_url, add_property_id, auto } = said;
-        let life = self.lives.of(secret.fingerprint());
-        let key = Key { secret, life, organization, app, base_url, add_property_id, auto };
-        if let Some(known) = self.keys.get(&key) {
-            return Arc::clone(known);
-        }
-        let key = Arc::new(key);
-        if key.auto {
-            self.auto.push(Arc::clone(&key));
-        }
-        self.keys.insert(Arc::clone(&key));
-        key
+    /// Adds a key.
+    pub(super) fn key(&mut self, said: Said) -> Nth {
+        self.said.push(said);
+        Nth(self.said.len() - 1)
     }
 
     /// Gives a property its key; the place of the row that did so before is an error.
-    pub(super) fn row(&mut self, property: PropertyId, key: Arc<Key>, place: P) -> Result<(), P> {
+    pub(super) fn row(&mut self, property: PropertyId, key: Nth, place: P) -> Result<(), P> {
         match self.rows.entry(property) {
             Entry::Occupied(first) => Err(first.get().1),
             Entry::Vacant(free) => {
@@ -71,12 +65,15 @@ impl<'a, P: Copy> Builder<'a, P> {
         }
     }
 
-    /// The finished set; nothing when there is no row. A property of an organisation that has a row of its own keeps it.
-    pub(super) fn finish(self) -> Option<KeySet> {
-        let Self { rows, keys, auto, .. } = self;
+    /// The finished set, in which equal keys are one; nothing when there is no row. Keys take up the lives they have in
+    /// `lives`. A property of an organisation that has a row of its own keeps it.
+    pub(super) fn finish(self, lives: &Lives) -> Option<KeySet> {
+        let Self { rows, said, origins: _ } = self;
+        let (mut keys, mut auto) = (HashSet::with_capacity(said.len()), Vec::new());
+        let said: Vec<Arc<Key>> = said.into_iter().map(|said| only(&mut keys, &mut auto, said.lives(lives))).collect();
         let map = Rows::with_capacity_and_hasher(rows.len(), BuildHasherDefault::default());
-        for (property, (key, _)) in rows {
-            map.insert(property, key);
+        for (property, (Nth(key), _)) in rows {
+            map.insert(property, Arc::clone(&said[key]));
         }
         for key in &auto {
             for property in key.life.snapshot().hotels.unwrap_or_default().properties {
@@ -84,5 +81,27 @@ impl<'a, P: Copy> Builder<'a, P> {
             }
         }
         (!keys.is_empty()).then(|| KeySet::of(map, keys))
+    }
+}
+
+/// The one `Arc` of a key.
+#[allow(clippy::mutable_key_type, reason = "hash and equality of a key leave its life out")]
+fn only(keys: &mut HashSet<Arc<Key>>, auto: &mut Vec<Arc<Key>>, key: Key) -> Arc<Key> {
+    if let Some(known) = keys.get(&key) {
+        return Arc::clone(known);
+    }
+    let key = Arc::new(key);
+    if key.auto {
+        auto.push(Arc::clone(&key));
+    }
+    keys.insert(Arc::clone(&key));
+    key
+}
+
+impl Said {
+    fn lives(self, lives: &Lives) -> Key {
+        let Self { secret, organization, app, base_url, add_property_id, auto } = self;
+        let life = lives.of(secret.fingerprint());
+        Key { secret, life, organization, app, base_url, add_property_id, auto }
     }
 }

@@ -29,9 +29,9 @@ use crate::yaml::{self, Budget, Grow, Text, Tree};
 
 /// The set of a text. With `apps`, a row that names another one is a fault. Keys take up the lives they have in `lives`.
 pub(super) fn parse(name: &str, text: &str, apps: Option<&[String]>, lives: &Lives) -> Result<KeySet, Vec<Fault>> {
-    let mut rows = Rows { set: Builder::new(lives), faults: Vec::new(), more: 0, apps };
+    let mut rows = Rows { set: Builder::new(), faults: Vec::new(), more: 0, apps };
     yaml::stream(name, text, File(&mut rows, &Budget::of(text)))?;
-    rows.finish(name, text)
+    rows.finish(name, text, lives)
 }
 
 /// The file as a whole: properties with their rows, and the list `keys:`.
@@ -131,7 +131,7 @@ impl Rows<'_> {
         };
         let key = self.set.key(Said { secret, organization, app, base_url, add_property_id, auto });
         for (property, place) in properties {
-            self.row(property, Arc::clone(&key), place);
+            self.row(property, key, place);
         }
     }
 

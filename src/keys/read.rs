@@ -86,7 +86,7 @@ impl Snapshot {
         match &self.content {
             Content::File(bytes) => file::parse(&name, yaml::text(&name, bytes)?, apps, lives),
             Content::Directory(files) => {
-                let (mut set, mut faults) = (Builder::new(lives), Vec::new());
+                let (mut set, mut faults) = (Builder::new(), Vec::new());
                 for (property, bytes) in files {
                     let key = std::str::from_utf8(bytes).ok().and_then(|text| ApiKey::parse(text).ok());
                     let Some(secret) = key else {
@@ -101,7 +101,7 @@ impl Snapshot {
                     let _ = set.row(*property, key, ());
                 }
                 faults.truncate(FAULTS_MAX);
-                match set.finish() {
+                match set.finish(lives) {
                     Some(set) if faults.is_empty() => Ok(set),
                     None if faults.is_empty() => {
                         Err(vec![Fault::new(name, "holds no keys", "put a file in it named by each property id")])

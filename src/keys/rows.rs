@@ -4,10 +4,9 @@
 //! Places are looked up once the file has been read, and only for faults: it takes a second reading each.
 
 use std::fmt;
-use std::sync::Arc;
 
-use super::build::Builder;
-use super::{Key, KeySet};
+use super::build::{Builder, Nth};
+use super::{KeySet, Lives};
 use crate::fault::{FAULTS_MAX, Fault};
 use crate::property::PropertyId;
 use crate::yaml::{self, Spot};
@@ -53,7 +52,7 @@ pub(super) struct Bad {
 
 /// What has been read so far.
 pub(super) struct Rows<'a> {
-    pub(super) set: Builder<'a, Place>,
+    pub(super) set: Builder<Place>,
     pub(super) faults: Vec<Bad>,
     /// Faults beyond the first [`FAULTS_MAX`].
     pub(super) more: usize,
@@ -73,7 +72,7 @@ impl Rows<'_> {
     }
 
     /// Gives a property its key; a second time is a fault that names both lines.
-    pub(super) fn row(&mut self, property: PropertyId, key: Arc<Key>, place: Place) {
+    pub(super) fn row(&mut self, property: PropertyId, key: Nth, place: Place) {
         if let Err(first) = self.set.row(property, key, place) {
             let (about, first) = (property.to_string(), Some(first.of_property()));
             self.push(place.of_property(), &about, "the property stands here a second time", "", first);
@@ -81,7 +80,7 @@ impl Rows<'_> {
     }
 
     /// The set, when there is a row and no fault.
-    pub(super) fn finish(self, name: &str, text: &str) -> Result<KeySet, Vec<Fault>> {
+    pub(super) fn finish(self, name: &str, text: &str, lives: &Lives) -> Result<KeySet, Vec<Fault>> {
         let mut faults: Vec<_> = self.faults.into_iter().map(|bad| located(bad, name, text)).collect();
         faults.sort_by_key(|fault| (fault.line, fault.column));
         if self.more > 0 {
@@ -91,7 +90,7 @@ impl Rows<'_> {
             return Err(faults);
         }
         let empty = || Fault::new(name, "holds no keys", "write a line such as \"1001\": cbat_… for each property");
-        self.set.finish().or_else(|| says_none(text).then(KeySet::none)).ok_or_else(|| vec![empty()])
+        self.set.finish(lives).or_else(|| says_none(text).then(KeySet::none)).ok_or_else(|| vec![empty()])
     }
 
     fn push(&mut self, spot: Spot, about: &str, message: impl fmt::Display, hint: &'static str, first: Option<Spot>) {
