@@ -80,11 +80,14 @@ pub fn for_cloudbeds(credentialed: Credentialed, routes: &Routes) -> Outbound {
     }
     let origin = routes.origin(target.path(), key.base_url.as_ref());
     let mut headers = parts.headers;
-    strip(&mut headers);
-    headers.insert(HOST, origin.host_header().clone());
-    if let Subject::Properties(properties) = &identified.subject {
-        headers.insert(X_PROPERTY_ID, property_header(properties));
+    match &identified.subject {
+        Subject::Properties(properties) => {
+            strip(&mut headers, |name| matches!(name, "host" | "authorization" | "x-property-id"));
+            headers.insert(X_PROPERTY_ID, property_header(properties));
+        }
+        Subject::Organization { .. } => strip(&mut headers, |name| matches!(name, "host" | "authorization")),
     }
+    headers.insert(HOST, origin.host_header().clone());
     authorize(&mut headers, &key);
     Outbound { method: parts.method, target, headers, body, origin, prefix: identified.prefix, key, permit }
 }
@@ -116,10 +119,11 @@ fn property_header(properties: &Properties) -> HeaderValue {
     HeaderValue::try_from(list.join(",")).unwrap_or_else(|_| HeaderValue::from(properties.first().get()))
 }
 
-/// Takes the caller's fields out that must not travel. What stays is not moved: a map built anew would cost more than
-/// all the looking.
-fn strip(headers: &mut HeaderMap) {
-    retain(headers, stays);
+/// Takes the caller's fields out that must not travel, but for those that are about to be `replaced`, all lines of them:
+/// that costs half of taking them out first. What stays is not moved: a map built anew would cost more than all the
+/// looking.
+fn strip(headers: &mut HeaderMap, replaced: impl Fn(&str) -> bool) {
+    retain(headers, |name| stays(name) || replaced(name));
     if let Entry::Occupied(mut entry) = headers.entry(ACCEPT_ENCODING) {
         for value in entry.iter_mut() {
             if let Some(fewer) = inspectable(value) {
@@ -216,11 +220,11 @@ fn inspectable(value: &HeaderValue) -> Option<HeaderValue> {
         let name = member.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         name.eq_ignore_ascii_case(b"identity") || Coding::parse(name).is_some_and(|coding| coding != Coding::Zstd)
     };
-    let members: Vec<&[u8]> = value.as_bytes().split(|byte| *byte == b',').collect();
-    let kept: Vec<&[u8]> = members.iter().filter(|member| can(member)).copied().collect();
-    if kept.len() == members.len() {
+    let members = || value.as_bytes().split(|byte| *byte == b',');
+    if members().all(|member| can(&member)) {
         return None;
     }
+    let kept: Vec<&[u8]> = members().filter(can).collect();
     let kept = HeaderValue::from_bytes(kept.join(&b","[..]).trim_ascii()).ok().filter(|value| !value.is_empty());
     Some(kept.unwrap_or(HeaderValue::from_static("identity")))
 }
@@ -234,7 +238,7 @@ mod tests {
         for (name, value) in lines {
             headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
         }
-        strip(&mut headers);
+        strip(&mut headers, |_| false);
         headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
     }
 

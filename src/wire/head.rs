@@ -80,7 +80,7 @@ fn request_line(line: &[u8]) -> Result<u8, Problem> {
     let (method, rest) = (&line[..first], &line[first + 1..]);
     let Some(second) = memchr(b' ', rest) else { return Err(bad()) };
     let (target, version) = (&rest[..second], &rest[second + 1..]);
-    if method.is_empty() || method.len() > METHOD_MAX || !method.iter().all(|byte| is_token(*byte)) {
+    if method.is_empty() || method.len() > METHOD_MAX || !all(method, TOKEN) {
         return Err(malformed("The method is not a valid HTTP method; use GET, POST, PUT, PATCH, DELETE or HEAD."));
     }
     let minor = match version {
@@ -102,21 +102,15 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), Problem> {
     if target.len() > TARGET_MAX {
         return Err(too_large("The request target is longer than 65534 bytes; send what is long in the body."));
     }
-    let mut plain = target.first() == Some(&b'/');
-    for byte in target {
-        // RFC 9112 3.2: no fragment in a request target. hyper would cut it off without a word.
-        if *byte == b'#' {
-            return invalid(
-                "The request target contains `#`; a fragment is never sent, and a literal one is written %23.",
-            );
-        }
-        if *byte <= b' ' || *byte == 0x7f {
-            return invalid("The request target contains a control character; percent-encode it.");
-        }
-        plain &= is_plain(*byte);
-    }
-    if plain {
+    if target.first() == Some(&b'/') && all(target, PLAIN) {
         return Ok(());
+    }
+    // RFC 9112 3.2: no fragment in a request target. hyper would cut it off without a word.
+    if target.contains(&b'#') {
+        return invalid("The request target contains `#`; a fragment is never sent, and a literal one is written %23.");
+    }
+    if target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
+        return invalid("The request target contains a control character; percent-encode it.");
     }
     if http::Uri::try_from(target).is_err() {
         return invalid("The request target is not a URL; percent-encode bytes such as \", <, > and ` in it.");
@@ -128,6 +122,30 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), Problem> {
         return invalid("OPTIONS for the whole server is not forwarded; name a path.");
     }
     Ok(())
+}
+
+/// What a byte may be part of: [`TOKEN`], [`PLAIN`], [`HOST`]. A table, since three comparisons for every byte of every
+/// head are a tenth of what a request costs here.
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let at = byte as u8;
+        classes[byte] = if is_token(at) { TOKEN } else { 0 }
+            | if is_plain(at) { PLAIN } else { 0 }
+            | if is_host_byte(at) { HOST } else { 0 };
+        byte += 1;
+    }
+    classes
+};
+
+const TOKEN: u8 = 1;
+const PLAIN: u8 = 2;
+const HOST: u8 = 4;
+
+/// Whether every byte is of a class. All are looked at, without a branch for each.
+fn all(bytes: &[u8], class: u8) -> bool {
+    bytes.iter().fold(class, |classes, byte| classes & CLASSES[usize::from(*byte)]) != 0
 }
 
 /// RFC 3986's unreserved and reserved characters and `%`, with which every path and query can be written.
@@ -196,13 +214,14 @@ fn header_line(line: &[u8], seen: &mut Seen) -> Result<(), Problem> {
         return Err(malformed("A header line has no colon; write `Name: value`."));
     };
     let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
+    if name.is_empty() || !all(name, TOKEN) {
         return Err(malformed("A header name contains white space or another character that names cannot have."));
     }
     if name.len() > NAME_MAX {
         return Err(too_large("A header name is longer than 65535 bytes; send what is long in the body."));
     }
-    if !value.iter().all(|byte| *byte >= b' ' && *byte != 0x7f || *byte == b'\t') {
+    // Without branches the compiler looks at sixteen bytes at a time.
+    if !value.iter().fold(true, |good, byte| good & ((*byte >= b' ') & (*byte != 0x7f) | (*byte == b'\t'))) {
         return Err(malformed("A header value contains a control character; remove it."));
     }
     let value = value.trim_ascii();
@@ -262,12 +281,20 @@ fn is_host(value: &[u8]) -> bool {
             None => (value, &b""[..]),
         },
     };
-    let letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+=;".contains(byte);
     let number = port.iter().try_fold(0_u32, |number, byte| {
         let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
         Some(number * 10 + digit).filter(|number| *number <= 65_535)
     });
-    number.is_some() && name.iter().all(letter) && !(name.is_empty() && name.len() != value.len())
+    number.is_some() && all(name, HOST) && !(name.is_empty() && name.len() != value.len())
+}
+
+/// RFC 3986's reg-name without its percent-encodings and its comma.
+const fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b'=' | b';'
+        )
 }
 
 fn length(value: &[u8], seen: &mut Seen) -> Result<(), Problem> {
