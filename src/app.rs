@@ -5,6 +5,7 @@
 
 mod keeping;
 mod pacing;
+mod pasting;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -22,8 +23,9 @@ use self::keeping::Keeping;
 use self::pacing::Pacing;
 use self::worker::{Settings, Worker};
 use crate::address::Address;
-use crate::admin::{self, AdminState, KeyView};
+use crate::admin::{self, AdminState, KeyView, Paste};
 use crate::budget::Budgets;
+use crate::cloudbeds::Cloudbeds;
 use crate::config::{self, Config};
 use crate::fault::Fault;
 use crate::https::{Dialer, Roots, RootsError};
@@ -39,7 +41,7 @@ use crate::property::PropertyId;
 use crate::proxy::authorize::Policy;
 use crate::proxy::verdict::ConnectLinks;
 use crate::proxy::{identify, pool, upstream};
-use crate::secret::{ClientSecret, PathSecret};
+use crate::secret::{ClientSecret, Token};
 use crate::telemetry::metrics::Budget;
 use crate::telemetry::{AccessLog, Metrics};
 use crate::wire::gate::Limits;
@@ -88,7 +90,9 @@ pub struct Secrets {
     /// By the app's name; those that have one.
     pub clients: BTreeMap<String, ClientSecret>,
     /// The webhook's secret path segment.
-    pub webhook: Option<PathSecret>,
+    pub webhook: Option<Token>,
+    /// What a request must show that writes a key.
+    pub admin: Option<Token>,
 }
 
 impl Secrets {
@@ -102,9 +106,12 @@ impl Secrets {
             }
         }
         let webhook = config.onboarding.as_ref().and_then(|onboarding| onboarding.webhook_path_secret_file.as_ref());
-        if let Some(file) = webhook {
-            match keys::path_secret(file, "onboarding.webhook_path_secret_file") {
-                Ok(secret) => secrets.webhook = Some(secret),
+        for (file, option, token) in [
+            (webhook, "onboarding.webhook_path_secret_file", &mut secrets.webhook),
+            (config.admin.token_file.as_ref(), "admin.token_file", &mut secrets.admin),
+        ] {
+            match file.map(|file| keys::token(file, option)).transpose() {
+                Ok(secret) => *token = secret,
                 Err(wrong) => faults.extend(wrong),
             }
         }
@@ -319,7 +326,18 @@ impl App {
         let inquiry = Inquiry::new(loaded.dialer.clone(), base_url, pacing.budgets());
         let keeping = Keeping::start(Arc::clone(&keys), inquiry, keeping(&config))?;
         let keys = Arc::new(Keys { store: keys, limits, budgets: pacing.budgets() });
-        let admin_state = AdminState { phase: Arc::clone(&phase), metrics: metrics.clone(), keys };
+        let paste = loaded.secrets.admin.clone().map(|token| {
+            let desk = pasting::Desk {
+                store: Arc::clone(&loaded.keys),
+                calls: Cloudbeds::new(loaded.dialer.clone()).promptly(),
+                budgets: pacing.budgets(),
+                base_url: config.upstream.base_url.clone(),
+                reload: Arc::clone(&handle.reload),
+                turn: tokio::sync::Mutex::default(),
+            };
+            Paste { token, desk: Arc::new(desk) }
+        });
+        let admin_state = AdminState { phase: Arc::clone(&phase), metrics: metrics.clone(), keys, paste };
         let admin = tokio::net::TcpListener::from_std(admin)?;
         let admin_address = admin.local_addr()?;
         let serving = tokio::spawn({
@@ -332,7 +350,7 @@ impl App {
         let onboarding_address = onboarding.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
         let connecting = match onboarding {
             Some(listener) => {
-                let onboarding = connecting(&config, &loaded, &metrics, &access, &handle);
+                let onboarding = connecting(&config, &loaded, pacing.budgets(), (&metrics, &access), &handle);
                 let (listener, phase) = (tokio::net::TcpListener::from_std(listener)?, Arc::clone(&phase));
                 let ended = async move { phase.reached(Phase::Closing).await };
                 Some(tokio::spawn(onboarding.serve(listener, ended)))
@@ -492,8 +510,8 @@ fn keeping(config: &Config) -> keeper::Settings {
 fn connecting(
     config: &Config,
     loaded: &Loaded,
-    metrics: &Metrics,
-    access: &AccessLog,
+    budgets: Option<Arc<Budgets>>,
+    (metrics, access): (&Metrics, &AccessLog),
     handle: &Handle,
 ) -> Arc<Onboarding> {
     let app = |app: &config::App| onboarding::App {
@@ -519,6 +537,7 @@ fn connecting(
         keys: Arc::clone(&loaded.keys),
         reload: Arc::clone(&handle.reload),
         dialer: loaded.dialer.clone(),
+        budgets,
         base_url: config.upstream.base_url.clone(),
         metrics: metrics.clone(),
         access: access.clone(),

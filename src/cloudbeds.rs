@@ -5,6 +5,7 @@
 //! the answer; nothing is repeated and no redirect followed. The requests of apps never come this way.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -46,6 +47,7 @@ const MESSAGE_MAX: usize = 200;
 pub struct Cloudbeds {
     dialer: Dialer,
     budget: Option<Arc<Budget>>,
+    priority: Priority,
 }
 
 /// An answer, read to its end.
@@ -96,6 +98,33 @@ pub enum Unanswered {
     Broken(String),
 }
 
+impl fmt::Display for Hotel {
+    /// The id, and the name where there is one.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.is_empty() {
+            write!(out, "{}", self.property)
+        } else {
+            write!(out, "{} ({})", self.property, self.name)
+        }
+    }
+}
+
+/// Whether a key opens all of these properties.
+///
+/// # Errors
+/// A sentence that says what it opens instead.
+pub fn opens(hotels: &[Hotel], properties: &[PropertyId]) -> Result<(), String> {
+    let foreign = properties.iter().filter(|id| !hotels.iter().any(|hotel| hotel.property == **id));
+    let foreign: Vec<_> = foreign.map(ToString::to_string).collect();
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let shown: Vec<_> = hotels.iter().take(5).map(ToString::to_string).collect();
+    let more = if hotels.len() > 5 { format!(" and {} more", hotels.len() - 5) } else { String::new() };
+    let theirs = if hotels.is_empty() { "no property at all".to_owned() } else { shown.join(", ") + &more };
+    Err(format!("the key does not belong to property {}: it opens {theirs}", foreign.join(", ")))
+}
+
 impl Unanswered {
     /// Whether Cloudbeds has said that the key is of no use, as opposed to saying nothing about it.
     #[must_use]
@@ -113,13 +142,19 @@ impl Cloudbeds {
     /// Calls by way of this dialer.
     #[must_use]
     pub fn new(dialer: Dialer) -> Self {
-        Self { dialer, budget: None }
+        Self { dialer, budget: None, priority: Priority::Low }
     }
 
     /// The same within the budget of an app: each call waits for its turn, and lets others go first.
     #[must_use]
     pub fn within(&self, budget: Option<Arc<Budget>>) -> Self {
         Self { budget, ..self.clone() }
+    }
+
+    /// The same for a person who waits for the answer: its calls take their turn among those of the apps.
+    #[must_use]
+    pub fn promptly(&self) -> Self {
+        Self { priority: Priority::Normal, ..self.clone() }
     }
 
     /// The hotels that a key opens, all pages, in Cloudbeds' order. The key needs the scope `read:hotel`.
@@ -214,7 +249,7 @@ impl Cloudbeds {
     }
 
     async fn call(&self, origin: &Origin, request: Request<Full<Bytes>>) -> Result<Answer, Unanswered> {
-        let ask = Ask { flow: Flow::Own, priority: Priority::Low };
+        let ask = Ask { flow: Flow::Own, priority: self.priority };
         let mut permit = match &self.budget {
             Some(budget) => Some(budget.take(ask, Instant::now()).await?),
             None => None,

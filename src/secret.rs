@@ -241,38 +241,38 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// A part of a path that only we and Cloudbeds' webhook settings know.
+/// A secret that others show us: in the webhook's path, or to write keys on the admin listener. Only its digest is held.
 #[derive(Clone)]
-pub struct PathSecret(Digest);
+pub struct Token(Digest);
 
-/// The text is not a path secret. The error does not say what it was.
+/// The text is not a token. The error does not say what it was.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("not a path secret: 16 to 128 letters, digits, `-`, `.`, `_` or `~`")]
-pub struct NotAPathSecret;
+#[error("not a token: 16 to 128 letters, digits, `-`, `.`, `_` or `~`")]
+pub struct NotAToken;
 
-impl PathSecret {
+impl Token {
     /// The secret from what a file holds; surrounding white space goes.
     ///
     /// # Errors
     /// When it is too short to be one, too long, or would need an encoding in a path; the input is never quoted.
-    pub fn parse(text: &str) -> Result<Self, NotAPathSecret> {
+    pub fn parse(text: &str) -> Result<Self, NotAToken> {
         let text = text.trim_ascii();
         if !(16..=128).contains(&text.len()) || !text.bytes().all(is_key_byte) {
-            return Err(NotAPathSecret);
+            return Err(NotAToken);
         }
         Ok(Self(digest(&SHA256, text.as_bytes())))
     }
 
-    /// Whether a request's path segment is it. Digests are compared, so the time tells nothing of the secret.
+    /// Whether this is it. Digests are compared, so the time tells nothing of the secret.
     #[must_use]
-    pub fn is(&self, segment: &[u8]) -> bool {
-        self.0.as_ref() == digest(&SHA256, segment).as_ref()
+    pub fn is(&self, shown: &[u8]) -> bool {
+        self.0.as_ref() == digest(&SHA256, shown).as_ref()
     }
 }
 
-impl fmt::Debug for PathSecret {
+impl fmt::Debug for Token {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("PathSecret(Sensitive)")
+        out.write_str("Token(Sensitive)")
     }
 }
 
@@ -327,12 +327,12 @@ mod tests {
     }
 
     #[test]
-    fn a_path_secret_is_recognised_and_long_enough() {
-        let secret = PathSecret::parse("0123456789abcdef\n").unwrap();
+    fn a_token_is_recognised_and_long_enough() {
+        let secret = Token::parse("0123456789abcdef\n").unwrap();
         assert!(secret.is(b"0123456789abcdef") && !secret.is(b"0123456789abcdeg") && !secret.is(b""));
-        assert_eq!(format!("{secret:?}"), "PathSecret(Sensitive)");
+        assert_eq!(format!("{secret:?}"), "Token(Sensitive)");
         for bad in ["", "0123456789abcde", "0123456789abcde/", &"a".repeat(129)] {
-            assert_eq!(PathSecret::parse(bad).err(), Some(NotAPathSecret), "{bad}");
+            assert_eq!(Token::parse(bad).err(), Some(NotAToken), "{bad}");
         }
     }
 

@@ -5,12 +5,14 @@
 //! - `GET /startupz` it has been ready once
 //! - `GET /metrics` Prometheus text
 //! - `GET /api/keys` each property's key: verdict, age, idle days
+//! - `POST /api/keys/{property}` a key that arrived by e-mail; with a token, from this host
 //!
-//! In: GET and HEAD without a body. Out: plain text that no cache keeps and no browser takes for anything else. It
-//! changes nothing, holds no key, and never asks Cloudbeds: readiness that did would take every replica out at once.
+//! In: GET and HEAD without a body, and pasted keys. Out: text that no cache keeps and no browser takes for anything
+//! else. It shows no key and never asks Cloudbeds by itself: readiness that did would take every replica out at once.
 
 mod health;
 mod keys;
+mod paste;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use tokio::net::TcpListener;
 
+pub use self::paste::{KeyDesk, NotPasted, Paste, Pasted, Pasting};
 use crate::keys::Verdict;
 use crate::keys::report::{self, Row};
 use crate::phase::PhaseCell;
@@ -57,19 +60,36 @@ pub struct AdminState {
     pub metrics: Metrics,
     /// The keys' numbers.
     pub keys: Arc<dyn KeyView>,
+    /// What it takes to paste keys; nothing where that is off.
+    pub paste: Option<Paste>,
 }
 
 /// Serves the admin routes until `shutdown` resolves, and then for as long as the answers in flight take, one second
 /// at most.
 pub async fn serve(listener: TcpListener, state: Arc<AdminState>, shutdown: impl Future<Output = ()>) {
     let handler = move |request: http::Request<hyper::body::Incoming>| {
-        let answer = state.answer(request.method(), request.uri().path());
-        std::future::ready(answer.map(|text| Full::new(Bytes::from(text))))
+        let state = Arc::clone(&state);
+        async move { state.serve(request).await.map(|text| Full::new(Bytes::from(text))) }
     };
     server::serve(listener, BOUNDS, handler, shutdown).await;
 }
 
 impl AdminState {
+    async fn serve(&self, request: http::Request<hyper::body::Incoming>) -> Response<String> {
+        match request.uri().path().strip_prefix("/api/keys/") {
+            Some(property) if request.method() == Method::POST => {
+                let property = property.to_owned();
+                paste::serve(self.paste.as_ref(), &property, request).await
+            }
+            Some(_) => {
+                let mut refusal = answer(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only POST\n".to_owned());
+                refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+                refusal
+            }
+            None => self.answer(request.method(), request.uri().path()),
+        }
+    }
+
     /// The answer to a request; for HEAD the server leaves the body out.
     fn answer(&self, method: &Method, path: &str) -> Response<String> {
         let route = match path {

@@ -56,8 +56,12 @@ impl Admin {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let keys = Keys(RwLock::new(HashSet::from(["1001".parse().unwrap()])));
-        let state =
-            Arc::new(AdminState { phase: Arc::new(PhaseCell::new()), metrics: Metrics::new(1), keys: Arc::new(keys) });
+        let state = Arc::new(AdminState {
+            phase: Arc::new(PhaseCell::new()),
+            metrics: Metrics::new(1),
+            keys: Arc::new(keys),
+            paste: None,
+        });
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(serve(listener, Arc::clone(&state), async {
             let _ = stopped.await;

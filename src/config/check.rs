@@ -187,7 +187,8 @@ impl Check<'_, '_> {
             self.fault("admin.listen", "overlaps a proxy listener", "apps must not reach it: give it another port");
         }
         let listen: SocketAddr = listen;
-        Some(Admin { listen })
+        let token_file = typed.token_file.as_deref().and_then(|file| self.file("admin.token_file", file));
+        Some(Admin { listen, token_file })
     }
 
     fn keys(&mut self, typed: &raw::Keys) -> Option<Keys> {

@@ -70,6 +70,8 @@ pub struct Listener {
 pub struct Admin {
     /// May stand on any network, since it never shows key material; never overlaps a proxy listener.
     pub listen: SocketAddr,
+    /// Holds what a request must show that writes a key; nothing takes none.
+    pub token_file: Option<PathBuf>,
 }
 
 /// The key file or directory.

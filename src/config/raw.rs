@@ -54,6 +54,7 @@ section! { Raw {
 } }
 section! { Admin {
     listen: String = "127.0.0.1:9090".to_owned(),
+    token_file: Option<String> = None,
 } }
 section! { Keys {
     file: String = "keys.yaml".to_owned(),

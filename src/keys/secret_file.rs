@@ -1,4 +1,4 @@
-//! A secret that has a file of its own: an app's client secret, or the secret part of the webhook's path.
+//! A secret that has a file of its own: an app's client secret, the secret part of the webhook's path, the admin token.
 //!
 //! In: a path. Out: the secret, or what is wrong with the file. It is held to the same rules as a key file: nobody but
 //! the owner and one group may read it. No fault quotes it.
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::read::{ONE_MAX, Unread, bytes};
 use crate::fault::Fault;
-use crate::secret::{ClientSecret, PathSecret};
+use crate::secret::{ClientSecret, Token};
 
 /// An app's client secret from its file.
 ///
@@ -17,12 +17,12 @@ pub fn client_secret(path: &Path, option: &str) -> Result<ClientSecret, Vec<Faul
     secret(path, option, "copy the secret again from the app's details page at Cloudbeds", ClientSecret::parse)
 }
 
-/// The webhook's secret path segment from its file.
+/// A secret that others show us, from its file.
 ///
 /// # Errors
 /// When the file is not there, may be read by others, or holds something else.
-pub fn path_secret(path: &Path, option: &str) -> Result<PathSecret, Vec<Fault>> {
-    secret(path, option, "make one with: head -c 24 /dev/urandom | base64 | tr '+/' '-_'", PathSecret::parse)
+pub fn token(path: &Path, option: &str) -> Result<Token, Vec<Fault>> {
+    secret(path, option, "make one with: head -c 24 /dev/urandom | base64 | tr '+/' '-_'", Token::parse)
 }
 
 fn secret<T, E: std::error::Error>(

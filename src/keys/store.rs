@@ -7,13 +7,22 @@ use std::fmt;
 use std::hash::RandomState;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use super::read::{Snapshot, Unread, read};
 use super::refused::{self, Refused};
 use super::{KeySet, Lives};
 use crate::fault::Fault;
+use crate::property::PropertyId;
+use crate::secret::ApiKey;
+
+/// How long a key in the file may take to be in force: two looks at the file, and a parsing.
+const IN_FORCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Holds the keys in force and knows where they come from.
 pub struct KeyStore {
@@ -143,6 +152,21 @@ impl KeyStore {
             Ok(snapshot) => self.accept(&snapshot),
             Err(Unread::Gone(faults) | Unread::Bad(faults)) => Reload::Refused(faults),
         }
+    }
+
+    /// Asks for a look at the key file, and waits until these properties have this key; false when they have not in time.
+    pub async fn comes_to(&self, properties: &[PropertyId], key: &ApiKey, reload: &Notify) -> bool {
+        let has = || {
+            let set = self.current();
+            properties.iter().all(|property| set.get(*property).is_some_and(|held| held.secret() == key))
+        };
+        reload.notify_one();
+        let waited = async {
+            while !has() {
+                sleep(LOOK).await;
+            }
+        };
+        timeout(IN_FORCE, waited).await.is_ok()
     }
 
     pub(super) fn look(&self) -> Look {

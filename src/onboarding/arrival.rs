@@ -23,11 +23,6 @@ use crate::keys::names::Names;
 use crate::keys::pending::{self, Arrived, Place};
 use crate::keys::write::{self, WriteError};
 use crate::property::PropertyId;
-use crate::secret::ApiKey;
-
-/// How long a key in the file may take to be in force: two looks at the file, and a parsing.
-const IN_FORCE: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(10);
 
 /// Between two attempts to finish what is on disk: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -100,13 +95,10 @@ async fn bought(
     let Ok(form) = exchange::form(&app.client_id, secret, redirect_uri, code) else {
         return Err(Outcome::NotReady { asked });
     };
-    let Answer { status, body, .. } = match onboarding
-        .cloudbeds
-        .post(&codes.exchange, &form.content_type, form.body.into())
-        .await
-    {
+    let calls = onboarding.calls(&app.name);
+    let Answer { status, body, .. } = match calls.post(&codes.exchange, &form.content_type, form.body.into()).await {
         Ok(answer) => answer,
-        Err(error @ Unanswered::Unreachable(_)) => {
+        Err(error @ (Unanswered::Unreachable(_) | Unanswered::NoTurn(_))) => {
             warn!(property, app = %app.name, cause = %error, "a code did not leave for Cloudbeds; the user may try again");
             return Err(Outcome::Unreachable { asked });
         }
@@ -152,7 +144,7 @@ async fn kept(onboarding: &Onboarding, arrived: &Arrived) -> Option<Place> {
 async fn finish(onboarding: &Arc<Onboarding>, place: &Place, mut arrived: Arrived) -> Outcome {
     let asked = arrived.asked;
     let property = asked.map(PropertyId::get);
-    let hotels = match onboarding.cloudbeds.whose(&arrived.key, &onboarding.base_url).await {
+    let hotels = match onboarding.calls(&arrived.app).whose(&arrived.key, &onboarding.base_url).await {
         Ok(hotels) => hotels,
         Err(Unanswered::Rejected) => {
             info!(property, "Cloudbeds rejects a key that has arrived; it is dropped");
@@ -180,7 +172,7 @@ async fn finish(onboarding: &Arc<Onboarding>, place: &Place, mut arrived: Arrive
     }
     settled(onboarding, place).await;
     let property = asked.or_else(|| chosen.first().copied());
-    let in_force = in_force(onboarding, &chosen, &arrived.key).await;
+    let in_force = onboarding.keys.comes_to(&chosen, &arrived.key, &onboarding.reload).await;
     if !in_force {
         error!(
             property = property.map(PropertyId::get),
@@ -188,7 +180,7 @@ async fn finish(onboarding: &Arc<Onboarding>, place: &Place, mut arrived: Arrive
         );
     }
     let Some(property) = property.filter(|_| verified && in_force) else { return Outcome::Saved { property } };
-    match onboarding.cloudbeds.accepts(&arrived.key, &onboarding.base_url).await {
+    match onboarding.calls(&arrived.app).accepts(&arrived.key, &onboarding.base_url).await {
         Ok(()) => {
             info!(property = property.get(), properties = chosen.len(), app = %arrived.app, "connected");
             learnt(onboarding, property, &hotels).await;
@@ -281,21 +273,6 @@ async fn learnt(onboarding: &Onboarding, property: PropertyId, hotels: &[Hotel])
     let found: Vec<_> = hotels.iter().map(|hotel| (hotel.property, hotel.name.clone())).collect();
     // A convenience of lists; without it they show ids.
     let _ = spawn_blocking(move || Names::learn(&keys, found, |property| set.contains(property))).await;
-}
-
-/// Asks for a look at the key file and waits until its keys are in force.
-async fn in_force(onboarding: &Onboarding, properties: &[PropertyId], key: &ApiKey) -> bool {
-    let is = || {
-        let set = onboarding.keys.current();
-        properties.iter().all(|property| set.get(*property).is_some_and(|held| held.secret() == key))
-    };
-    onboarding.reload.notify_one();
-    let waited = async {
-        while !is() {
-            sleep(LOOK).await;
-        }
-    };
-    tokio::time::timeout(IN_FORCE, waited).await.is_ok()
 }
 
 /// The key's own file goes, and with it those of earlier keys for the same property, which this one has ended.

@@ -40,13 +40,14 @@ use self::state::States;
 use self::visitor::Visitor;
 use self::webhook::Heard;
 use self::words::Notice;
+use crate::budget::Budgets;
 use crate::cloudbeds::Cloudbeds;
 use crate::https::Dialer;
 use crate::keys::write::Fields;
 use crate::keys::{KeyStore, pending};
 use crate::origin::Origin;
 use crate::property::PropertyId;
-use crate::secret::{ClientSecret, PathSecret};
+use crate::secret::{ClientSecret, Token};
 use crate::telemetry::access::{AccessLog, End, Finished};
 use crate::telemetry::metrics::{Connect, Metrics};
 use crate::telemetry::{RequestId, RequestIds};
@@ -76,7 +77,7 @@ pub struct Settings {
     /// Whether browsers reach this listener by https, through whatever stands before it.
     pub https: bool,
     /// The last segment of the webhook's path; nothing leaves it out.
-    pub webhook: Option<PathSecret>,
+    pub webhook: Option<Token>,
 }
 
 /// One partner app.
@@ -120,6 +121,8 @@ pub struct Parts {
     pub reload: Arc<Notify>,
     /// How Cloudbeds is reached.
     pub dialer: Dialer,
+    /// What the apps may send; nothing where budgets are off.
+    pub budgets: Option<Arc<Budgets>>,
     /// Where calls with a new key go.
     pub base_url: Origin,
     /// The counters.
@@ -136,6 +139,7 @@ pub struct Onboarding {
     heard: Heard,
     pace: Pace,
     cloudbeds: Cloudbeds,
+    budgets: Option<Arc<Budgets>>,
     base_url: Origin,
     keys: Arc<KeyStore>,
     reload: Arc<Notify>,
@@ -151,14 +155,15 @@ impl Onboarding {
     /// Makes it; nothing is served yet. `supply` is a number that no other supply of request ids has.
     #[must_use]
     pub fn new(settings: Settings, parts: Parts, supply: usize) -> Arc<Self> {
-        let Parts { keys, reload, dialer, base_url, metrics, access } = parts;
+        let Parts { keys, reload, dialer, budgets, base_url, metrics, access } = parts;
         Arc::new(Self {
             jar: if settings.https { Jar::Guarded } else { Jar::Rehearsal },
             settings,
             states: States::new(),
             heard: Heard::new(),
             pace: Pace::new(PACE.0, PACE.1),
-            cloudbeds: Cloudbeds::new(dialer),
+            cloudbeds: Cloudbeds::new(dialer).promptly(),
+            budgets,
             base_url,
             keys,
             reload,
@@ -168,6 +173,12 @@ impl Onboarding {
             turns: Mutex::default(),
             exchanges: Arc::new(Semaphore::new(EXCHANGES as usize)),
         })
+    }
+
+    /// The way to Cloudbeds for an app: its calls count like those of its traffic.
+    fn calls(&self, app: &str) -> Cloudbeds {
+        let budget = self.budgets.as_ref().and_then(|budgets| budgets.of(Some(app)));
+        self.cloudbeds.within(budget.map(Arc::clone))
     }
 
     /// Serves until `shutdown` resolves, goes on with what an earlier process left on disk, and lets exchanges under way

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+
+/// Who sent a request: an extension of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
 
 /// A handler's answer. The body is whole: nothing served here is large.
 pub type Answer = Response<Full<Bytes>>;
@@ -71,8 +76,8 @@ where
             () = &mut shutdown => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             (place, accepted) = accepted => match accepted {
-                Ok((socket, _)) => {
-                    let connection = connection(socket, handler.clone(), stop.subscribe());
+                Ok((socket, peer)) => {
+                    let connection = connection((socket, Peer(peer)), handler.clone(), stop.subscribe());
                     connections.spawn(async move {
                         connection.await;
                         drop(place);
@@ -93,12 +98,13 @@ async fn wait_after(name: &str, error: &io::Error) {
     sleep(Duration::from_millis(100)).await;
 }
 
-async fn connection<H, F>(socket: TcpStream, handler: H, mut stop: watch::Receiver<bool>)
+async fn connection<H, F>((socket, peer): (TcpStream, Peer), handler: H, mut stop: watch::Receiver<bool>)
 where
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Answer>,
 {
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let answer = handler(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });

@@ -34,6 +34,7 @@ mod onboarding;
 mod onboarding_kill;
 mod onboarding_pages;
 mod onboarding_webhook;
+mod paste;
 mod pool;
 mod replay;
 mod rewrite;

@@ -10,11 +10,11 @@ use std::path::Path;
 use clap::Args;
 use zeroize::Zeroizing;
 
-use super::desk::{Desk, Pace, advice, described, opens, whose};
+use super::desk::{Desk, Pace, advice, whose};
 use super::server::{Followed, Server};
 use super::{listed, property, rows};
 use crate::cli::{Failure, block_on, say, tcp_address};
-use crate::cloudbeds::Hotel;
+use crate::cloudbeds::{Hotel, opens};
 use crate::fault::shown;
 use crate::keys::paste::{self, PASTE_MAX};
 use crate::keys::write::{self, Fields};
@@ -115,7 +115,7 @@ async fn verified(
     })?;
     let others: Vec<_> = hotels.iter().filter(|hotel| !properties.contains(&hotel.property)).collect();
     if !others.is_empty() {
-        let shown: Vec<_> = others.iter().take(5).map(|hotel| described(hotel)).collect();
+        let shown: Vec<_> = others.iter().take(5).map(ToString::to_string).collect();
         let more = if others.len() > 5 { format!(" and {} more", others.len() - 5) } else { String::new() };
         say(&format!("The key also opens {}{more}; name them too where apps call for them.\n", shown.join(", ")))?;
     }

@@ -8,12 +8,12 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use super::desk::{Desk, Pace, advice, by_key, opens, whose};
+use super::desk::{Desk, Pace, advice, by_key, whose};
 use super::{listed, property};
 use crate::cli::progress::Progress;
 use crate::cli::table::{Cell, Table, Tone, has_colour};
 use crate::cli::{Failure, block_on, json, say};
-use crate::cloudbeds::{Hotel, Unanswered};
+use crate::cloudbeds::{Hotel, Unanswered, opens};
 use crate::property::PropertyId;
 
 #[derive(Debug, Args)]

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::listed;
 use crate::app;
 use crate::cli::{Failure, load};
 use crate::cloudbeds::{Cloudbeds, Hotel, Unanswered};
@@ -75,23 +74,6 @@ impl Desk {
         // A list without names is no reason for a command to fail.
         let _ = Names::learn(self.file(), found, |property| set.contains(property));
     }
-}
-
-/// Whether a key opens all of these properties; where it does not, a sentence that says what it opens.
-pub(super) fn opens(hotels: &[Hotel], properties: &[PropertyId]) -> Result<(), String> {
-    let foreign: Vec<_> =
-        properties.iter().copied().filter(|id| !hotels.iter().any(|hotel| hotel.property == *id)).collect();
-    if foreign.is_empty() {
-        return Ok(());
-    }
-    let shown: Vec<_> = hotels.iter().take(5).map(described).collect();
-    let more = if hotels.len() > 5 { format!(" and {} more", hotels.len() - 5) } else { String::new() };
-    let theirs = if hotels.is_empty() { "no property at all".to_owned() } else { shown.join(", ") + &more };
-    Err(format!("the key does not belong to property {}: it opens {theirs}", listed(&foreign)))
-}
-
-pub(super) fn described(hotel: &Hotel) -> String {
-    if hotel.name.is_empty() { hotel.property.to_string() } else { format!("{} ({})", hotel.property, hotel.name) }
 }
 
 /// What to do when Cloudbeds gave no good answer about a key.

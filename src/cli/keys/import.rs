@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use self::read::{Format, Found, Row};
-use super::desk::{Desk, Pace, advice, opens, whose};
+use super::desk::{Desk, Pace, advice, whose};
 use super::server::{Followed, Server};
 use crate::cli::progress::Progress;
 use crate::cli::{Failure, block_on, say, tcp_address};
-use crate::cloudbeds::Hotel;
+use crate::cloudbeds::{Hotel, opens};
 use crate::keys::write::{self, Change};
 use crate::property::PropertyId;
 use crate::secret::KeyDigest;
