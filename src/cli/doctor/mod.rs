@@ -5,6 +5,7 @@
 //! trial of whether keys can be written leaves the lock behind, and names of hotels are kept for lists. No finding holds
 //! a key.
 
+mod certificate;
 mod files;
 mod keys;
 mod network;

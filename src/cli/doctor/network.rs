@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::Request;
 use http::header::HOST;
 
-use super::{Finding, files};
+use super::{Finding, certificate, files};
 use crate::address::Address;
 use crate::app;
 use crate::cli::keys::Desk;
@@ -164,9 +164,17 @@ async fn way(dialer: &Dialer, origin: &Origin, findings: &mut Vec<Finding>) -> b
             let tls = &stream.get_ref().1;
             let version = tls.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
             let protocol = if tls.alpn_protocol() == Some(b"h2") { "HTTP/2" } else { "HTTP/1.1" };
-            let chain = tls.peer_certificates().map_or(0, <[_]>::len);
-            let found = format!("{version}, {protocol}; certificate trusted (chain of {chain})");
-            findings.push(Finding::ok(FAMILY, origin.to_string(), found));
+            let chain = tls.peer_certificates().unwrap_or_default();
+            let told = chain.first().and_then(|first| certificate::told(first, SystemTime::now()));
+            let words = told.as_ref().map_or("unreadable", |told| told.words.as_str());
+            let found = format!("{version}, {protocol}; certificate trusted, chain of {}, {words}", chain.len());
+            findings.push(match told {
+                Some(told) if !told.ends_soon => Finding::ok(FAMILY, origin.to_string(), found),
+                _ => {
+                    let advice = "whoever runs this server must renew it; from its end on nothing gets through";
+                    Finding::warning(FAMILY, origin.to_string(), found, advice)
+                }
+            });
             true
         }
         Err(error) => {
