@@ -41,7 +41,16 @@ async fn all_in_order_is_said_in_a_table_and_by_exit_code_0() {
         0,
         &["config.yaml", "in order; requests go to https://localhost:", "mode 0600, owner ", "2 keys for 2 properties"],
     );
-    ran.expect(0, &["trusted roots", "TLSv1_3, HTTP/2; certificate trusted", "issued by ", "good until ", "agrees with Cloudbeds"]);
+    ran.expect(
+        0,
+        &[
+            "trusted roots",
+            "TLSv1_3, HTTP/2; certificate trusted",
+            "issued by ",
+            "good until ",
+            "agrees with Cloudbeds",
+        ],
+    );
     ran.expect(0, &["Seaside Demo Hotel: key ", ", active", "Mountain Demo Lodge", "Everything is in order."]);
     assert!(!ran.out.contains('\u{1b}'), "colours are for terminals: {}", ran.out);
     let ran = desk.run(&["doctor", "--json"], "").await;

@@ -1,8 +1,10 @@
 //! A hotel connects itself: the way from the link to the next call, and everybody who must not be able to go it.
 
 use cloudbeds_auth_proxy::sandbox::Protocols;
-use http::Method;
+use http::{Method, Request};
+use http_body_util::Full;
 
+use crate::harness::client::send;
 use crate::harness::{Browser, Hotels, Scene, in_time, together};
 
 #[tokio::test]
@@ -25,6 +27,24 @@ async fn a_hotel_connects_itself_and_its_next_call_works() {
         let line = hotels.proxy.wait_for_access(|line| line["path"] == "/api_key").await;
         assert_eq!((&line["status"], &line["property"]), (&200.into(), &"1003".into()));
     }
+}
+
+#[tokio::test]
+async fn the_calls_of_a_connection_count_in_the_apps_budget() {
+    const GRANTED: usize = 2;
+    let mut hotels = Scene::new().granted(GRANTED).start().await;
+    let mut browser = Browser::default();
+    let state = hotels.begin(&mut browser, 1003).await;
+    let back = Request::get(hotels.approve(1003, Some(&state)));
+    let back = back.header("host", "connect.example.com").header("cookie", browser.cookie.unwrap());
+    let page = send(hotels.connect, back.body(Full::default()).unwrap());
+    let call = || async { hotels.proxy.get("/api/v1.3/getHotels").property("1001").send().await.status };
+    let (page, traffic) = tokio::join!(page, together((0..6).map(|_| call())));
+    page.assert_page(200, "Lake &#38; Forest is connected");
+    assert!(traffic.iter().all(|status| *status == 200), "{traffic:?}");
+    let verdict = hotels.cloudbeds.verdict(crate::harness::hotel::CLIENT);
+    assert_eq!(verdict.excess, None, "{verdict:?}");
+    assert!(verdict.calls >= 8, "{verdict:?}");
 }
 
 #[tokio::test]

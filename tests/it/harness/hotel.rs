@@ -43,6 +43,7 @@ pub struct Scene {
     protocols: Protocols,
     delivery: &'static str,
     another: Option<String>,
+    granted: Option<usize>,
 }
 
 /// One browser, with its cookie.
@@ -64,6 +65,7 @@ impl Scene {
             protocols: Protocols::Both,
             delivery: "automatic",
             another: None,
+            granted: None,
         }
     }
 
@@ -121,6 +123,12 @@ impl Scene {
         self
     }
 
+    /// Cloudbeds grants the app so many calls a second, and a judge counts them.
+    pub fn granted(mut self, per_second: usize) -> Self {
+        self.granted = Some(per_second);
+        self
+    }
+
     /// Browsers reach the listener without TLS.
     pub fn plain(mut self) -> Self {
         self.public = "http://127.0.0.1:8081";
@@ -143,6 +151,7 @@ impl Scene {
             unconnected: unconnected.into(),
             resources: self.resources,
             protocols: self.protocols,
+            strict: self.granted,
             ..Settings::demo()
         };
         let hotels = settings.hotels.clone();
@@ -164,13 +173,17 @@ impl Scene {
                  connect_url: \"{url}/connect\" }}"
             )
         };
+        let limits = match self.granted {
+            Some(granted) => format!("limits: {{ requests_per_second: {granted}, max_wait: 30s }}\n"),
+            None => String::new(),
+        };
         let apps: Vec<_> = [("main", Some(CLIENT)), ("second", self.another.as_deref())]
             .map(|(name, client)| client.map(|id| app(name, id)))
             .into();
         let apps = apps.into_iter().flatten().collect::<Vec<_>>().join(", ");
         Proxy::to(cloudbeds, hotels)
             .config(&format!(
-                "apps: {{ {apps} }}\nonboarding: {{ listen: \"127.0.0.1:0\", public_url: \"{public}\"{more} }}"
+                "{limits}apps: {{ {apps} }}\nonboarding: {{ listen: \"127.0.0.1:0\", public_url: \"{public}\"{more} }}"
             ))
             .before(move |directory| write_private(&directory.join("client-secret"), &secret))
     }
