@@ -39,6 +39,7 @@ use crate::onboarding::{self, Onboarding};
 use crate::phase::{Phase, PhaseCell};
 use crate::property::PropertyId;
 use crate::proxy::authorize::Policy;
+use crate::proxy::callers::{Caller, Callers};
 use crate::proxy::verdict::ConnectLinks;
 use crate::proxy::{identify, pool, upstream};
 use crate::secret::{ClientSecret, Token};
@@ -467,10 +468,24 @@ fn bind(address: &Address, workers: usize, files: &mut Vec<SocketFile>) -> Resul
     }
 }
 
+/// Who may ask for what; nothing where nobody is named.
+fn callers(config: &Config) -> Option<Callers> {
+    let caller = |caller: &config::Caller| {
+        let may = Caller {
+            name: caller.name.as_str().into(),
+            properties: caller.properties.clone(),
+            methods: caller.methods.clone(),
+            paths: caller.paths.as_ref().map(|paths| paths.iter().map(|path| path.as_str().into()).collect()),
+        };
+        (may, caller.tokens.clone())
+    };
+    (!config.callers.is_empty()).then(|| Callers::new(config.callers.iter().map(caller)))
+}
+
 fn settings(config: &Config) -> Settings {
     let Config { upstream, client, policy, .. } = config;
     Settings {
-        policy: Policy { credential_paths: policy.credential_paths },
+        policy: Policy { credential_paths: policy.credential_paths, callers: callers(config) },
         base_url: upstream.base_url.clone(),
         routes: upstream.routes.iter().map(|route| (route.prefix.clone(), route.base_url.clone())).collect(),
         timeouts: upstream::Timeouts { first_byte: upstream.timeouts.first_byte, idle: upstream.timeouts.idle },

@@ -204,3 +204,29 @@ fn every_error_code_has_its_row_in_the_readme() {
         assert!(readme.contains(&row), "README.md has no row {row}");
     }
 }
+
+#[test]
+fn every_promise_names_tests_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/promises.md")).unwrap();
+    let (mut promises, mut held) = (0, 0);
+    for (number, line) in text.lines().enumerate() {
+        if line.starts_with("- ") {
+            assert!(held >= promises, "line {number}: a promise before it has no test");
+            (promises, held) = (promises + 1, promises);
+        }
+        let Some(name) = line.strip_prefix("  `").and_then(|rest| rest.strip_suffix('`')) else { continue };
+        held = promises;
+        let (module, test) = name.rsplit_once("::").unwrap();
+        let file = if module == "cli" {
+            "tests/cli.rs".to_owned()
+        } else {
+            format!("tests/it/{}.rs", module.replace("::", "/"))
+        };
+        let source = fs::read_to_string(root.join(&file)).unwrap_or_else(|_| panic!("{name}: no {file}"));
+        let declared = source.find(&format!("fn {test}()")).unwrap_or_else(|| panic!("{name}: not in {file}"));
+        let before = source[..declared].trim_end().trim_end_matches("async").trim_end();
+        assert!(before.ends_with(']') && before.rsplit('\n').next().unwrap().contains("test"), "{name} is no test");
+    }
+    assert!(promises > 20 && held == promises, "the last promise has no test");
+}

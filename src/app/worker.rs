@@ -108,7 +108,7 @@ impl Worker {
         let pool = Rc::new(Pool::new(self.dialer, *pool, Rc::clone(&recorder)));
         let lines = Rc::new(self.access.lines());
         let proxy = Rc::new(Proxy {
-            policy: *policy,
+            policy: policy.clone(),
             routes: Rc::new(Routes::new(base_url.clone(), routes.iter().cloned())),
             keys: RefCell::new(self.keys.reader()),
             limiter: self.limiter,

@@ -37,6 +37,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> Option<Config> {
     let mut check = Check { base_dir, sources };
     let listen = check.listeners(raw);
+    let callers = check.callers(&raw.callers);
     let admin = check.admin(&raw.admin, listen.as_deref().unwrap_or_default());
     let keys = check.keys(&raw.keys);
     let apps = check.apps(raw);
@@ -56,6 +57,7 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
     let workers = check.workers(raw.workers);
     Some(Config {
         listen: listen?,
+        callers: callers?,
         admin: admin?,
         keys: keys?,
         apps: apps?,
@@ -158,9 +160,9 @@ impl Check<'_, '_> {
                     "shorten it",
                 );
             }
-            if !network && !address.is_local() {
+            if !network && raw.callers.0.is_empty() && !address.is_local() {
                 let words = format!(
-                    "listen on 127.0.0.1, [::1] or a unix socket, or accept it with \
+                    "listen on 127.0.0.1, [::1] or a unix socket, name who may use it below `callers:`, or accept it with \
                      `unauthenticated_network: \"{UNAUTHENTICATED_NETWORK}\"`"
                 );
                 self.sources.fault(&at, "would offer every key to the network, since callers are not checked", words);

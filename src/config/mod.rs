@@ -3,7 +3,7 @@
 //! In: a YAML file (or none) and the environment's pairs. Out: a [`Config`] in which every value has been checked, or
 //! every fault at once, each with its place and what to do. No secret is in here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,9 +11,11 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::origin::Origin;
 use crate::property::PropertyId;
+use crate::secret::TokenDigest;
 use crate::web::{Endpoint, WebUrl};
 
 mod apps;
+mod callers;
 mod check;
 mod env;
 mod load;
@@ -30,6 +32,8 @@ pub use load::{load, parse};
 pub struct Config {
     /// Where apps reach the proxy; at least one.
     pub listen: Vec<Listener>,
+    /// Who may use it; nobody in particular where there is none.
+    pub callers: Vec<Caller>,
     /// Where operators, kubelet and Prometheus reach it.
     pub admin: Admin,
     /// Where the keys are.
@@ -63,6 +67,21 @@ pub struct Listener {
     pub address: Address,
     /// The property of requests that name none.
     pub default_property: Option<PropertyId>,
+}
+
+/// One of those who may use the proxy.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Caller {
+    /// Its name, for logs.
+    pub name: String,
+    /// Digests of its tokens, at least one; several while they are replaced.
+    pub tokens: Vec<TokenDigest>,
+    /// The hotels it may ask about; nothing means all.
+    pub properties: Option<HashSet<PropertyId>>,
+    /// The methods it may use; nothing means all.
+    pub methods: Option<Vec<http::Method>>,
+    /// The paths it may use, and all below; nothing means all.
+    pub paths: Option<Vec<String>>,
 }
 
 /// The admin listener.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
@@ -39,6 +40,7 @@ const fn seconds(seconds: u64) -> Time {
 section! { Raw {
     listen: Listen = Listen::One("127.0.0.1:8080".to_owned()),
     unauthenticated_network: Option<String> = None,
+    callers: Callers = Callers::default(),
     admin: Admin = Admin::default(),
     keys: Keys = Keys::default(),
     apps: Apps = Apps::default(),
@@ -51,6 +53,12 @@ section! { Raw {
     drain: Drain = Drain::default(),
     log: Log = Log::default(),
     workers: Workers = Workers::Auto,
+} }
+section! { Caller {
+    token_sha256: Vec<String> = Vec::new(),
+    properties: Option<Vec<Id>> = None,
+    methods: Option<Vec<String>> = None,
+    paths: Option<Vec<String>> = None,
 } }
 section! { Admin {
     listen: String = "127.0.0.1:9090".to_owned(),
@@ -137,19 +145,28 @@ section! { Log {
     access: bool = true,
 } }
 
-/// `apps:` in the order they are written, since the first is the default.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Apps(pub(super) Vec<(String, App)>);
+/// A section whose entries have names of their own, in the order they are written: the first app is the default.
+#[derive(Clone, Debug)]
+pub(super) struct Named<T>(pub(super) Vec<(String, T)>);
 
-/// The options of one app, for hints about a misspelt one.
-pub(super) fn app_options() -> Vec<String> {
+pub(super) type Apps = Named<App>;
+pub(super) type Callers = Named<Caller>;
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+/// The options of an entry of a [`Named`] section, for hints about a misspelt one.
+pub(super) fn options_of<T: Default + Serialize>() -> Vec<String> {
     let names = |value: yaml::Value| match value {
         yaml::Value::Mapping(entries) => {
             entries.into_iter().filter_map(|(name, _)| name.as_str().map(str::to_owned)).collect()
         }
         _ => Vec::new(),
     };
-    names(yaml::value_of(&App::default()))
+    names(yaml::value_of(&T::default()))
 }
 
 /// `workers: auto`, or a number.
@@ -210,29 +227,29 @@ impl Serialize for Listen {
     }
 }
 
-impl Serialize for Apps {
+impl<T: Serialize> Serialize for Named<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, app)| (name, app)))
+        serializer.collect_map(self.0.iter().map(|(name, entry)| (name, entry)))
     }
 }
 
-impl<'de> Deserialize<'de> for Apps {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visit;
-        impl<'de> Visitor<'de> for Visit {
-            type Value = Apps;
+        struct Visit<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Visit<T> {
+            type Value = Named<T>;
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a mapping — write a name for each app, and its options below it")
+                out.write_str("a mapping — write a name for each entry, and its options below it")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Apps, A::Error> {
-                let mut apps = Vec::new();
-                while let Some(app) = entries.next_entry()? {
-                    apps.push(app);
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Named<T>, A::Error> {
+                let mut named = Vec::new();
+                while let Some(entry) = entries.next_entry()? {
+                    named.push(entry);
                 }
-                Ok(Apps(apps))
+                Ok(Named(named))
             }
         }
-        deserializer.deserialize_map(Visit)
+        deserializer.deserialize_map(Visit(PhantomData))
     }
 }
 
@@ -290,7 +307,9 @@ visited! { Listener, "an address, or `address:` and `default_property:`",
 }
 
 /// A property id as text; quotes around it are optional.
-struct Id(String);
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub(super) struct Id(pub(super) String);
 
 visited! { Id, "a property id",
     fn visit_u64<E: Error>(self, id: u64) -> Result<Id, E> {

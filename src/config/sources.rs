@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::raw::app_options;
+use super::raw::{App, Caller, options_of};
 use crate::fault::{FAULTS_MAX, Fault, shown};
 use crate::property::PropertyId;
 use crate::yaml::{Misfit, Spot, Step, Value, locate};
@@ -128,7 +128,11 @@ impl<'a> Sources<'a> {
         if !beneath.is_empty() {
             beneath.push('.');
         }
-        let of_an_app = matches!(parent, [Step::Name(apps), _] if apps == "apps").then(app_options);
+        let of_an_app = match parent {
+            [Step::Name(section), _] if section == "apps" => Some(options_of::<App>()),
+            [Step::Name(section), _] if section == "callers" => Some(options_of::<Caller>()),
+            _ => None,
+        };
         let mut siblings: Vec<&str> = if let Some(options) = &of_an_app {
             options.iter().map(String::as_str).collect()
         } else if matches!(parent.last(), Some(Step::Item(_))) {

@@ -32,7 +32,9 @@ fn the_example_holds_every_option_and_equals_the_defaults() {
     assert_eq!(example, load(None, env(&[])).unwrap());
 
     let value = yaml::document("config.example.yaml", &text).unwrap();
-    for option in raw::options().iter().map(String::as_str).chain(["upstream.routes", "apps", "limits.weights"]) {
+    for option in
+        raw::options().iter().map(String::as_str).chain(["upstream.routes", "apps", "callers", "limits.weights"])
+    {
         let found = option.split('.').try_fold(&value, |node, name| node.get(name));
         assert!(found.is_some(), "{option} is not in config.example.yaml");
     }
@@ -164,7 +166,7 @@ fn apps_that_cannot_work_are_refused() {
         ("apps: { a: { client_id: x, exchange_url: 'http://localhost' } }", "apps.a.exchange_url: expected an address"),
         ("apps: { a: { client_id: x, marketplace: true } }", "apps.a.marketplace: wants a `redirect_uri`"),
         ("apps: { 'a b': { client_id: x } }", "expected a name of at most 64 characters"),
-        ("apps: [a]", "apps: expected a mapping — write a name for each app"),
+        ("apps: [a]", "apps: expected a mapping — write a name for each entry"),
     ] {
         check_refused(text, words);
     }
@@ -304,4 +306,31 @@ fn a_missing_or_huge_file_is_one_clear_sentence() {
     assert!(refused(&path).contains("config.yaml: is not there — check --config"));
     std::fs::write(&path, " ".repeat(1024 * 1024 + 1)).unwrap();
     assert!(refused(&path).contains("larger than 1 MiB"));
+}
+
+#[test]
+fn callers_are_named_with_their_tokens_and_let_a_listener_stand_on_a_network() {
+    let digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    let config = accepted(&format!(
+        "listen: 0.0.0.0:8080\ncallers:\n  desk: {{ token_sha256: [{digest}], properties: [1001, '1002'], methods: [GET], \
+         paths: [/api/] }}"
+    ));
+    let caller = &config.callers[0];
+    assert_eq!((caller.name.as_str(), caller.tokens.len()), ("desk", 1));
+    assert_eq!(caller.properties.as_ref().unwrap().len(), 2);
+    let caller = |options: &str| format!("callers: {{ desk: {{ {options} }} }}");
+    for (options, words) in [
+        ("properties: [1]".to_owned(), "callers.desk.token_sha256: expected the digests"),
+        ("token_sha256: [abc]".to_owned(), "expected 64 hexadecimal digits"),
+        (format!("token_sha256: [{digest}], properties: []"), "callers.desk.properties: allows nothing"),
+        (format!("token_sha256: [{digest}], properties: [0]"), "expected property ids"),
+        (format!("token_sha256: [{digest}], methods: [get]"), "never forwarded"),
+        (format!("token_sha256: [{digest}], methods: [TRACE]"), "never forwarded"),
+        (format!("token_sha256: [{digest}], paths: [api]"), "expected paths such as"),
+        (format!("token_sha256: [{digest}], path: [/api]"), "did you mean `paths`?"),
+    ] {
+        check_refused(&caller(&options), words);
+    }
+    let two = format!("callers: {{ a: {{ token_sha256: [{digest}] }}, b: {{ token_sha256: [{digest}] }} }}");
+    check_refused(&two, "another caller has the same token");
 }

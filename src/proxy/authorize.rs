@@ -10,6 +10,7 @@ use http::header::{CONNECTION, EXPECT, UPGRADE};
 use http::{HeaderMap, Method, Uri, Version};
 use percent_encoding::percent_decode;
 
+use super::callers::Callers;
 use super::error::ProxyError;
 use super::identify::Identified;
 
@@ -17,10 +18,12 @@ use super::identify::Identified;
 const ROUNDS: u32 = 3;
 
 /// What the port allows beyond the default.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// Lets the paths through that hand out or destroy credentials.
     pub credential_paths: bool,
+    /// Who may ask for what; nothing serves whoever reaches the listener.
+    pub callers: Option<Callers>,
 }
 
 /// A request that may go to Cloudbeds.
@@ -30,12 +33,14 @@ pub struct Authorized {
 }
 
 impl Policy {
-    /// Judges method, target and expectations. `local` is the address the caller reached us at.
+    /// Judges caller, method, target and expectations. `local` is the address the caller reached us at.
     ///
     /// # Errors
     /// The first thing that is never forwarded.
-    pub fn authorize(self, identified: Identified, local: Option<SocketAddr>) -> Result<Authorized, ProxyError> {
+    pub fn authorize(&self, identified: Identified, local: Option<SocketAddr>) -> Result<Authorized, ProxyError> {
         let request = &identified.request;
+        // First, so that a stranger learns nothing of what would be let through.
+        let caller = self.callers.as_ref().map(|callers| callers.who(request.headers())).transpose()?;
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(ProxyError::Method);
         }
@@ -55,6 +60,9 @@ impl Policy {
         let decoded = unambiguous(path)?;
         if !self.credential_paths && is_credential_path(&decoded) {
             return Err(ProxyError::CredentialPath);
+        }
+        if let Some(caller) = caller {
+            caller.may(request.method(), &decoded, &identified.subject)?;
         }
         Ok(Authorized { identified })
     }

@@ -41,6 +41,10 @@ pub enum ProxyError {
     OrganizationApart,
     #[error("the key is {}", .0.verdict)]
     KeyRejected(Box<Rejected>),
+    #[error("the caller is not known: {0}")]
+    CallerUnknown(&'static str),
+    #[error("{caller} may not ask for this {why}")]
+    CallerRefused { caller: Box<str>, why: &'static str },
     #[error("method refused")]
     Method,
     #[error("the client wants to upgrade the connection")]
@@ -177,6 +181,16 @@ impl ProxyError {
                 Code::PathInvalid,
                 REQUEST,
                 "The path is ambiguous: no dot segments, encoded or double slashes, backslashes or control characters.",
+            ),
+            Self::CallerUnknown(_) => Problem::new(
+                Code::CallerUnknown,
+                DENIED,
+                "This proxy serves known callers only: send your token, once, in the header X-Proxy-Token.",
+            ),
+            Self::CallerRefused { .. } => Problem::new(
+                Code::CallerRefused,
+                DENIED,
+                "Your token is good, but not for this property, method or path; ask whoever runs the proxy.",
             ),
             Self::CredentialPath => Problem::new(
                 Code::PathRefused,

@@ -98,6 +98,14 @@ pub(super) enum Subject {
 }
 
 impl Subject {
+    /// Whether it is about nothing but these. An organisation has hotels that nobody here can list.
+    pub(super) fn is_within(&self, own: &std::collections::HashSet<PropertyId>) -> bool {
+        match self {
+            Self::Properties(named) => own.contains(&named.first()) && named.more().iter().all(|id| own.contains(id)),
+            Self::Organization { .. } => false,
+        }
+    }
+
     /// The property that stands for the request in logs and metrics.
     pub(super) fn first(&self) -> Option<PropertyId> {
         if let Self::Properties(properties) = self { Some(properties.first) } else { None }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 /// RFC 9209's field name.
@@ -28,6 +28,10 @@ pub enum Code {
     PathInvalid,
     /// The message breaks RFC 9112, or its body did not arrive as announced.
     RequestInvalid,
+    /// The request shows no token that a caller here has.
+    CallerUnknown,
+    /// The caller may not ask for this property, method or path.
+    CallerRefused,
     /// No key for this property.
     PropertyUnknown,
     /// A path that hands out or destroys credentials.
@@ -60,12 +64,14 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the declaration, so that `ALL[code as usize] == code`.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::PropertyMissing,
         Self::PropertyInvalid,
         Self::PropertyConflict,
         Self::PathInvalid,
         Self::RequestInvalid,
+        Self::CallerUnknown,
+        Self::CallerRefused,
         Self::PropertyUnknown,
         Self::PathRefused,
         Self::MethodRefused,
@@ -91,6 +97,8 @@ impl Code {
             Self::PropertyConflict => "property_conflict",
             Self::PathInvalid => "path_invalid",
             Self::RequestInvalid => "request_invalid",
+            Self::CallerUnknown => "caller_unknown",
+            Self::CallerRefused => "caller_refused",
             Self::PropertyUnknown => "property_unknown",
             Self::PathRefused => "path_refused",
             Self::MethodRefused => "method_refused",
@@ -117,7 +125,8 @@ impl Code {
             | Self::PropertyConflict
             | Self::PathInvalid
             | Self::RequestInvalid => StatusCode::BAD_REQUEST,
-            Self::PropertyUnknown | Self::PathRefused => StatusCode::FORBIDDEN,
+            Self::CallerUnknown => StatusCode::UNAUTHORIZED,
+            Self::CallerRefused | Self::PropertyUnknown | Self::PathRefused => StatusCode::FORBIDDEN,
             Self::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
             Self::KeyRejected => StatusCode::FAILED_DEPENDENCY,
             Self::BudgetExhausted => StatusCode::TOO_MANY_REQUESTS,
@@ -140,6 +149,8 @@ impl Code {
             Self::PropertyConflict => "Two different properties named",
             Self::PathInvalid => "Ambiguous request target",
             Self::RequestInvalid => "Malformed request",
+            Self::CallerUnknown => "Caller not known",
+            Self::CallerRefused => "Not for this caller",
             Self::PropertyUnknown => "Property not connected",
             Self::PathRefused => "Path not available through the proxy",
             Self::MethodRefused => "Method not available through the proxy",
@@ -226,6 +237,10 @@ impl Problem {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Ok(value) = HeaderValue::from_str(&self.proxy_status()) {
             headers.insert(PROXY_STATUS, value);
+        }
+        if self.code == Code::CallerUnknown {
+            // RFC 9110 15.5.2: a 401 must say how. No registered scheme takes a token in a field of its own.
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("X-Proxy-Token"));
         }
         if self.code == Code::MethodRefused {
             // RFC 9110 15.5.6: a 405 must say what is allowed.

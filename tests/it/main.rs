@@ -16,6 +16,7 @@
 mod authorize;
 mod browser;
 mod budgets;
+mod callers;
 mod coded;
 mod demo;
 mod doctor;
@@ -36,6 +37,7 @@ mod onboarding_pages;
 mod onboarding_webhook;
 mod paste;
 mod pool;
+mod races;
 mod replay;
 mod rewrite;
 mod sanitize;

@@ -239,6 +239,12 @@ impl Peer {
         self.drain().await;
     }
 
+    /// The same, and keeps what still comes.
+    pub async fn close_and_log(mut self) {
+        let _ = self.stream.shutdown().await;
+        self.log_all().await;
+    }
+
     /// Closes with a TCP reset.
     pub fn reset(self) {
         self.stream.tcp().set_zero_linger().unwrap();
