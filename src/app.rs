@@ -142,14 +142,13 @@ impl Loaded {
 
 /// What is known of the keys from before. A file that cannot be read costs that, and nothing else.
 fn lives(config: &Config) -> Arc<Lives> {
-    let mut records = Vec::new();
+    let lives = Lives::resume([], Arc::new(Time::now));
     if let Some(path) = config.keys.state_file.as_deref()
-        && let Err(error) = state::each(path, |name, record| records.push((name, record)))
+        && let Err(error) = state::each(path, |name, record| lives.remember(name, record))
     {
-        tracing::warn!("last uses and verdicts of before are not known: {error}");
-        records.clear();
+        tracing::warn!("last uses and verdicts of before are not known, or not all of them: {error}");
     }
-    Lives::resume(records, Arc::new(Time::now))
+    lives
 }
 
 fn fault(error: &RootsError) -> Fault {

@@ -267,11 +267,14 @@ impl Lives {
     #[must_use]
     pub fn resume(records: impl IntoIterator<Item = (Fingerprint, Record)>, clock: Clock) -> Arc<Self> {
         let lives = Self { clock, ..Self::default() };
-        for (fingerprint, record) in records {
-            let life = Life::new(fingerprint, Arc::clone(&lives.inbox), record);
-            lives.table().insert(fingerprint, Arc::new(life));
-        }
+        records.into_iter().for_each(|(fingerprint, record)| lives.remember(fingerprint, record));
         Arc::new(lives)
+    }
+
+    /// Goes on with a life where a record ends; before the keys are read.
+    pub fn remember(&self, fingerprint: Fingerprint, record: Record) {
+        let life = Life::new(fingerprint, Arc::clone(&self.inbox), record);
+        self.table().insert(fingerprint, Arc::new(life));
     }
 
     pub(super) fn now(&self) -> Time {
