@@ -241,15 +241,28 @@ impl FromStr for Fingerprint {
     }
 }
 
+/// The shortest token accepted, in bytes.
+pub const TOKEN_MIN: usize = 16;
+
 /// SHA-256 of a caller's token: `printf %s TOKEN | sha256sum` prints the same. Tokens are random, so there is nothing to
 /// try through, and a digest may stand in the configuration.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct TokenDigest(KeyDigest);
 
 impl TokenDigest {
-    /// Of what a request shows.
+    /// Of what a request shows; nothing where that is shorter than any token may be (16 bytes).
     #[must_use]
-    pub fn of(token: &[u8]) -> Self {
+    pub fn of(token: &[u8]) -> Option<Self> {
+        (token.len() >= TOKEN_MIN).then(|| Self::of_any(token))
+    }
+
+    /// Whether it is that of nothing, which `sha256sum` prints where a variable is not set.
+    #[must_use]
+    pub fn is_of_nothing(&self) -> bool {
+        *self == Self::of_any(b"")
+    }
+
+    fn of_any(token: &[u8]) -> Self {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest(&SHA256, token).as_ref());
         Self(KeyDigest(bytes))
@@ -280,7 +293,7 @@ impl Token {
     /// When it is too short to be one, too long, or would need an encoding in a path; the input is never quoted.
     pub fn parse(text: &str) -> Result<Self, NotAToken> {
         let text = text.trim_ascii();
-        if !(16..=128).contains(&text.len()) || !text.bytes().all(is_key_byte) {
+        if !(TOKEN_MIN..=128).contains(&text.len()) || !text.bytes().all(is_key_byte) {
             return Err(NotAToken);
         }
         Ok(Self(digest(&SHA256, text.as_bytes())))

@@ -10,6 +10,7 @@ use super::sources::path;
 use super::{Caller, raw};
 use crate::fault::shown;
 use crate::property::NotAPropertyId;
+use crate::secret::TokenDigest;
 use crate::yaml::Step;
 
 /// The methods that are ever forwarded.
@@ -47,6 +48,9 @@ impl Check<'_, '_> {
         let tokens = typed.token_sha256.iter().map(|digest| digest.parse()).collect::<Result<Vec<_>, _>>();
         if tokens.is_err() {
             self.caller_fault(name, "token_sha256", "expected 64 hexadecimal digits for each token", hint);
+        }
+        if tokens.as_ref().is_ok_and(|tokens: &Vec<TokenDigest>| tokens.iter().any(TokenDigest::is_of_nothing)) {
+            self.caller_fault(name, "token_sha256", "is the digest of nothing: TOKEN was not set", hint);
         }
         let ids = typed.properties.as_ref().map(|ids| ids.iter().map(|id| id.0.parse()).collect::<Result<_, _>>());
         let properties = ids.transpose();

@@ -321,6 +321,10 @@ fn callers_are_named_with_their_tokens_and_let_a_listener_stand_on_a_network() {
     let caller = |options: &str| format!("callers: {{ desk: {{ {options} }} }}");
     for (options, words) in [
         ("properties: [1]".to_owned(), "callers.desk.token_sha256: expected the digests"),
+        (
+            "token_sha256: [e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855]".to_owned(),
+            "the digest of nothing",
+        ),
         ("token_sha256: [abc]".to_owned(), "expected 64 hexadecimal digits"),
         (format!("token_sha256: [{digest}], properties: []"), "callers.desk.properties: allows nothing"),
         (format!("token_sha256: [{digest}], properties: [0]"), "expected property ids"),

@@ -10,7 +10,7 @@ use http::header::{CONNECTION, EXPECT, UPGRADE};
 use http::{HeaderMap, Method, Uri, Version};
 use percent_encoding::percent_decode;
 
-use super::callers::Callers;
+use super::callers::{Callers, Known};
 use super::error::ProxyError;
 use super::identify::Identified;
 
@@ -33,14 +33,25 @@ pub struct Authorized {
 }
 
 impl Policy {
-    /// Judges caller, method, target and expectations. `local` is the address the caller reached us at.
+    /// Who asks. It is the first question of all, so that a stranger learns nothing of what would be let through.
+    ///
+    /// # Errors
+    /// When callers are named and it is none of them.
+    pub fn who(&self, headers: &HeaderMap) -> Result<Known<'_>, ProxyError> {
+        self.callers.as_ref().map(|callers| callers.who(headers)).transpose().map(Known)
+    }
+
+    /// Judges method, target and expectations, and whether `caller` may ask for it. `local` is the address the caller reached us at.
     ///
     /// # Errors
     /// The first thing that is never forwarded.
-    pub fn authorize(&self, identified: Identified, local: Option<SocketAddr>) -> Result<Authorized, ProxyError> {
+    pub fn authorize(
+        &self,
+        identified: Identified,
+        caller: Known<'_>,
+        local: Option<SocketAddr>,
+    ) -> Result<Authorized, ProxyError> {
         let request = &identified.request;
-        // First, so that a stranger learns nothing of what would be let through.
-        let caller = self.callers.as_ref().map(|callers| callers.who(request.headers())).transpose()?;
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(ProxyError::Method);
         }
@@ -61,7 +72,7 @@ impl Policy {
         if !self.credential_paths && is_credential_path(&decoded) {
             return Err(ProxyError::CredentialPath);
         }
-        if let Some(caller) = caller {
+        if let Known(Some(caller)) = caller {
             caller.may(request.method(), &decoded, &identified.subject)?;
         }
         Ok(Authorized { identified })

@@ -31,6 +31,10 @@ pub struct Caller {
     pub paths: Option<Vec<Box<str>>>,
 }
 
+/// Who asks: one of the callers, or whoever reaches the listener where none are named. Only [`super::authorize::Policy`] makes one.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a>(pub(super) Option<&'a Caller>);
+
 /// All callers there are.
 #[derive(Clone, Debug)]
 pub struct Callers(Arc<HashMap<TokenDigest, Arc<Caller>>>);
@@ -54,7 +58,7 @@ impl Callers {
             _ if headers.keys().any(|name| is_twin(name.as_str(), X_PROXY_TOKEN.as_str())) => "an underscore twin",
             (None, _) => "no token",
             (Some(_), Some(_)) => "more than one token",
-            (Some(token), None) => match self.0.get(&TokenDigest::of(token.as_bytes())) {
+            (Some(token), None) => match TokenDigest::of(token.as_bytes()).and_then(|digest| self.0.get(&digest)) {
                 Some(caller) => return Ok(caller),
                 None => "a token that nobody has",
             },

@@ -126,8 +126,9 @@ impl Proxy {
         if self.phase.get() >= Phase::Closing {
             return Err(ProxyError::Draining);
         }
+        let known = self.policy.who(request.headers())?;
         let identified = identify::property(request, arrival.identify)?;
-        let authorized = self.policy.authorize(identified, arrival.local)?;
+        let authorized = self.policy.authorize(identified, known, arrival.local)?;
         let admitted = limit::admit(authorized, self.limiter.as_ref(), &self.keys, caller, trace).await?;
         let attached = credential::attach(admitted, self.keys.borrow_mut().load(), &self.connect);
         let credentialed = attached.inspect_err(|error| trace.about(error.dead_property()))?;

@@ -48,7 +48,8 @@ async fn a_caller_without_a_known_token_is_401_and_told_what_to_send() {
     // Where underscores are folded somebody else's header would be the token.
     let twin = proxy.get("/api/v1.3/getHotelDetails").property("1001").header("x_proxy_token", DESK);
     twin.header("x-proxy-token", DESK).send().await.assert_refused("caller_unknown");
-    // A stranger does not learn which paths or hotels there are.
+    // A stranger does not learn which paths or hotels there are, or how a hotel is named.
+    proxy.get("/api/v1.3/getHotels").send().await.assert_refused("caller_unknown");
     proxy.get("/api/v1.1/access_token").property("9").send().await.assert_refused("caller_unknown");
     assert!(cloudbeds.requests().is_empty());
     proxy.wait_for_event("a request was refused: its caller is not known").await;
