@@ -75,9 +75,7 @@ impl ApiKey {
     /// What the key is known by where it must not show.
     #[must_use]
     pub fn digest(&self) -> KeyDigest {
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest(&SHA256, self.token().as_bytes()).as_ref());
-        KeyDigest(bytes)
+        KeyDigest::of(self.token().as_bytes())
     }
 
     fn token(&self) -> &str {
@@ -99,6 +97,12 @@ pub struct KeyDigest([u8; 32]);
 pub struct NotADigest;
 
 impl KeyDigest {
+    fn of(text: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, text).as_ref());
+        Self(bytes)
+    }
+
     /// The first 32 bits, as eight hexadecimal digits.
     #[must_use]
     pub fn short(&self) -> String {
@@ -253,19 +257,13 @@ impl TokenDigest {
     /// Of what a request shows; nothing where that is shorter than any token may be (16 bytes).
     #[must_use]
     pub fn of(token: &[u8]) -> Option<Self> {
-        (token.len() >= TOKEN_MIN).then(|| Self::of_any(token))
+        (token.len() >= TOKEN_MIN).then(|| Self(KeyDigest::of(token)))
     }
 
     /// Whether it is that of nothing, which `sha256sum` prints where a variable is not set.
     #[must_use]
     pub fn is_of_nothing(&self) -> bool {
-        *self == Self::of_any(b"")
-    }
-
-    fn of_any(token: &[u8]) -> Self {
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest(&SHA256, token).as_ref());
-        Self(KeyDigest(bytes))
+        self.0 == KeyDigest::of(b"")
     }
 }
 

@@ -206,7 +206,7 @@ async fn read(body: Incoming) -> Result<Zeroizing<String>, Refusal> {
     let bytes = whole.map_err(|_| {
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "send the key alone, at most 64 KiB")
     })?;
-    let bytes = Zeroizing::new(bytes.to_bytes().to_vec());
+    let bytes = bytes.to_bytes();
     let text = std::str::from_utf8(&bytes).map(|text| Zeroizing::new(text.to_owned()));
     text.map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "body_invalid", "the body is not text"))
 }

@@ -5,12 +5,10 @@
 
 use super::check::Check;
 use super::raw::{self, Raw};
-use super::sources::path;
 use super::{Admin, App, Delivery, Listener, Onboarding};
 use crate::address::Address;
 use crate::fault::shown;
 use crate::web::{Endpoint, NotAWebUrl, WebUrl};
-use crate::yaml::Step;
 
 /// The longest client id, in bytes; those seen have about 40.
 const CLIENT_ID_MAX: usize = 128;
@@ -39,12 +37,7 @@ impl Check<'_, '_> {
     }
 
     fn app(&mut self, name: &str, typed: &raw::App, common: u64) -> Option<App> {
-        if name.is_empty() || shown(name) != name || name.contains('.') {
-            let mut at = path("apps");
-            at.push(Step::Name(name.to_owned()));
-            self.sources.fault(&at, "expected a name of at most 64 characters, without spaces and dots", "");
-            return None;
-        }
+        self.entry_name("apps", name)?;
         let id = &typed.client_id;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
         let named = !id.is_empty() && id.len() <= CLIENT_ID_MAX && id.bytes().all(plain) && shown(id) == id.as_str();
@@ -104,9 +97,7 @@ impl Check<'_, '_> {
     }
 
     fn app_fault(&mut self, app: &str, option: &str, message: &str, hint: &str) {
-        let mut at = path("apps");
-        at.extend([Step::Name(app.to_owned()), Step::Name(option.to_owned())]);
-        self.sources.fault(&at, message, hint);
+        self.entry_fault("apps", app, option, message, hint);
     }
 
     /// Nothing when there is a fault; `Some(None)` when it is off.

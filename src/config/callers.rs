@@ -6,12 +6,9 @@
 use http::Method;
 
 use super::check::Check;
-use super::sources::path;
 use super::{Caller, raw};
-use crate::fault::shown;
 use crate::property::NotAPropertyId;
 use crate::secret::TokenDigest;
-use crate::yaml::Step;
 
 /// The methods that are ever forwarded.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -35,12 +32,7 @@ impl Check<'_, '_> {
     }
 
     fn caller(&mut self, name: &str, typed: &raw::Caller) -> Option<Caller> {
-        if name.is_empty() || shown(name) != name || name.contains('.') {
-            let mut at = path("callers");
-            at.push(Step::Name(name.to_owned()));
-            self.sources.fault(&at, "expected a name of at most 64 characters, without spaces and dots", "");
-            return None;
-        }
+        self.entry_name("callers", name)?;
         let hint = "printf %s \"$TOKEN\" | sha256sum prints it";
         if typed.token_sha256.is_empty() {
             self.caller_fault(name, "token_sha256", "expected the digests of the caller's tokens", hint);
@@ -86,8 +78,6 @@ impl Check<'_, '_> {
     }
 
     fn caller_fault(&mut self, caller: &str, option: &str, message: &str, hint: &str) {
-        let mut at = path("callers");
-        at.extend([Step::Name(caller.to_owned()), Step::Name(option.to_owned())]);
-        self.sources.fault(&at, message, hint);
+        self.entry_fault("callers", caller, option, message, hint);
     }
 }

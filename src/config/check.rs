@@ -19,6 +19,7 @@ use super::{
     Timeouts, Upstream, Workers,
 };
 use crate::address::Address;
+use crate::fault::shown;
 use crate::origin::Origin;
 use crate::yaml::Step;
 
@@ -117,6 +118,24 @@ impl Check<'_, '_> {
             return None;
         }
         Some(self.base_dir.join(text))
+    }
+
+    /// Nothing, and a fault, where an entry's own name could not stand in a log or a dotted path.
+    pub(super) fn entry_name(&mut self, section: &str, name: &str) -> Option<()> {
+        if !name.is_empty() && shown(name) == name && !name.contains('.') {
+            return Some(());
+        }
+        let mut at = path(section);
+        at.push(Step::Name(name.to_owned()));
+        self.sources.fault(&at, "expected a name of at most 64 characters, without spaces and dots", "");
+        None
+    }
+
+    /// Something is wrong with an option of an entry.
+    pub(super) fn entry_fault(&mut self, section: &str, name: &str, option: &str, message: &str, hint: &str) {
+        let mut at = path(section);
+        at.extend([Step::Name(name.to_owned()), Step::Name(option.to_owned())]);
+        self.sources.fault(&at, message, hint);
     }
 
     fn listeners(&mut self, raw: &Raw) -> Option<Vec<Listener>> {

@@ -79,6 +79,11 @@ impl Policy {
     }
 }
 
+/// Whether a path is `prefix` or below it. Whole segments: `/vault` is not the start of `/vaults`.
+pub(super) fn is_below(path: &[u8], prefix: &[u8]) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| prefix.ends_with(b"/") || rest.is_empty() || rest.starts_with(b"/"))
+}
+
 fn wants_upgrade(headers: &HeaderMap) -> bool {
     let nominated = |value: &http::HeaderValue| {
         value.as_bytes().split(|byte| *byte == b',').any(|name| name.trim_ascii().eq_ignore_ascii_case(b"upgrade"))

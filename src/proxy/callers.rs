@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
 
+use super::authorize::is_below;
 use super::error::ProxyError;
 use super::identify::Subject;
 use crate::property::PropertyId;
@@ -84,9 +85,4 @@ impl Caller {
         tracing::warn!(caller, property, reason = why, "a request was refused: its caller may not ask for this");
         Err(ProxyError::CallerRefused { caller: self.name.clone(), why })
     }
-}
-
-/// Whole segments: `/api` is not the start of `/apis`.
-fn is_below(path: &[u8], prefix: &[u8]) -> bool {
-    path.strip_prefix(prefix).is_some_and(|rest| prefix.ends_with(b"/") || rest.is_empty() || rest.starts_with(b"/"))
 }

@@ -14,6 +14,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use hyper::body::Incoming;
 
+use super::authorize::is_below;
 use super::credential::Credentialed;
 use super::identify::{Properties, Subject, X_PROPERTY_ID};
 use crate::budget::Permit;
@@ -43,12 +44,7 @@ impl Routes {
 
     /// A path's own origin comes first, since another product answers there; then the key's, then the common one.
     fn origin(&self, path: &str, key: Option<&Arc<Origin>>) -> Arc<Origin> {
-        // Whole segments: `/vault` is not the start of `/vaults`.
-        let fits = |prefix: &str| {
-            let rest = path.strip_prefix(prefix);
-            rest.is_some_and(|rest| prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
-        };
-        let special = self.prefixes.iter().find(|(prefix, _)| fits(prefix));
+        let special = self.prefixes.iter().find(|(prefix, _)| is_below(path.as_bytes(), prefix.as_bytes()));
         Arc::clone(special.map(|(_, origin)| origin).or(key).unwrap_or(&self.base))
     }
 }
