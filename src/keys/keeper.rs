@@ -41,7 +41,7 @@ const CALLS: usize = 4;
 /// twice as long, up to an hour.
 const DOUBT: u64 = 5;
 
-/// 401s without a success in between that are believed although the calls of our own come to nothing.
+/// Signs of one kind without a success in between that are believed although the calls of our own come to nothing.
 const STRIKES: u32 = 10;
 
 /// Who has taken a keep-alive call upon itself is given this long before another replica tries, in seconds.
@@ -321,10 +321,12 @@ impl<V: Vendor> Keeper<V> {
                 }
             }
             Probe::Unclear => match call.why {
-                Why::Sign(Sign::Unauthorized) if life.strikes() >= STRIKES => {
-                    self.bury(call, life, Verdict::Rejected, now);
-                }
-                Why::Sign(_) => self.doubt(life, now),
+                Why::Sign(sign) => match sign.verdict() {
+                    Some(verdict) if life.times(sign, call.property) >= STRIKES => {
+                        self.bury(call, life, verdict, now);
+                    }
+                    _ => self.doubt(life, now),
+                },
                 Why::CoolDown(about) => {
                     // In vain too. It says nothing about the key, so the judgement stays as old as it is.
                     let limits = self.settings.cool_down;
@@ -426,7 +428,7 @@ impl<V: Vendor> Keeper<V> {
     /// are forgotten, and with them how long they had become.
     fn hear_again(&mut self, now: Time) {
         self.doubts.retain(|_, doubt| {
-            let useless = doubt.life.strikes() >= STRIKES;
+            let useless = doubt.life.most() >= STRIKES;
             if useless && now.since(doubt.since) >= USELESS {
                 doubt.until = doubt.until.min(now);
             }

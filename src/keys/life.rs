@@ -15,6 +15,7 @@ use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::complaints::Complaints;
 use super::kept::Kept;
 use super::record::Record;
 use super::verdict::{Blocked, Sign, Verdict};
@@ -53,7 +54,7 @@ pub struct Life {
     /// 0 lets requests pass. Otherwise the verdict in the upper byte and the end of the cool-down below it, or
     /// [`SOME_PROPERTIES`].
     gate: AtomicU64,
-    /// [`USED`] since the keeper looked last, and above that bit the 401s in a row.
+    /// [`USED`] since the keeper looked last, [`COMPLAINED`], and above those bits the 401s in a row.
     signs: AtomicU32,
     /// Whether a sign is with the keeper, which need not hear of the next one.
     told: AtomicBool,
@@ -68,7 +69,9 @@ const SOME_PROPERTIES: u64 = u64::MAX;
 
 const VERDICT_SHIFT: u32 = 56;
 const USED: u32 = 1;
-const STRIKE: u32 = 2;
+/// Something is held against the key among the [`Complaints`].
+const COMPLAINED: u32 = 2;
+const STRIKE: u32 = 4;
 
 impl Life {
     fn new(fingerprint: Fingerprint, inbox: Arc<Inbox>, record: Record) -> Self {
@@ -121,14 +124,38 @@ impl Life {
     /// request path need not look at a clock.
     #[inline]
     pub fn used(&self) {
-        if self.signs.load(Ordering::Relaxed) != USED {
-            self.signs.store(USED, Ordering::Relaxed);
+        if self.signs.load(Ordering::Relaxed) & !COMPLAINED != USED {
+            self.signs.fetch_and(USED | COMPLAINED, Ordering::Relaxed);
+            self.signs.fetch_or(USED, Ordering::Relaxed);
         }
     }
 
-    /// One more 401 without a success in between.
-    pub(super) fn strike(&self) {
-        self.signs.fetch_add(STRIKE, Ordering::Relaxed);
+    /// Not only the head of an answer said success: one relaxed load where nothing is held against the key.
+    #[inline]
+    pub fn succeeded(&self, property: Option<PropertyId>) {
+        if self.signs.load(Ordering::Relaxed) & COMPLAINED != 0 {
+            self.inbox.complaints.succeeded(self.fingerprint, property, || self.clear_complained());
+        }
+    }
+
+    fn clear_complained(&self) {
+        self.signs.fetch_and(!COMPLAINED, Ordering::Relaxed);
+    }
+
+    /// One more sign without a success in between.
+    fn count(&self, property: Option<PropertyId>, sign: Sign) {
+        match sign {
+            Sign::Unauthorized => {
+                self.signs.fetch_add(STRIKE, Ordering::Relaxed);
+            }
+            Sign::UserLeft | Sign::PropertyLeft => {
+                let mark = || {
+                    self.signs.fetch_or(COMPLAINED, Ordering::Relaxed);
+                };
+                self.inbox.complaints.add(self.fingerprint, sign, property, mark);
+            }
+            Sign::Foreign | Sign::Hinted => {}
+        }
     }
 
     /// Whether it has been used since this was asked last.
@@ -137,14 +164,25 @@ impl Life {
         self.signs.load(Ordering::Relaxed) & USED != 0 && self.signs.fetch_and(!USED, Ordering::Relaxed) & USED != 0
     }
 
-    /// 401s since the last success.
-    pub(super) fn strikes(&self) -> u32 {
-        self.signs.load(Ordering::Relaxed) / STRIKE
+    /// How often this sign was seen since the last success.
+    pub(super) fn times(&self, sign: Sign, property: Option<PropertyId>) -> u32 {
+        match sign {
+            Sign::Unauthorized => self.signs.load(Ordering::Relaxed) / STRIKE,
+            _ => self.inbox.complaints.count(self.fingerprint, sign, property),
+        }
     }
 
-    /// The 401s so far are forgotten: Cloudbeds accepts the key.
+    /// How often the most frequent of all signs was seen since the last success.
+    pub(super) fn most(&self) -> u32 {
+        let signs = self.signs.load(Ordering::Relaxed);
+        let complaints = if signs & COMPLAINED == 0 { 0 } else { self.inbox.complaints.most(self.fingerprint) };
+        complaints.max(signs / STRIKE)
+    }
+
+    /// The signs so far are forgotten: Cloudbeds accepts the key.
     pub(super) fn forgive(&self) {
-        self.signs.fetch_and(USED, Ordering::Relaxed);
+        self.signs.fetch_and(USED | COMPLAINED, Ordering::Relaxed);
+        self.inbox.complaints.forget(self.fingerprint, || self.clear_complained());
     }
 
     /// From now on a sign reaches the keeper again.
@@ -210,6 +248,7 @@ pub(super) struct Told {
 pub(super) struct Inbox {
     waiting: Mutex<Vec<Told>>,
     bell: Notify,
+    complaints: Complaints,
 }
 
 impl Inbox {
@@ -230,9 +269,7 @@ impl Inbox {
 /// Tells the keeper that something may be wrong with a key; what it has heard already costs a load.
 pub fn tell(key: &Arc<Key>, property: Option<PropertyId>, sign: Sign) {
     let life = key.life();
-    if sign == Sign::Unauthorized {
-        life.strike();
-    }
+    life.count(property, sign);
     if life.told.load(Ordering::Relaxed) || life.told.swap(true, Ordering::Relaxed) {
         return;
     }

@@ -20,6 +20,7 @@ use crate::secret::ApiKey;
 
 mod build;
 mod change;
+mod complaints;
 mod edit;
 mod file;
 pub mod keeper;

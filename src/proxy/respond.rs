@@ -149,8 +149,8 @@ impl Download {
     /// Everything was handed over. Only where hyper `polled` is there a runtime to see the rest through.
     fn end(&mut self, polled: bool) {
         if let Source::Upstream { body, lease, key, .. } = &mut self.source {
-            if let Some(kept) = body.kept().filter(|_| lease.is_some()) {
-                verdict::failure(key, self.trace.property(), kept);
+            if lease.is_some() {
+                verdict::body(key, self.trace.property(), body.seen());
             }
             // Cloudbeds answered in full without waiting for the rest of the request: neither side needs it. Were it
             // kept, an upstream that reads no further would hold the caller's connection for ever.

@@ -28,7 +28,7 @@ use crate::property::PropertyId;
 use crate::wire::field::folded;
 use crate::wire::inspect::{Coding, Inspector, Refusal, Step};
 use crate::wire::mask::{self, Mask};
-use crate::wire::peek::Peek;
+use crate::wire::peek::{Peek, Seen};
 
 /// An answer that may be shown.
 pub struct Sanitized {
@@ -244,12 +244,12 @@ impl Clean {
         }
     }
 
-    /// The body so far, if it may be one of Cloudbeds' failures.
+    /// What the body so far is.
     #[must_use]
-    pub fn kept(&self) -> Option<&[u8]> {
+    pub fn seen(&self) -> Seen<'_> {
         match &self.filter {
-            Filter::Plain(_) => self.peek.kept(),
-            Filter::Coded(inspector, _) => inspector.kept(),
+            Filter::Plain(_) => self.peek.seen(),
+            Filter::Coded(inspector, _) => inspector.seen(),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::keys::life;
 use crate::keys::verdict::Sign;
 use crate::keys::{Key, Time, Verdict};
 use crate::property::PropertyId;
+use crate::wire::peek::Seen;
 use crate::wire::problem::{About, Code, Problem};
 
 /// Where a hotel connects again, by its key's app and its id; nothing where no app is known. Asked on refusals only.
@@ -73,9 +74,18 @@ pub(super) fn head(key: &Arc<Key>, property: Option<PropertyId>, status: StatusC
     }
 }
 
-/// The whole body of an answer, where it began like a failure.
+/// The whole body of an answer that carried 200.
+#[inline]
+pub(super) fn body(key: &Arc<Key>, property: Option<PropertyId>, seen: Seen<'_>) {
+    match seen {
+        Seen::Other => key.life().succeeded(property),
+        Seen::Failure(body) => failure(key, property, body),
+        Seen::Nothing => {}
+    }
+}
+
 #[cold]
-pub(super) fn failure(key: &Arc<Key>, property: Option<PropertyId>, body: &[u8]) {
+fn failure(key: &Arc<Key>, property: Option<PropertyId>, body: &[u8]) {
     if let Some(sign) = Sign::in_body(body) {
         life::tell(key, property, sign);
     }

@@ -11,7 +11,7 @@ use self::brotli::Brotli;
 use self::deflate::Deflate;
 use self::zstd::Zstd;
 use super::mask::Mask;
-use super::peek::Peek;
+use super::peek::{Peek, Seen};
 use bytes::Bytes;
 
 mod brotli;
@@ -157,15 +157,15 @@ impl Inspector {
         Ok(if whole { Step::Release(std::mem::take(&mut self.chunk)) } else { Step::Pause })
     }
 
-    /// The decoded body so far, if it may be one of Cloudbeds' failures ([`Peek`]).
+    /// What the decoded body so far is ([`Peek`]).
     #[must_use]
-    pub fn kept(&self) -> Option<&[u8]> {
+    pub fn seen(&self) -> Seen<'_> {
         let scanner = match &self.decoder {
-            Decoder::Deflate(deflate) => deflate.scanner()?,
-            Decoder::Brotli(brotli) => brotli.scanner(),
-            Decoder::Zstd(zstd) => zstd.scanner(),
+            Decoder::Deflate(deflate) => deflate.scanner(),
+            Decoder::Brotli(brotli) => Some(brotli.scanner()),
+            Decoder::Zstd(zstd) => Some(zstd.scanner()),
         };
-        scanner.peek.kept()
+        scanner.map_or(Seen::Nothing, |scanner| scanner.peek.seen())
     }
 
     /// The end of the body: what was held back, once it is inspected. To be called again after a [`Step::Pause`].
@@ -214,14 +214,14 @@ mod tests {
         let failure = br#"{"success":false,"message":"User who approved this connection is not active anymore"}"#;
         let success = br#"{"success":true,"data":[]}"#;
         for coding in [Coding::Gzip, Coding::Deflate, Coding::Brotli, Coding::Zstd] {
-            for (body, kept) in [(&failure[..], Some(&failure[..])), (&success[..], None)] {
+            for (body, seen) in [(&failure[..], Seen::Failure(failure)), (&success[..], Seen::Other)] {
                 let mut inspector = Inspector::new(coding);
                 for chunk in encode(coding, false, body).chunks(7) {
                     inspector.push(Bytes::copy_from_slice(chunk));
                     inspector.step().unwrap();
                 }
                 inspector.finish().unwrap();
-                assert_eq!(inspector.kept(), kept, "{coding:?}");
+                assert_eq!(inspector.seen(), seen, "{coding:?}");
             }
         }
     }

@@ -22,8 +22,21 @@ enum State {
     Start,
     /// It may be a failure.
     Keeping(Vec<u8>),
-    /// It is none, or nobody wants to know.
+    /// It does not begin like one.
+    Other,
+    /// It is too large to tell, or nobody wants to know.
     Off,
+}
+
+/// What is known of a body once it has passed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Seen<'a> {
+    /// It begins like a failure, and this is all of it.
+    Failure(&'a [u8]),
+    /// It begins like something else.
+    Other,
+    /// Nothing.
+    Nothing,
 }
 
 impl Peek {
@@ -36,7 +49,7 @@ impl Peek {
     /// The next bytes.
     #[inline]
     pub fn pass(&mut self, bytes: &[u8]) {
-        if !matches!(self.0, State::Off) {
+        if !matches!(self.0, State::Other | State::Off) {
             self.look(bytes);
         }
     }
@@ -44,23 +57,28 @@ impl Peek {
     fn look(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             State::Start if bytes.is_empty() => {}
-            State::Start if bytes.len() <= MOST && may_be_a_failure(bytes) => self.0 = State::Keeping(bytes.to_vec()),
+            State::Start if !may_be_a_failure(bytes) => self.0 = State::Other,
+            State::Start if bytes.len() <= MOST => self.0 = State::Keeping(bytes.to_vec()),
             State::Keeping(kept) if kept.len() + bytes.len() <= MOST => {
                 // Of a beginning that was too short to tell, more is there now.
                 let short = kept.len() < BEGINNING;
                 kept.extend_from_slice(bytes);
                 if short && !may_be_a_failure(kept) {
-                    self.0 = State::Off;
+                    self.0 = State::Other;
                 }
             }
             _ => self.0 = State::Off,
         }
     }
 
-    /// The body so far, if it is one of those.
+    /// What the body so far is.
     #[must_use]
-    pub fn kept(&self) -> Option<&[u8]> {
-        if let State::Keeping(kept) = &self.0 { Some(kept) } else { None }
+    pub fn seen(&self) -> Seen<'_> {
+        match &self.0 {
+            State::Keeping(kept) => Seen::Failure(kept),
+            State::Other => Seen::Other,
+            State::Start | State::Off => Seen::Nothing,
+        }
     }
 }
 
@@ -88,7 +106,10 @@ mod tests {
     fn kept(chunks: &[&str]) -> Option<String> {
         let mut peek = Peek::default();
         chunks.iter().for_each(|chunk| peek.pass(chunk.as_bytes()));
-        peek.kept().map(|kept| String::from_utf8_lossy(kept).into_owned())
+        match peek.seen() {
+            Seen::Failure(kept) => Some(String::from_utf8_lossy(kept).into_owned()),
+            Seen::Other | Seen::Nothing => None,
+        }
     }
 
     #[test]
@@ -105,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_success_nothing_is_kept() {
+    fn of_a_success_nothing_is_kept_but_that_it_is_one() {
         for body in [
             r#"{"success":true,"data":[]}"#,
             r#"{ "success" : true }"#,
@@ -115,9 +136,10 @@ mod tests {
             "<html>",
             "\u{1f}\u{8b}",
         ] {
-            assert_eq!(kept(&[body]), None, "{body}");
-            let pieces: Vec<String> = body.chars().map(String::from).collect();
-            assert_eq!(kept(&pieces.iter().map(String::as_str).collect::<Vec<_>>()), None, "{body} in pieces");
+            let (mut whole, mut pieces) = (Peek::default(), Peek::default());
+            whole.pass(body.as_bytes());
+            body.bytes().for_each(|byte| pieces.pass(&[byte]));
+            assert_eq!((whole.seen(), pieces.seen()), (Seen::Other, Seen::Other), "{body}");
         }
     }
 
@@ -128,5 +150,8 @@ mod tests {
         assert!(kept(&[start, &rest]).is_some());
         assert!(kept(&[start, &rest, "a"]).is_none());
         assert!(kept(&[&format!("{start}{rest}a")]).is_none());
+        let mut peek = Peek::default();
+        peek.pass(format!("{start}{rest}a").as_bytes());
+        assert_eq!(peek.seen(), Seen::Nothing, "what it says is not known");
     }
 }

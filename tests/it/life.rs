@@ -1,7 +1,7 @@
 //! What Cloudbeds' answers mean for a key: a verdict, a refusal without a call, a second try with a newer key; and what
 //! they do not mean.
 
-use cloudbeds_auth_proxy::sandbox::{Protocols, Sandbox};
+use cloudbeds_auth_proxy::sandbox::{Protocols, Rule, Sandbox};
 
 use crate::harness::proxy::write_private;
 use crate::harness::{EITHER, HTTP1, Peer, Proxy, Upstream, cloudbeds, key};
@@ -131,6 +131,27 @@ async fn a_user_or_a_property_that_left_is_seen_in_answers_that_say_200() {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn who_left_is_believed_in_the_end_though_cloudbeds_answers_none_of_our_own_calls() {
+    for verdict in ["user_left", "property_left"] {
+        let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
+        let proxy = Proxy::to(&cloudbeds, &hotels).config(SOON).start().await;
+        for path in ["userinfo", "getHotelDetails"] {
+            let room = "fail?kind=error".to_owned();
+            cloudbeds.add_rule(Rule { property: None, path: path.to_owned(), times: 1_000, room });
+        }
+        match verdict {
+            "user_left" => cloudbeds.user_left(hotels[0].property),
+            _ => cloudbeds.property_left(hotels[0].property, true),
+        }
+        let (refused, before) = until_refused(&proxy, "1001").await;
+        assert!(before.len() >= 10, "{} answers are not enough to go by", before.len());
+        refused.assert_refused("key_rejected");
+        assert_eq!(refused.json()["verdict"], verdict);
+        assert_eq!(proxy.get("/api/v1.3/getRooms").property("1002").send().await.status, 200);
     }
 }
 

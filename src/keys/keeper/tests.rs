@@ -191,9 +191,14 @@ impl Process {
             return Err(blocked.verdict);
         }
         let standing = self.cloudbeds.note(clock()(), key, Asked::App);
-        match sign_of(standing, property) {
+        let sign = sign_of(standing, property);
+        // All but a 401 is said under a head that says success.
+        if sign != Some(Sign::Unauthorized) {
+            key.life().used();
+        }
+        match sign {
             Some(sign) => life::tell(key, property, sign),
-            None => key.life().used(),
+            None => key.life().succeeded(property),
         }
         Ok(())
     }
@@ -271,6 +276,52 @@ async fn a_dead_hotel_costs_little_too_where_our_own_calls_come_to_nothing() {
         cloudbeds.set("cbat_a", Standing::Good);
         sleep(Duration::from_secs(2 * HOUR)).await;
         assert_eq!(process.call(1001), Ok(()));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_left_costs_little_too_where_our_own_calls_come_to_nothing() {
+    for (standing, verdict) in
+        [(Standing::UserLeft, Verdict::UserLeft), (Standing::Left(property(1001)), Verdict::PropertyLeft)]
+    {
+        let keys = "\"1003\": cbat_b\nkeys:\n  - { key: cbat_a, properties: [1001, 1002] }\n";
+        scene(keys, |directory, cloudbeds| async move {
+            cloudbeds.away(true);
+            cloudbeds.set("cbat_a", standing);
+            cloudbeds.set("cbat_b", Standing::Good);
+            let process = Process::start(directory.path(), &cloudbeds, settings(directory.path()));
+            for _ in 0..24 * 60 * 60 {
+                let _ = process.call(1001);
+                sleep(Duration::from_secs(1)).await;
+            }
+            assert_eq!(process.call(1001), Err(verdict));
+            let all = cloudbeds.calls(Asked::App) + cloudbeds.calls(Asked::Probe);
+            assert!(all <= 50, "{all} calls although {standing:?}");
+            // The property beside it is dead with its key, and only with its key.
+            let beside = if verdict == Verdict::UserLeft { Err(verdict) } else { Ok(()) };
+            assert_eq!((process.call(1002), process.call(1003)), (beside, Ok(())));
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_now_and_then_between_successes_is_not_believed_without_a_call_of_our_own() {
+    scene("\"1001\": cbat_a\n", |directory, cloudbeds| async move {
+        cloudbeds.away(true);
+        let process = Process::start(directory.path(), &cloudbeds, settings(directory.path()));
+        for standing in [Standing::UserLeft, Standing::Left(property(1001))] {
+            for _ in 0..100 {
+                for _ in 0..STRIKES - 1 {
+                    cloudbeds.set("cbat_a", standing);
+                    assert_eq!(process.call(1001), Ok(()));
+                }
+                cloudbeds.set("cbat_a", Standing::Good);
+                assert_eq!(process.call(1001), Ok(()));
+                sleep(Duration::from_secs(60)).await;
+            }
+        }
     })
     .await;
 }
