@@ -13,22 +13,27 @@ use crate::wrk::{Load, Run};
 /// The most keys anybody has been seen with, and then some.
 const MANY: u64 = 100_000;
 
-/// CPU per request with 100,000 keys in rotation, as a ratio to one key.
+/// CPU per request with 100,000 keys, as a ratio to one key: with the same traffic, which shows what the number of keys
+/// costs, and with all of them in rotation, which shows what so many hotels cost at once.
 pub(crate) fn keys(place: &Place<'_>) -> Result<Section, Sentence> {
-    let hows = [How { keys: 1, ..How::default() }, How { keys: MANY, ..How::default() }];
-    let pairs = in_turns(place, hows, |how| how.keys)?;
-    let ratios: Vec<f64> = pairs.iter().map(|[one, many]| many.cpu_micros / one.cpu_micros).collect();
+    let many = How { keys: MANY, ..How::default() };
+    let of_one = (How { keys: 1, ..How::default() }, 1);
+    let rounds = in_turns(place, [of_one, (many, 1), (many, MANY)])?;
     let mut section = Section::new(
         "CPU per request with 100,000 keys, beside one key",
-        &["ratio", "spread", "1 key µs", "100,000 keys µs"],
+        &["traffic for", "ratio", "spread", "1 key µs", "100,000 keys µs"],
     );
-    let micros = |index: usize| median(&pairs.iter().map(|pair| pair[index].cpu_micros).collect::<Vec<_>>());
-    section.row([
-        shown(median(&ratios), 2),
-        spread(&ratios).map_or_else(|| "–".to_owned(), |(least, most)| format!("{least:.2}–{most:.2}")),
-        shown(micros(0), 1),
-        shown(micros(1), 1),
-    ]);
+    let micros = |index: usize| median(&rounds.iter().map(|runs| runs[index].cpu_micros).collect::<Vec<_>>());
+    for (index, traffic) in [(1, "one hotel"), (2, "all of them")] {
+        let ratios: Vec<f64> = rounds.iter().map(|runs| runs[index].cpu_micros / runs[0].cpu_micros).collect();
+        section.row([
+            traffic.to_owned(),
+            shown(median(&ratios), 2),
+            spread(&ratios).map_or_else(|| "–".to_owned(), |(least, most)| format!("{least:.2}–{most:.2}")),
+            shown(micros(0), 1),
+            shown(micros(index), 1),
+        ]);
+    }
     Ok(section)
 }
 
@@ -46,7 +51,7 @@ pub(crate) fn workers(place: &Place<'_>, notes: &mut Vec<String>) -> Result<Sect
     let own = two.or(place.machine.proxy.is_some().then_some(place.machine.all.as_str()));
     let one_core = if two.is_some() { None } else { own };
     let hows = [How { cores: one_core, ..How::default() }, How { workers: 2, cores: own, ..How::default() }];
-    let pairs = in_turns(place, hows, |how| how.keys)?;
+    let pairs = in_turns(place, hows.map(|how| (how, how.keys)))?;
     let ratio = |value: &dyn Fn(&Run) -> f64| {
         median(&pairs.iter().map(|[one, two]| value(two) / value(one)).collect::<Vec<_>>())
     };
@@ -60,14 +65,14 @@ pub(crate) fn workers(place: &Place<'_>, notes: &mut Vec<String>) -> Result<Sect
     Ok(section)
 }
 
-/// Two instances of ours at 1 KiB over HTTP/2, one after the other, in each round.
-fn in_turns(place: &Place<'_>, hows: [How<'_>; 2], keys: impl Fn(&How<'_>) -> u64) -> Result<Vec<[Run; 2]>, Sentence> {
+/// Instances of ours at 1 KiB over HTTP/2, one after the other, in each round; each with traffic for so many properties.
+fn in_turns<const N: usize>(place: &Place<'_>, hows: [(How<'_>, u64); N]) -> Result<Vec<[Run; N]>, Sentence> {
     let load = Load::of(Work::Json1k).ok_or("no such work")?;
     let mut instances = Vec::new();
-    for how in hows {
-        instances.push((place.start(Peer::OursH2, how)?, load.script(place.directory, keys(&how))?));
+    for (how, properties) in hows {
+        instances.push((place.start(Peer::OursH2, how)?, load.script(place.directory, properties)?));
     }
-    let mut pairs = Vec::new();
+    let mut rounds = Vec::new();
     for round in 0..=place.options.rounds {
         let mut runs = Vec::new();
         for (proxy, script) in &instances {
@@ -76,12 +81,12 @@ fn in_turns(place: &Place<'_>, hows: [How<'_>; 2], keys: impl Fn(&How<'_>) -> u6
             runs.push(load.run(place, proxy, script, duration, u64::from(round) * 997)?);
         }
         // The first is to fill pools and touch pages.
-        if let ([one, two], true) = (&runs[..], round > 0) {
-            pairs.push([*one, *two]);
+        if let (Ok(runs), true) = (runs.try_into(), round > 0) {
+            rounds.push(runs);
         }
     }
     show("");
-    Ok(pairs)
+    Ok(rounds)
 }
 
 fn shown(value: Option<f64>, places: usize) -> String {
