@@ -47,3 +47,4 @@ mod streaming;
 mod unreachable;
 mod uploads;
 mod wire;
+mod writer_kill;
