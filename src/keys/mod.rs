@@ -25,6 +25,7 @@ mod edit;
 mod file;
 pub mod keeper;
 mod kept;
+mod leftover;
 pub mod life;
 mod lock;
 pub mod names;

@@ -8,10 +8,14 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::leftover;
 use crate::property::PropertyId;
 
 /// The largest file read, in bytes.
 const FILE_MAX: u64 = 64 * 1024 * 1024;
+
+/// How files begin that are not finished.
+const UNFINISHED: &str = ".names-";
 
 /// Names by property.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -63,7 +67,8 @@ impl Names {
         }
         let path = path_of(keys);
         let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".names-").suffix(".new").tempfile_in(directory)?;
+        leftover::clear(directory, UNFINISHED, leftover::NO_LONGER_WRITTEN);
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED).suffix(leftover::END).tempfile_in(directory)?;
         file.write_all(&serde_json::to_vec_pretty(&names.0)?)?;
         file.persist(path).map(drop).map_err(|error| error.error)
     }

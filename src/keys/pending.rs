@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use zeroize::Zeroizing;
 
+use super::leftover;
 use super::read::bytes;
 use crate::fault::Fault;
 use crate::property::PropertyId;
@@ -28,9 +29,6 @@ const MARK: &str = ".arrived-";
 
 /// How files begin that are not finished. One that stays behind holds a part of a key at most, and is removed.
 const UNFINISHED: &str = ".arriving-";
-
-/// No writing takes as long.
-const UNFINISHED_AGE: Duration = Duration::from_secs(60);
 
 const HEAD: &str = "# A key that has arrived and is in no key file yet; see \"Onboarding\" in README.md.\n";
 
@@ -71,7 +69,11 @@ impl Place {
 /// What the system says.
 pub fn check(keys: &Path) -> io::Result<()> {
     let (directory, _) = beside(keys)?;
-    let mut file = tempfile::Builder::new().prefix(UNFINISHED).permissions(private()).tempfile_in(directory)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .suffix(leftover::END)
+        .permissions(private())
+        .tempfile_in(directory)?;
     // A full disk takes a name and no bytes.
     file.write_all(&[b'#'; 4096])?;
     file.as_file().sync_all()
@@ -90,11 +92,16 @@ pub fn keep(keys: &Path, arrived: &Arrived) -> io::Result<Place> {
 
 /// A new private file whose name begins with `name`: complete and on disk, or not there.
 fn write(directory: &Path, mut name: OsString, bytes: &[u8]) -> io::Result<PathBuf> {
-    let mut file = tempfile::Builder::new().prefix(UNFINISHED).permissions(private()).tempfile_in(directory)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .suffix(leftover::END)
+        .permissions(private())
+        .tempfile_in(directory)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     // What made the temporary name one of its own makes the final one so too.
-    let unique = file.path().file_name().map(|name| name.to_string_lossy().replace(UNFINISHED, ""));
+    let unique =
+        file.path().file_name().map(|name| name.to_string_lossy().replace(UNFINISHED, "").replace(leftover::END, ""));
     name.push(unique.unwrap_or_default());
     let path = directory.join(name);
     file.persist_noclobber(&path)?;
@@ -106,16 +113,13 @@ fn write(directory: &Path, mut name: OsString, bytes: &[u8]) -> io::Result<PathB
 #[must_use]
 pub fn waiting(keys: &Path) -> (Vec<(Place, Arrived)>, Vec<Fault>) {
     let (mut found, mut faults) = (Vec::new(), Vec::new());
-    let listed = beside(keys).and_then(|(directory, name)| Ok((fs::read_dir(&directory)?, name)));
+    let listed = beside(keys).and_then(|(directory, name)| {
+        leftover::clear(&directory, UNFINISHED, leftover::NO_LONGER_WRITTEN);
+        Ok((fs::read_dir(&directory)?, name))
+    });
     let Ok((entries, name)) = listed else { return (found, faults) };
     for entry in entries.flatten() {
         let (path, file_name) = (entry.path(), entry.file_name());
-        let unfinished = file_name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
-        let old = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age > UNFINISHED_AGE);
-        if unfinished && entry.metadata().and_then(|metadata| metadata.modified()).is_ok_and(old) {
-            // Its writer has ended. Where it cannot be removed, it is as private as the keys.
-            let _ = fs::remove_file(&path);
-        }
         if !file_name.as_encoded_bytes().starts_with(name.as_encoded_bytes()) {
             continue;
         }

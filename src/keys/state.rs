@@ -12,11 +12,13 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use tempfile::NamedTempFile;
 
+use super::leftover;
 use super::life::Time;
 use super::lock::{self, Lock};
 use super::record::{DAY, Record};
@@ -222,6 +224,7 @@ pub fn update(
 ) -> Result<(), StateError> {
     let system = |source| StateError::System { path: path.to_owned(), source };
     let lock = hold(path)?;
+    leftover::clear(&super::read::directory_of(path), &unfinished(path), Duration::ZERO);
     let new = match joined(path, own, now, &mut join) {
         Err(StateError::Damaged(_)) => {
             let aside = path.with_extension(format!("damaged-{}", now.0));
@@ -243,6 +246,11 @@ pub fn update(
     Ok(())
 }
 
+/// How files begin that are to take the place of this one and are not finished.
+fn unfinished(path: &Path) -> String {
+    format!(".{}-", path.file_name().unwrap_or_default().to_string_lossy())
+}
+
 /// A new file with what both know.
 fn joined(
     path: &Path,
@@ -252,7 +260,9 @@ fn joined(
 ) -> Result<NamedTempFile, StateError> {
     let system = |source| StateError::System { path: path.to_owned(), source };
     let directory = super::read::directory_of(path);
-    let new = tempfile::Builder::new().permissions(Permissions::from_mode(0o600)).tempfile_in(directory);
+    let mut builder = tempfile::Builder::new();
+    let (begin, mode) = (unfinished(path), Permissions::from_mode(0o600));
+    let new = builder.prefix(&begin).suffix(leftover::END).permissions(mode).tempfile_in(directory);
     let mut new = new.map_err(system)?;
     let mut out = Writer::new(BufWriter::new(&mut new), now).map_err(system)?;
     let mut left: HashSet<_> = own.iter().copied().collect();

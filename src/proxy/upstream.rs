@@ -1,9 +1,10 @@
 //! The exchange with Cloudbeds.
 //!
 //! In: [`Outbound`]. Out: [`Answer`], whose body is still on its way; or the reason there is none. Redirects are passed
-//! on, never followed. What may have reached Cloudbeds is never sent twice, with two exceptions, both for a GET or HEAD
+//! on, never followed. What may have been done is never sent twice, with two exceptions, both for a GET or HEAD
 //! without a body, and once: when a connection that had been used before died without a byte of an answer, and when the
-//! answer is 401 and the property has got a new key meanwhile.
+//! answer is 401 and the property has got a new key meanwhile. What the server says it has not acted on, by the rules of
+//! HTTP/2, is no exception: it is sent elsewhere, whatever its method, as long as all of its body is still at hand.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -138,7 +139,10 @@ impl Upstream {
             };
             exchange.connection = Some((lease.reused, lease.protocol()));
             let http2 = lease.protocol() == Protocol::Http2;
-            let spare = repeatable.then(|| head.clone());
+            let spare = (repeatable || http2).then(|| head.clone());
+            if http2 {
+                progress.keep();
+            }
             let request = head.request(upload, &lease, &origin);
             let mut sent = Instant::now();
             if let Some(permit) = &mut permit
@@ -161,13 +165,15 @@ impl Upstream {
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         return Err(ProxyError::UpstreamSwitched);
                     }
-                    let refused = !renewed && response.status() == StatusCode::UNAUTHORIZED;
-                    let Some((mut spare, newer)) = spare.filter(|_| refused).zip(successor(&key)) else {
+                    progress.forget();
+                    let refused = repeatable && !renewed && response.status() == StatusCode::UNAUTHORIZED;
+                    let again = spare.filter(|_| refused).zip(successor(&key));
+                    let again = again.and_then(|again| Some((again, Upload::again(&progress, Instant::now())?)));
+                    let Some(((mut spare, newer), body)) = again else {
                         return Ok(Answer { response, lease, prefix, method, key });
                     };
                     rewrite::authorize(&mut spare.headers, &newer);
-                    (head, key, renewed) = (spare, newer, true);
-                    upload = Upload::again(&progress, Instant::now());
+                    (head, key, renewed, upload) = (spare, newer, true, body);
                     drop((response, lease));
                     another(&mut permit).await?;
                     continue;
@@ -181,11 +187,11 @@ impl Upstream {
                     let Some(spare) = spare else { return Err(error) };
                     match trail {
                         Trail::Refused if http2 && unsent < UNSENT_TRIES => unsent += 1,
-                        Trail::Silent if lease.reused && !replayed => replayed = true,
+                        Trail::Silent if repeatable && lease.reused && !replayed => replayed = true,
                         _ => return Err(error),
                     }
-                    head = spare;
-                    upload = Upload::again(&progress, Instant::now());
+                    let Some(body) = Upload::again(&progress, Instant::now()) else { return Err(error) };
+                    (head, upload) = (spare, body);
                 }
             }
             drop(lease);
@@ -212,7 +218,7 @@ impl Upstream {
                 None => {
                     let trail = match h2_cause(error.error()) {
                         Some(h2) if h2.is_remote() && h2.is_go_away() => Trail::Refused,
-                        Some(h2) if h2.reason() == Some(h2::Reason::REFUSED_STREAM) => Trail::Refused,
+                        Some(h2) if h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM) => Trail::Refused,
                         Some(h2) if h2.is_reset() => Trail::Unclear,
                         // A stream of a shared connection gets its head in one piece or not at all.
                         _ if lease.received() == before => Trail::Silent,
@@ -221,7 +227,12 @@ impl Upstream {
                     Err(Failed::Sent(classify(error, progress), trail))
                 }
             },
-            Err(timeout) => Err(Failed::Sent(timeout, Trail::Unclear)),
+            Err(timeout) => {
+                if matches!(timeout, ProxyError::UploadTimeout(_)) {
+                    lease.distrust();
+                }
+                Err(Failed::Sent(timeout, Trail::Unclear))
+            }
         }
     }
 

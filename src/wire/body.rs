@@ -2,9 +2,11 @@
 //!
 //! In: the caller's body as hyper reads it. Out: the same bytes, frame by frame, without trailers; and a shared record
 //! of how far it got, from which the sender of the request tells a stalled caller from a stalled upstream, and by which
-//! the rest of the body can be let go when nobody needs it any more.
+//! the rest of the body can be let go when nobody needs it any more. What was handed over can be kept for a while, a
+//! little of it, so that a request that a server has provably not acted on can be sent once more.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -13,6 +15,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
+
+/// How much of a body is kept for another try, in bytes: the flow-control window that a stream begins with (RFC 9113
+/// 6.9.2). A server that wants more of a body has begun to act on it.
+const KEPT_MAX: usize = 65_535;
 
 /// What the upload waits for, or how it ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -48,6 +54,19 @@ pub struct Progress {
     moved: Cell<Instant>,
     /// `None` for a request that never had a body, or whose body was abandoned.
     incoming: RefCell<Option<Incoming>>,
+    kept: RefCell<Kept>,
+    /// Which body is the one that may be read: the one made last.
+    turn: Cell<u32>,
+}
+
+/// What was handed over and may have to be handed over again.
+#[derive(Debug, Default)]
+enum Kept {
+    /// Nothing is: nobody asked for it, or it was too much.
+    #[default]
+    No,
+    /// All of it, and its length.
+    All(Vec<Bytes>, usize),
 }
 
 impl Progress {
@@ -69,6 +88,30 @@ impl Progress {
         self.moved.get()
     }
 
+    /// Keeps what is handed over from now on, while it is little. To be called before anything is.
+    pub fn keep(&self) {
+        if self.bytes.get() == 0 {
+            self.kept.replace(Kept::All(Vec::new(), 0));
+        }
+    }
+
+    /// Nothing is sent again from now on.
+    pub fn forget(&self) {
+        self.kept.replace(Kept::No);
+    }
+
+    fn handed_over(&self, data: &Bytes) {
+        self.bytes.set(self.bytes.get() + data.len() as u64);
+        let mut kept = self.kept.borrow_mut();
+        if let Kept::All(pieces, length) = &mut *kept {
+            *length += data.len();
+            pieces.push(data.clone());
+            if *length > KEPT_MAX {
+                *kept = Kept::No;
+            }
+        }
+    }
+
     /// Lets go of what has not been handed over, if there is any; true if so. The upstream connection may never ask
     /// for it again, and until somebody lets go the caller's connection waits for it to be read.
     pub fn abandon(&self) -> bool {
@@ -77,6 +120,7 @@ impl Progress {
         }
         self.stage.set(Stage::Abandoned);
         drop(self.incoming.take());
+        self.forget();
         true
     }
 }
@@ -85,6 +129,9 @@ impl Progress {
 #[derive(Debug)]
 pub struct Upload {
     progress: Rc<Progress>,
+    turn: u32,
+    /// What an earlier one has handed over already.
+    first: VecDeque<Bytes>,
 }
 
 impl Upload {
@@ -94,14 +141,29 @@ impl Upload {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
         let stage = if incoming.is_none() { Stage::Done } else { Stage::Upstream };
         let (stage, bytes, moved) = (Cell::new(stage), Cell::new(0), Cell::new(now));
-        Self { progress: Rc::new(Progress { stage, bytes, moved, incoming: RefCell::new(incoming) }) }
+        let (incoming, kept, turn) = (RefCell::new(incoming), RefCell::default(), Cell::new(0));
+        let progress = Progress { stage, bytes, moved, incoming, kept, turn };
+        Self { progress: Rc::new(progress), turn: 0, first: VecDeque::new() }
     }
 
-    /// The absent body of a request that is sent once more; its clock starts at `now`.
+    /// The body of a request that is sent once more, from its beginning; its clock starts at `now`. `None` when part of
+    /// it is gone, or the caller has failed to send it. The former one ends, should anybody still read it.
     #[must_use]
-    pub fn again(progress: &Rc<Progress>, now: Instant) -> Self {
+    pub fn again(progress: &Rc<Progress>, now: Instant) -> Option<Self> {
+        let first: VecDeque<_> = match &*progress.kept.borrow() {
+            Kept::All(pieces, _) => pieces.iter().cloned().collect(),
+            Kept::No if progress.bytes.get() == 0 => VecDeque::new(),
+            Kept::No => return None,
+        };
+        if matches!(progress.stage(), Stage::Failed | Stage::Abandoned) {
+            return None;
+        }
+        if !first.is_empty() {
+            progress.stage.set(Stage::Upstream);
+        }
         progress.moved.set(now);
-        Self { progress: Rc::clone(progress) }
+        progress.turn.set(progress.turn.get() + 1);
+        Some(Self { progress: Rc::clone(progress), turn: progress.turn.get(), first })
     }
 
     /// Whether there is no body at all.
@@ -127,12 +189,16 @@ impl Body for Upload {
     type Data = Bytes;
     type Error = Interrupted;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+        if self.progress.stage() == Stage::Abandoned || self.turn != self.progress.turn.get() {
+            return Poll::Ready(Some(Err(Interrupted::Abandoned)));
+        }
+        if let Some(data) = self.first.pop_front() {
+            self.note(if self.is_end_stream() { Stage::Done } else { Stage::Upstream });
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
         let mut body = self.progress.incoming.borrow_mut();
-        let Some(incoming) = &mut *body else {
-            let abandoned = self.progress.stage() == Stage::Abandoned;
-            return Poll::Ready(abandoned.then_some(Err(Interrupted::Abandoned)));
-        };
+        let Some(incoming) = &mut *body else { return Poll::Ready(None) };
         loop {
             let (stage, out) = match Pin::new(&mut *incoming).poll_frame(cx) {
                 Poll::Pending => (Stage::Caller, Poll::Pending),
@@ -142,7 +208,7 @@ impl Body for Upload {
                     // Trailers are dropped: merged into headers elsewhere they have smuggled (GHSA-9w88-79f8-m3vp).
                     let Some(data) = frame.data_ref() else { continue };
                     let stage = if incoming.is_end_stream() { Stage::Done } else { Stage::Upstream };
-                    self.progress.bytes.set(self.progress.bytes.get() + data.len() as u64);
+                    self.progress.handed_over(data);
                     (stage, Poll::Ready(Some(Ok(frame))))
                 }
             };
@@ -153,10 +219,17 @@ impl Body for Upload {
 
     fn is_end_stream(&self) -> bool {
         let ended = self.progress.incoming.borrow().as_ref().is_none_or(Body::is_end_stream);
-        ended && self.progress.stage() != Stage::Abandoned
+        ended && self.first.is_empty() && self.progress.stage() != Stage::Abandoned
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.progress.incoming.borrow().as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        let first = self.first.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        let rest = self.progress.incoming.borrow().as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut whole = SizeHint::new();
+        whole.set_lower(rest.lower().saturating_add(first));
+        if let Some(upper) = rest.upper() {
+            whole.set_upper(upper.saturating_add(first));
+        }
+        whole
     }
 }

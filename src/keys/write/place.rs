@@ -8,14 +8,18 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, fchown};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use super::WriteError;
 use crate::keys::read::{self, ONE_MAX, TOTAL_MAX, Unread, bytes};
-use crate::keys::{KeySet, Lives, file, lock};
+use crate::keys::{KeySet, Lives, file, leftover, lock};
 use crate::yaml;
+
+/// How files begin that are not finished.
+const UNFINISHED: &str = ".key-";
 
 /// Where the keys really are.
 pub(super) struct Place {
@@ -82,13 +86,7 @@ impl Place {
             // A lock that root made must not keep the server out.
             let _ = chown(&path, Some(owner.uid()), Some(owner.gid()));
         }
-        let left_behind = |name: &str| name.starts_with(".key-") && name.ends_with(".new");
-        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
-            if entry.file_name().to_str().is_some_and(left_behind) {
-                // It may hold a key, so it should not stay; where it must, it is as private as the keys.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        leftover::clear(&self.directory, UNFINISHED, Duration::ZERO);
         Ok(held)
     }
 
@@ -150,7 +148,8 @@ impl Place {
 
     fn stage(&self, text: &str, old: Option<&Metadata>) -> io::Result<NamedTempFile> {
         // Created 0600, whatever the umask.
-        let mut staged = tempfile::Builder::new().prefix(".key-").suffix(".new").tempfile_in(&self.directory)?;
+        let mut staged =
+            tempfile::Builder::new().prefix(UNFINISHED).suffix(leftover::END).tempfile_in(&self.directory)?;
         staged.write_all(text.as_bytes())?;
         if let Some(owner) = old.cloned().or_else(|| self.heir()) {
             let new = staged.as_file().metadata()?;

@@ -78,6 +78,8 @@ pub(super) struct Http2 {
     pub(super) last_used: Cell<Instant>,
     pub(super) in_flight: Cell<usize>,
     pub(super) used: Cell<bool>,
+    /// Takes no further request.
+    pub(super) stuck: Cell<bool>,
     pub(super) received: Rc<Cell<u64>>,
     pub(super) running: Rc<RefCell<Option<Running>>>,
 }
@@ -136,6 +138,7 @@ impl Host {
                 last_used: Cell::new(now),
                 in_flight: Cell::new(0),
                 used: Cell::new(false),
+                stuck: Cell::new(false),
                 received,
                 running,
             }));
@@ -248,7 +251,7 @@ impl Http2 {
     }
 
     fn is_usable(&self, now: Instant, settings: Settings) -> bool {
-        !self.sender.is_closed() && now.duration_since(self.opened) < settings.max_age
+        !self.sender.is_closed() && !self.stuck.get() && now.duration_since(self.opened) < settings.max_age
     }
 }
 

@@ -115,6 +115,14 @@ impl Lease {
         }
     }
 
+    /// The server has stopped reading. An HTTP/2 connection takes no further requests then: what was sent may have used up
+    /// the window that all its streams share, and the next upload would wait as long.
+    pub fn distrust(&self) {
+        if let Carrier::Http2(place) = &self.carrier {
+            place.0.stuck.set(true);
+        }
+    }
+
     /// Makes the connection available again; to be called once the answer's body has been read to its end.
     pub fn give_back(self) {
         if let Carrier::Http1(connection, host, mut closing) = self.carrier

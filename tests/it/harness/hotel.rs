@@ -238,6 +238,15 @@ impl Hotels {
         answer
     }
 
+    /// The browser comes back from Cloudbeds; whatever the answer is, or that there is none.
+    pub async fn come_back_to(&self, back: &str, browser: &Browser) {
+        let mut stream = tokio::net::TcpStream::connect(self.connect).await.unwrap();
+        let cookie = browser.cookie.as_deref().unwrap_or_default();
+        let text = format!("GET {back} HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\nconnection: close\r\n\r\n");
+        tokio::io::AsyncWriteExt::write_all(&mut stream, text.as_bytes()).await.unwrap();
+        let _ = super::in_time(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new())).await;
+    }
+
     /// Opens the link of a property; the state that Cloudbeds is to hand back.
     pub async fn begin(&mut self, browser: &mut Browser, id: u64) -> String {
         let answer = self.open(browser, &format!("/connect/{id}?app=main")).await;

@@ -11,6 +11,7 @@ pub mod line;
 pub mod origin;
 pub mod proxy;
 pub mod run;
+pub mod strace;
 pub mod upstream;
 pub mod wire;
 

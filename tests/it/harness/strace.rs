@@ -1,0 +1,78 @@
+//! strace, which stops a process before a system call of the test's choice.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::{PATIENCE, until};
+
+/// One system call of a process: its name, and how many of that name came before it and with it. strace counts the
+/// calls of each name, and those of each thread, by themselves.
+pub type Call = (String, usize);
+
+/// Whether it can be used here. Where it cannot, that is a failure with `CI=true`; else the test says that it skips.
+pub fn is_there() -> bool {
+    let tried = Command::new("strace").arg("true").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if tried.is_ok_and(|status| status.success()) {
+        return true;
+    }
+    assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "strace is needed (Debian's strace)");
+    eprintln!("SKIPPED: no strace; install Debian's strace");
+    false
+}
+
+/// The calls of a record, in order, with their whole lines.
+pub fn calls(record: &str) -> Vec<(Call, &str)> {
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut calls = Vec::new();
+    for line in record.lines() {
+        // With several threads a line begins with the thread's number.
+        let (thread, call) = line.split_once(' ').filter(|(id, _)| id.parse::<u32>().is_ok()).unwrap_or(("", line));
+        let Some((name, _)) = call.trim_start().split_once('(') else { continue };
+        let count = counts.entry((thread, name)).or_default();
+        *count += 1;
+        calls.push(((name.to_owned(), *count), line));
+    }
+    calls
+}
+
+/// strace at work on a process that runs already.
+pub struct Attached(Child);
+
+impl Attached {
+    /// Writes the calls of these names to a file, or kills the process before one of them.
+    pub async fn to(process: u32, names: &str, record: &Path, kill: Option<&Call>) -> Self {
+        let mut command = Command::new("strace");
+        command.args(["-f", "-e", &format!("trace={names}"), "-o"]).arg(record).args(["-p", &process.to_string()]);
+        if let Some((name, count)) = kill {
+            command.args(["-e", &format!("inject={name}:signal=KILL:when={count}")]);
+        }
+        let attached = Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let status = format!("/proc/{process}/task");
+        until("strace has it", async || {
+            let tasks = fs::read_dir(&status).into_iter().flatten().flatten();
+            let traced = |text: String| !text.contains("TracerPid:\t0\n");
+            tasks.map(|task| fs::read_to_string(task.path().join("status"))).all(|text| text.map_or(true, traced))
+        })
+        .await;
+        attached
+    }
+
+    /// Waits for its end, which is that of the process.
+    pub async fn ended(mut self) {
+        let started = std::time::Instant::now();
+        while self.0.try_wait().unwrap().is_none() {
+            assert!(started.elapsed() < PATIENCE, "strace does not end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
