@@ -22,6 +22,8 @@ mod build;
 mod change;
 mod edit;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod keeper;
 mod kept;
 pub mod life;
