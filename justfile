@@ -40,6 +40,10 @@ soak *args:
 load *args:
     cargo bench --bench load -- {{args}}
 
+# Fuzzes a target, or all; a number is the seconds for each
+fuzz *args:
+    scripts/fuzz {{args}}
+
 # The image's program in an empty root (needs root)
 image:
     scripts/check-image

@@ -36,3 +36,7 @@ pub mod process;
 pub mod property;
 pub mod secret;
 pub mod yaml;
+
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

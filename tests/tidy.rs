@@ -30,9 +30,11 @@ impl File {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// Whether it holds nothing but tests.
+    /// Whether it holds nothing but tests, or what fuzzing runs: neither is in the program.
     fn is_test(&self) -> bool {
-        !self.path.starts_with("src/") || self.path.ends_with("tests.rs") || self.path.contains("/tests/")
+        let within =
+            |name: &str| self.path.ends_with(&format!("{name}.rs")) || self.path.contains(&format!("/{name}/"));
+        !self.path.starts_with("src/") || within("tests") || within("fuzzing")
     }
 
     /// The top module it belongs to: `keys` for `src/keys/watch.rs`.
@@ -77,7 +79,7 @@ fn only(paths: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn every_file_opens_with_its_promise() {
-    for file in files(&["src", "tests", "benches"]) {
+    for file in files(&["src", "tests", "benches", "fuzz/fuzz_targets"]) {
         assert!(file.text.starts_with("//! "), "{} does not open with //!", file.path);
     }
 }
@@ -197,6 +199,21 @@ fn nothing_outside_tests_may_end_the_process_or_print() {
 }
 
 #[test]
+fn what_fuzzing_runs_is_in_no_program() {
+    let mut found = 0;
+    for file in files(&["src"]) {
+        for (at, _) in file.text.match_indices("mod fuzzing;") {
+            let before = file.text[..at].trim_end_matches(|letter| letter != '\n').replace("#[doc(hidden)]\n", "");
+            assert!(before.ends_with("#[cfg(any(test, feature = \"fuzzing\"))]\n"), "{}", file.path);
+            found += 1;
+        }
+    }
+    assert!(found > 3, "fuzzing is not found any more");
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    assert!(!manifest.contains("default = ["), "a feature is on by default");
+}
+
+#[test]
 fn every_error_code_has_its_row_in_the_readme() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     for code in cloudbeds_auth_proxy::wire::problem::Code::ALL {
@@ -218,10 +235,10 @@ fn every_promise_names_tests_that_there_are() {
         let Some(name) = line.strip_prefix("  `").and_then(|rest| rest.strip_suffix('`')) else { continue };
         held = promises;
         let (module, test) = name.rsplit_once("::").unwrap();
-        let file = if module == "cli" {
-            "tests/cli.rs".to_owned()
-        } else {
-            format!("tests/it/{}.rs", module.replace("::", "/"))
+        let file = match module {
+            "cli" => "tests/cli.rs".to_owned(),
+            "fuzzing" => "src/fuzzing/tests.rs".to_owned(),
+            _ => format!("tests/it/{}.rs", module.replace("::", "/")),
         };
         let source = fs::read_to_string(root.join(&file)).unwrap_or_else(|_| panic!("{name}: no {file}"));
         let declared = source.find(&format!("fn {test}()")).unwrap_or_else(|| panic!("{name}: not in {file}"));

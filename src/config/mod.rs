@@ -18,6 +18,8 @@ mod apps;
 mod callers;
 mod check;
 mod env;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod load;
 mod raw;
 mod sources;

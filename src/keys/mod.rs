@@ -23,6 +23,8 @@ mod change;
 mod complaints;
 mod edit;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod keeper;
 mod kept;
 mod leftover;

@@ -13,6 +13,8 @@ mod callback;
 mod connect;
 mod cookie;
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod outcome;
 mod pace;
 mod page;

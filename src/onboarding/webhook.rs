@@ -125,7 +125,7 @@ pub(super) async fn answer(
 }
 
 /// The property a message is about, when it concerns us.
-fn property(onboarding: &Onboarding, message: &Value) -> Option<PropertyId> {
+pub(super) fn property(onboarding: &Onboarding, message: &Value) -> Option<PropertyId> {
     let field = |names: &[&str]| names.iter().find_map(|name| message.get(*name).filter(|value| !value.is_null()));
     // The vendor's own spellings differ in case from event to event.
     let about = field(&["event", "Event"]).and_then(Value::as_str)?;

@@ -227,16 +227,10 @@ async fn talk(
             Ok::<_, CallerGone>(response)
         }
     });
-    let mut builder = http1::Builder::new();
-    // The gate has checked sizes and counts; these only keep hyper from being stricter than the configuration.
-    builder.half_close(true).header_read_timeout(None).max_buf_size(limits.max_head_size.max(64 * 1024));
-    if limits.max_headers > 100 {
-        builder.max_headers(limits.max_headers);
-    }
     let park_after = if entry.open.count() > MANY { Duration::ZERO } else { PARK_AFTER };
     let gate = Gate::new(Shared(stream), limits, park_after, waiting_since);
     let mid_head = gate.mid_head();
-    let mut connection = builder.serve_connection(TokioIo::new(gate), service);
+    let mut connection = builder(limits).serve_connection(TokioIo::new(gate), service);
     let (mut listening, mut told) = (false, false);
     let result = std::future::poll_fn(|cx| {
         if !listening {
@@ -265,6 +259,17 @@ async fn talk(
         }
     })?;
     Ok((stream, outcome))
+}
+
+/// hyper's server behind the gate. The gate has checked sizes and counts; these only keep hyper from being stricter than
+/// the configuration.
+pub(super) fn builder(limits: Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.half_close(true).header_read_timeout(None).max_buf_size(limits.max_head_size.max(64 * 1024));
+    if limits.max_headers > 100 {
+        builder.max_headers(limits.max_headers);
+    }
+    builder
 }
 
 /// Answers a connection that is one too many, and ends it.

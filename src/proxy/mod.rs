@@ -8,6 +8,8 @@ pub mod callers;
 pub mod connection;
 pub mod credential;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod identify;
 pub mod limit;
 pub mod pool;

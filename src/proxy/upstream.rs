@@ -143,7 +143,7 @@ impl Upstream {
             if http2 {
                 progress.keep();
             }
-            let request = head.request(upload, &lease, &origin);
+            let request = head.request(upload, lease.protocol(), &origin);
             let mut sent = Instant::now();
             if let Some(permit) = &mut permit
                 && !(lease.leaves_at_once() && permit.start(sent))
@@ -301,11 +301,11 @@ async fn in_time(permit: &mut Permit, lease: &Lease) -> Result<Instant, ProxyErr
 
 impl Head {
     /// The request for this connection's version.
-    fn request(self, upload: Upload, lease: &Lease, origin: &crate::origin::Origin) -> Request<Upload> {
+    fn request(self, upload: Upload, protocol: Protocol, origin: &crate::origin::Origin) -> Request<Upload> {
         let Self { method, target, mut headers } = self;
         let mut parts = http::uri::Parts::default();
         parts.path_and_query = Some(target);
-        let version = match lease.protocol() {
+        let version = match protocol {
             Protocol::Http1 => {
                 // hyper leaves the body of a GET out unless it is told how it is framed.
                 if !upload.is_absent() && upload.size_hint().exact().is_none() {
@@ -344,6 +344,13 @@ impl Head {
         let target = uri.path_and_query.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
         (Self { method: parts.method, target, headers }, upload)
     }
+}
+
+/// The request that [`Upstream::send`] would put on a new connection of this version.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn first_try(outbound: Outbound, protocol: Protocol) -> Request<Upload> {
+    let Outbound { method, target, headers, body, origin, .. } = outbound;
+    Head { method, target, headers }.request(Upload::new(body, Instant::now()), protocol, &origin)
 }
 
 /// Whose fault it is.

@@ -5,6 +5,8 @@ pub mod body;
 pub mod chunks;
 pub mod deadline;
 pub mod field;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod gate;
 pub(crate) mod gather;
 pub mod head;

@@ -1,0 +1,29 @@
+//! What fuzzing runs: one function per target, which takes any bytes and panics where a promise is broken.
+//!
+//! In: bytes of a fuzzer, of a file in `fuzz/corpus/`, or of the mutations in `tests.rs`. Out: nothing, or the end of the
+//! process. `fuzz/README.md` says what each target asserts. Each stands beside the code it tries, since it sees what is
+//! private there; none of this is compiled into the program: only into tests, and for `fuzz/` by the feature `fuzzing`.
+
+pub use crate::config::fuzzing::config;
+pub use crate::keys::fuzzing::key_file;
+pub use crate::onboarding::fuzzing::{callback, webhook};
+pub use crate::proxy::fuzzing::{request, views};
+pub use crate::wire::fuzzing::{inspect, mask};
+
+/// A target by its name, which is that of its folder in `fuzz/corpus/` and of its file in `fuzz/fuzz_targets/`.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: [Target; 8] = [
+    ("request", request),
+    ("views", views),
+    ("mask", mask),
+    ("inspect", inspect),
+    ("key_file", key_file),
+    ("config", config),
+    ("callback", callback),
+    ("webhook", webhook),
+];
+
+#[cfg(test)]
+mod tests;

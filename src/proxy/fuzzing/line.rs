@@ -1,0 +1,196 @@
+//! Sockets in memory: a caller that has sent everything already, and an upstream that judges what arrives.
+//!
+//! In: bytes, and how they are cut. Out: the requests that hyper makes of them behind the gate, one after the other, to a
+//! service. Nothing waits and no clock counts, so the same bytes always take the same way.
+#![allow(clippy::expect_used, reason = "a broken promise is to end the process")]
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::strict::{Body, Reading, read};
+use crate::proxy::connection;
+use crate::wire::gate::{Gate, Limits, Outcome};
+use crate::wire::problem::Problem;
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Small, so that a fuzzer gets to them.
+pub(crate) const LIMITS: Limits =
+    Limits { head_timeout: LONG, idle: LONG, body_idle: LONG, max_head_size: 3 * 1024, max_headers: 40 };
+
+/// How bytes arrive.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Cut {
+    /// All at once.
+    Whole,
+    /// In pieces of a few bytes, with a pause before each.
+    Pieces,
+}
+
+/// What became of a connection.
+pub(crate) struct Served {
+    pub(crate) answers: Vec<u8>,
+    /// The gate's refusal.
+    pub(crate) refusal: Option<Problem>,
+    /// hyper's own.
+    pub(crate) error: Option<hyper::Error>,
+}
+
+/// Serves what a caller sent, as `connection.rs` does it.
+pub(crate) fn serve<F, R>(sent: &[u8], cut: Cut, service: F) -> Served
+where
+    F: Fn(http::Request<Incoming>) -> R,
+    R: Future<Output = Response<Full<Bytes>>>,
+{
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime without sockets needs nothing of the system");
+    }
+    let answers = Rc::new(RefCell::new(Vec::new()));
+    let caller = Sent { bytes: sent.into(), at: 0, cut, paused: false, answers: Rc::clone(&answers) };
+    let (outcome, error) = RUNTIME.with(|runtime| {
+        runtime.block_on(async {
+            let gate = Gate::new(caller, LIMITS, LONG, Instant::now());
+            let service = service_fn(|request| {
+                let answer = service(request);
+                async { Ok::<_, Infallible>(answer.await) }
+            });
+            let mut connection = connection::builder(LIMITS).serve_connection(TokioIo::new(gate), service);
+            let ended = std::future::poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await;
+            let (_, outcome) = connection.into_parts().io.into_inner().into_parts();
+            (outcome, ended.err())
+        })
+    });
+    let refusal = if let Outcome::Refused(problem) = outcome { Some(problem) } else { None };
+    Served { answers: answers.take(), refusal, error }
+}
+
+/// The caller.
+struct Sent {
+    bytes: Box<[u8]>,
+    at: usize,
+    cut: Cut,
+    paused: bool,
+    answers: Rc<RefCell<Vec<u8>>>,
+}
+
+impl AsyncRead for Sent {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let most = match self.cut {
+            Cut::Whole => usize::MAX,
+            Cut::Pieces if !self.paused => {
+                self.paused = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            // 1, 2, 3 or 5, in an order that repeats nowhere a protocol does.
+            Cut::Pieces => [1, 3, 1, 2, 1, 5, 1][self.at % 7],
+        };
+        self.paused = false;
+        let count = most.min(self.bytes.len() - self.at).min(buf.remaining());
+        buf.put_slice(&self.bytes[self.at..self.at + count]);
+        self.at += count;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Sent {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.answers.borrow_mut().extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The upstream: it answers a request once that is whole, as `strict.rs` reads it, and closes on anything else.
+#[derive(Default)]
+struct Upstream {
+    arrived: Rc<RefCell<Vec<u8>>>,
+    answered: bool,
+    reader: Option<Waker>,
+}
+
+/// Sends a request by hyper's client to an upstream in memory; the bytes that arrive there.
+pub(super) async fn send<B>(request: http::Request<B>) -> Vec<u8>
+where
+    B: http_body::Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let upstream = Upstream::default();
+    let arrived = Rc::clone(&upstream.arrived);
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(upstream)).await;
+    let (mut sender, connection) = handshake.expect("nothing can fail before a byte is sent");
+    let mut connection = pin!(connection);
+    let answer = tokio::select! {
+        answer = sender.send_request(request) => answer.ok(),
+        _ = &mut connection => None,
+    };
+    // What the answer does not wait for is not sent either.
+    drop(answer);
+    arrived.take()
+}
+
+impl AsyncRead for Upstream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let whole = match read(&self.arrived.borrow()) {
+            Reading::Unfinished => None,
+            Reading::Malformed(_) => Some(false),
+            Reading::Request(request) => match request.body {
+                Body::Unfinished => None,
+                Body::Whole(_) => Some(true),
+                Body::Malformed => Some(false),
+            },
+        };
+        if whole.is_none() {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if whole == Some(true) && !self.answered {
+            self.answered = true;
+            buf.put_slice(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Upstream {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.arrived.borrow_mut().extend_from_slice(buf);
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
