@@ -36,6 +36,10 @@ side-by-side *args:
 soak *args:
     cargo bench --bench side_by_side -- --works soak {{args}}
 
+# A day of a thousand hotels within one budget, on a paused clock; --quick for a look, --help for the rest
+budget-day *args:
+    cargo bench --bench budget_day -- {{args}}
+
 # Load for a sandbox, or for a proxy of one's own; --help says how
 load *args:
     cargo bench --bench load -- {{args}}

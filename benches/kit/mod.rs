@@ -1,11 +1,13 @@
-//! What both benches that run whole processes are made of: starting and measuring them, calling them, timing calls.
+//! What several benches are made of: starting and measuring processes, calling them, timing calls, showing results.
 //!
 //! In: programs of this machine. Out: their processes, which end with the bench however it ends, and figures of them.
 #![allow(dead_code, reason = "each bench compiles this for itself and needs a part of it")]
 
 pub(crate) mod client;
 pub(crate) mod pace;
+pub(crate) mod page;
 pub(crate) mod process;
+pub(crate) mod section;
 
 use std::fs::OpenOptions;
 use std::io::{IsTerminal as _, Write as _};

@@ -5,32 +5,17 @@
 
 use std::fmt::Write as _;
 
+use crate::kit::page::{LEFT, RIGHT, WIDTH, escape, head, section, table, tail};
 use crate::options::{Peer, Work, name};
-use crate::report::{Report, Series};
+use crate::report::Report;
 use crate::rounds::{Row, TITLES};
 
-const STYLE: &str = "
-:root{color-scheme:light dark;--ink:#1c2430;--pale:#667085;--line:#d5dae1;--ours:#0b6e4f;--other:#8a5a00;--page:#fff}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--pale:#9aa4b2;--line:#39424e;--ours:#4cc38a;--other:#e0a94a;--page:#14181d}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:860px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.4rem}h2{font-size:1.05rem;margin:2rem 0 .4rem}p,li{color:var(--pale)}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-td,th{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:right}
-td:first-child,th:first-child,td.w,th.w{text-align:left}th{font-weight:600}
-svg{width:100%;height:auto;display:block}svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .pale{fill:var(--pale)}
-.wide{overflow-x:auto}";
-
-/// Plot geometry, in SVG units.
-const WIDTH: f64 = 820.0;
-const LEFT: f64 = 100.0;
-const RIGHT: f64 = 70.0;
+/// The height of a strip, in SVG units.
 const STRIP: f64 = 26.0;
 
 /// The whole page.
 pub(crate) fn page(report: &Report) -> String {
-    let mut page = String::from("<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\">");
-    page += "<meta name=\"viewport\" content=\"width=device-width\"><title>cloudbeds-auth-proxy, side by side</title>";
-    let _ = write!(page, "<style>{STYLE}</style></head><body><h1>cloudbeds-auth-proxy, side by side</h1>");
+    let mut page = head("cloudbeds-auth-proxy, side by side");
     let versions: Vec<String> = report.versions.iter().map(|(who, version)| format!("{who} {version}")).collect();
     let _ = write!(
         page,
@@ -55,16 +40,8 @@ pub(crate) fn page(report: &Report) -> String {
         let cells: Vec<Vec<String>> = report.rows.iter().map(Row::cells).collect();
         let _ = write!(page, "<h2>The same in figures</h2>{}", table(&TITLES, &cells));
     }
-    for section in &report.sections {
-        let _ = write!(page, "<h2>{}</h2>{}", escape(section.title), table(&section.titles, &section.rows));
-        section.series.iter().for_each(|series| page += &course(series));
-    }
-    if !report.notes.is_empty() {
-        page += "<h2>Notes</h2><ul>";
-        report.notes.iter().for_each(|note| page += &format!("<li>{}</li>", escape(note)));
-        page += "</ul>";
-    }
-    page + "</body></html>\n"
+    report.sections.iter().for_each(|each| page += &section(each));
+    page + &tail(&report.notes)
 }
 
 fn title(work: Work) -> &'static str {
@@ -125,56 +102,4 @@ fn plot(rows: &[&Row]) -> String {
         }
     }
     svg + "</svg>"
-}
-
-/// A value over time, from nothing up: a line that is level means a value that stays.
-fn course(series: &Series) -> String {
-    const HEIGHT: f64 = 120.0;
-    let most = series.points.iter().map(|(_, value)| *value).max().unwrap_or(0).max(1);
-    let end = series.points.last().map_or(1.0, |(at, _)| *at);
-    let width = WIDTH - LEFT - RIGHT;
-    let mut line = String::new();
-    for (at, value) in &series.points {
-        let y = HEIGHT - *value as f64 / most as f64 * (HEIGHT - 10.0);
-        let _ = write!(line, "{:.1},{y:.1} ", LEFT + at / end * width);
-    }
-    let name = escape(&series.name);
-    format!(
-        "<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{name} over time\">\
-         <text x=\"0\" y=\"{}\">{name}</text><text class=\"pale\" x=\"{}\" y=\"14\">{most}</text>\
-         <line x1=\"{LEFT}\" x2=\"{}\" y1=\"{HEIGHT}\" y2=\"{HEIGHT}\" stroke=\"var(--line)\"/>\
-         <polyline points=\"{line}\" fill=\"none\" stroke=\"var(--ours)\" stroke-width=\"1.6\"/>\
-         <text class=\"pale\" x=\"{LEFT}\" y=\"{}\">0 s</text>\
-         <text class=\"pale\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{end:.0} s</text></svg>",
-        HEIGHT + 18.0,
-        HEIGHT / 2.0,
-        WIDTH - RIGHT + 24.0,
-        WIDTH - RIGHT,
-        HEIGHT + 14.0,
-        WIDTH - RIGHT,
-        HEIGHT + 14.0,
-    )
-}
-
-fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
-    let word = |cell: &str| !cell.starts_with(|first: char| first.is_ascii_digit() || first == '–');
-    let mut html = String::from("<div class=\"wide\"><table><tr>");
-    for (column, title) in titles.iter().enumerate() {
-        let class = if rows.first().is_some_and(|row| word(&row[column])) { " class=\"w\"" } else { "" };
-        let _ = write!(html, "<th{class}>{}</th>", escape(title));
-    }
-    html += "</tr>";
-    for row in rows {
-        html += "<tr>";
-        for cell in row {
-            let class = if word(cell) { " class=\"w\"" } else { "" };
-            let _ = write!(html, "<td{class}>{}</td>", escape(cell));
-        }
-        html += "</tr>";
-    }
-    html + "</table></div>"
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::kit::client::Client;
 use crate::kit::pace::{self, Outcome, Pace, Plan, Progress};
+use crate::kit::section::Section;
 use crate::kit::{Sentence, median, show};
 use crate::options::{Peer, name};
 use crate::peers::{FIRST, KEYS, Place, Proxy};
-use crate::report::Section;
 
 const RATE: f64 = 400.0;
 

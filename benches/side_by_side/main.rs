@@ -32,10 +32,11 @@ use std::time::Duration;
 
 use kit::Sentence;
 use kit::process::{end_on_signals, find};
+use kit::section::Section;
 use machine::Machine;
 use options::{Options, Peer, Work, name};
 use peers::{How, Place, Proxy};
-use report::{Report, Section};
+use report::Report;
 use stand_in::StandIn;
 use wrk::Load;
 

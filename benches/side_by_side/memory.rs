@@ -8,11 +8,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::kit::client::Client;
+use crate::kit::section::Section;
 use crate::kit::{Sentence, show};
 use crate::latency::get;
 use crate::options::{Peer, name};
 use crate::peers::{How, Place, Proxy};
-use crate::report::Section;
 
 const LIMIT: Duration = Duration::from_secs(10);
 

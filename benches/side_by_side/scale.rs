@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
+use crate::kit::section::Section;
 use crate::kit::{Sentence, median, show, spread};
 use crate::options::{Peer, Work, name};
 use crate::peers::{How, Place};
-use crate::report::Section;
 use crate::wrk::{Load, Run};
 
 /// The most keys anybody has been seen with, and then some.

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
+use crate::kit::section::{Section, Series};
 use crate::kit::{Sentence, show};
 use crate::options::{Peer, Work, name};
 use crate::peers::{How, KEYS, Place, Proxy};
-use crate::report::{Section, Series};
 use crate::wrk::{Load, Run};
 
 /// How often memory is looked at.
@@ -46,7 +46,8 @@ pub(crate) fn measure(place: &Place<'_>, notes: &mut Vec<String>) -> Result<Sect
                     run.requests.to_string(),
                     run.errors.to_string(),
                 ]);
-                section.series.push(Series { name: name(peer), points: samples });
+                let points = samples.into_iter().map(|(at, rss)| (at, rss as f64)).collect();
+                section.series.push(Series { name: name(peer), unit: "s", points });
             }
             Err(why) => notes.push(format!("{} at soak: {why}", name(peer))),
         }

@@ -18,11 +18,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant as Moment, sleep_until};
 
 use crate::kit::client::Client;
+use crate::kit::section::Section;
 use crate::kit::{Sentence, median};
 use crate::latency::get;
 use crate::options::Peer;
 use crate::peers::{How, Place};
-use crate::report::Section;
 
 /// There and back.
 const FLIGHT: Duration = Duration::from_millis(100);

@@ -1,0 +1,77 @@
+//! A day of a thousand hotels through the real budget, on a clock that does not wait.
+//!
+//! In: traffic that is made up, and the same in every run. Out: who waited how long, how fairly the peak was divided, how
+//! much of the budget was used, and what a decision costs the more hotels wait; JSON and a page with plots on request.
+//! Exit code 1 when more calls arrived in any one second than are granted. `docs/budgets.md` has the results.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench talks to people")]
+#![allow(clippy::unwrap_used, reason = "a benchmark may end itself")]
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod books;
+mod chance;
+mod cost;
+mod day;
+mod figures;
+mod options;
+mod replicas;
+mod traffic;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use kit::page::{head, section, tail};
+use kit::section::Section;
+use kit::{Sentence, can_be_written, ended};
+use options::Options;
+use serde_json::json;
+
+fn main() -> ExitCode {
+    ended(run(&Options::parse().filled_in()))
+}
+
+/// Plays and reports; whether no second had more calls than are granted.
+fn run(options: &Options) -> Result<bool, Sentence> {
+    for file in [&options.json, &options.html].into_iter().flatten() {
+        can_be_written(file)?;
+    }
+    let (mut summary, mut sections, mut within) = (figures::summary(), Vec::new(), true);
+    for setting in &options.settings {
+        let mut books = day::play(*setting, options)?;
+        within &= figures::sum_up(*setting, &mut books, &mut summary) <= options.per_second as usize;
+        sections.push(figures::waits(*setting, &books));
+    }
+    sections.insert(0, summary);
+    sections.push(cost::measure(options.quick)?.0);
+
+    let about = format!(
+        "{} hotels through {} replicas of one budget of {} starts a second, {} hours on a paused clock.",
+        options.hotels, options.replicas, options.per_second, options.hours
+    );
+    println!("{about}");
+    sections.iter().for_each(|section| print!("{}", section.text()));
+    if !within {
+        println!("More calls arrived in one second than are granted.");
+    }
+    let json = json!({
+        "hotels": options.hotels,
+        "replicas": options.replicas,
+        "per_second": options.per_second,
+        "hours": options.hours,
+        "sections": sections.iter().map(Section::json).collect::<Vec<_>>(),
+    });
+    let page = format!(
+        "{}<p>{about}</p>{}{}",
+        head("A day within the budget"),
+        sections.iter().map(section).collect::<String>(),
+        tail(&[])
+    );
+    for (file, text) in [(&options.json, format!("{json:#}\n")), (&options.html, page)] {
+        if let Some(file) = file {
+            std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+            println!("Written: {}", file.display());
+        }
+    }
+    Ok(within)
+}
