@@ -44,6 +44,7 @@ mod sanitize;
 mod start;
 mod stream;
 mod streaming;
+mod tls;
 mod unreachable;
 mod uploads;
 mod wire;
