@@ -3,6 +3,7 @@
 //! In: a [`Config`]. Out, in this order: keys read, roots loaded, sockets bound, cores started, ready; then, told to
 //! end, a drain. It is the only place that sees all of the configuration; every part gets small settings of its own.
 
+pub mod certificates;
 mod keeping;
 mod pacing;
 mod pasting;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use self::certificates::Certificates;
 use self::keeping::Keeping;
 use self::pacing::Pacing;
 use self::worker::{Settings, Worker};
@@ -39,7 +41,7 @@ use crate::onboarding::{self, Onboarding};
 use crate::phase::{Phase, PhaseCell};
 use crate::property::PropertyId;
 use crate::proxy::authorize::Policy;
-use crate::proxy::callers::{Caller, Callers};
+use crate::proxy::callers::{Caller, Callers, KnownBy};
 use crate::proxy::verdict::ConnectLinks;
 use crate::proxy::{identify, pool, upstream};
 use crate::secret::{ClientSecret, Token};
@@ -83,6 +85,8 @@ pub struct Loaded {
     pub dialer: Dialer,
     /// Where the trusted roots came from.
     pub roots: Roots,
+    /// The listener's certificate, where it speaks TLS.
+    certificates: Option<Certificates>,
 }
 
 /// Secrets other than keys, each from a file of its own.
@@ -128,11 +132,15 @@ impl Loaded {
     pub fn load(config: &Config) -> Result<Self, StartError> {
         let apps = config.apps.iter().map(|app| app.name.clone()).collect();
         let keys = KeyStore::resume(&config.keys.file, Some(apps), lives(config));
-        match (keys, Secrets::load(config), dialer(config)) {
-            (Ok(keys), Ok(secrets), Ok((dialer, roots))) => Ok(Self { keys, secrets, dialer, roots }),
-            (keys, secrets, roots) => {
+        let certificates = config.tls.as_ref().map(Certificates::load).transpose();
+        match (keys, Secrets::load(config), certificates, dialer(config)) {
+            (Ok(keys), Ok(secrets), Ok(certificates), Ok((dialer, roots))) => {
+                Ok(Self { keys, secrets, dialer, roots, certificates })
+            }
+            (keys, secrets, certificates, roots) => {
                 let mut faults = keys.err().unwrap_or_default();
                 faults.extend(secrets.err().unwrap_or_default());
+                faults.extend(certificates.err().unwrap_or_default());
                 faults.extend(roots.err().map(|error| fault(&error)));
                 Err(StartError::Files(faults))
             }
@@ -193,15 +201,17 @@ pub struct App {
 pub struct Handle {
     phase: Arc<PhaseCell>,
     reload: Arc<Notify>,
+    reload_rest: Arc<Notify>,
     drain: Arc<Notify>,
     at_once: Arc<Notify>,
     cut: Arc<Notify>,
 }
 
 impl Handle {
-    /// Reads the key file again.
+    /// Reads the key file again, and all others that are watched.
     pub fn reload(&self) {
         self.reload.notify_one();
+        self.reload_rest.notify_one();
     }
 
     /// Ends the process in order: accepting for `drain.min`, then finishing what is under way, at most `drain.max`.
@@ -262,6 +272,7 @@ impl App {
         let handle = Handle {
             phase: Arc::new(PhaseCell::new()),
             reload: Arc::default(),
+            reload_rest: Arc::default(),
             drain: Arc::default(),
             at_once: Arc::default(),
             cut: Arc::default(),
@@ -309,7 +320,7 @@ impl App {
     /// # Errors
     /// When a thread or a runtime cannot be had.
     pub async fn run(self) -> io::Result<()> {
-        let Self { config, loaded, listeners, socket_files, addresses, admin, onboarding, metrics, access, handle } =
+        let Self { config, mut loaded, listeners, socket_files, addresses, admin, onboarding, metrics, access, handle } =
             self;
         let phase = Arc::clone(&handle.phase);
         log_start(&config, &loaded, &addresses);
@@ -320,6 +331,10 @@ impl App {
             let (key_store, poll) = (Arc::clone(&keys), config.keys.poll);
             async move { keys::watch(key_store, poll, reload, move |result| observe(&metrics, result)).await }
         });
+        let certificates = loaded.certificates.take();
+        let acceptor = certificates.as_ref().map(Certificates::acceptor);
+        let renewing = certificates
+            .map(|certificates| tokio::spawn(certificates.watch(config.keys.poll, Arc::clone(&handle.reload_rest))));
         let limits = limits(&config);
         let pacing = Pacing::start(&config)?;
         let base_url = config.upstream.base_url.clone();
@@ -369,6 +384,7 @@ impl App {
                 keys: Arc::clone(&loaded.keys),
                 dialer: loaded.dialer.clone(),
                 limiter: pacing.limiter.clone(),
+                acceptor: acceptor.clone(),
                 metrics: metrics.clone(),
                 access: access.clone(),
                 phase: Arc::clone(&phase),
@@ -402,6 +418,9 @@ impl App {
             let _ = tokio::time::timeout_at(until, connecting).await;
         }
         watching.abort();
+        if let Some(renewing) = renewing {
+            renewing.abort();
+        }
         keeping.stop().await;
         // Until now somebody may have waited for a turn.
         drop(pacing);
@@ -476,7 +495,12 @@ fn callers(config: &Config) -> Option<Callers> {
             methods: caller.methods.clone(),
             paths: caller.paths.as_ref().map(|paths| paths.iter().map(|path| path.as_str().into()).collect()),
         };
-        (may, caller.tokens.clone())
+        let known_by = KnownBy {
+            tokens: caller.tokens.clone(),
+            certificates: caller.certificates.clone(),
+            uids: caller.uids.clone(),
+        };
+        (may, known_by)
     };
     (!config.callers.is_empty()).then(|| Callers::new(config.callers.iter().map(caller)))
 }

@@ -22,6 +22,7 @@ pub mod budget;
 pub mod https;
 pub mod keys;
 pub mod listen;
+pub mod tls;
 
 pub mod telemetry;
 pub mod web;

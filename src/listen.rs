@@ -3,6 +3,7 @@
 //! In: an address and how many cores want to accept on it. Out: one listener per core, so that the kernel spreads
 //! connections over the cores and no accept lock is shared; or one sentence that says why not and what to do.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -222,6 +223,24 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Peer {
+    /// An address.
+    Address(SocketAddr),
+    /// The user that the process ran as which connected to a unix socket.
+    User(u32),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(out),
+            Self::User(uid) => write!(out, "uid {uid}"),
+        }
+    }
+}
+
 impl Stream {
     /// The address the caller reached us at; `None` for a unix socket.
     #[must_use]
@@ -230,6 +249,22 @@ impl Stream {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Unix(_) => None,
         }
+    }
+
+    /// Who is at the other end, as far as the system knows.
+    #[must_use]
+    pub fn peer(&self) -> Option<Peer> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok().map(Peer::Address),
+            Self::Unix(stream) => stream.peer_cred().ok().map(|peer| Peer::User(peer.uid())),
+        }
+    }
+
+    /// The first byte the caller sends, which stays unread; nothing where it sends none. A unix socket is not asked.
+    pub async fn first_byte(&self) -> Option<u8> {
+        let Self::Tcp(stream) = self else { return None };
+        let mut first = [0];
+        stream.peek(&mut first).await.ok().filter(|read| *read == 1).map(|_| first[0])
     }
 
     /// Waits until there is something to read, or the end of the stream.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use ring::digest::{Digest, SHA256, digest};
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 /// How every Cloudbeds API key starts (API Keys Authentication Guide for Technology Partners).
@@ -101,6 +102,10 @@ impl KeyDigest {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest(&SHA256, text).as_ref());
         Self(bytes)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.0[..].ct_eq(&other.0[..]).into()
     }
 
     /// The first 32 bits, as eight hexadecimal digits.
@@ -258,6 +263,12 @@ impl TokenDigest {
     #[must_use]
     pub fn of(token: &[u8]) -> Option<Self> {
         (token.len() >= TOKEN_MIN).then(|| Self(KeyDigest::of(token)))
+    }
+
+    /// Whether both are the same, in a time that does not depend on how much of them is.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.is(&other.0)
     }
 
     /// Whether it is that of nothing, which `sha256sum` prints where a variable is not set.

@@ -125,7 +125,7 @@ const LEVELS: [&[&str]; 9] = [
     &["admin", "config", "onboarding", "proxy", "sandbox"],
     &["inquiry"],
     &["cloudbeds"],
-    &["budget", "https", "keys", "listen"],
+    &["budget", "https", "keys", "listen", "tls"],
     &["telemetry"],
     &["web", "wire", "yaml"],
     &["address", "fault", "flight", "origin", "phase", "process", "property", "secret"],

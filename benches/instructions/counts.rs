@@ -125,8 +125,10 @@ fn identified(requests: Vec<Request<Incoming>>) -> Vec<Identified> {
 
 fn authorized(identified: Vec<Identified>) -> Vec<Authorized> {
     let policy = Policy::default();
-    let anybody = policy.who(&http::HeaderMap::new()).unwrap();
-    identified.into_iter().map(|one| policy.authorize(one, anybody, None).unwrap()).collect()
+    let identify = proxy::identify::Settings::default();
+    let arrival = proxy::Arrival { identify, local: None, encrypted: false, known: None };
+    let anybody = policy.who(&http::HeaderMap::new(), &arrival, || None).unwrap();
+    identified.into_iter().map(|one| policy.authorize(one, anybody, &arrival).unwrap()).collect()
 }
 
 fn credentialed(authorized: Vec<Authorized>, keys: &KeySet) -> Vec<Credentialed> {

@@ -114,6 +114,7 @@ impl World {
             lines: Rc::new(log.access_log().lines()),
             ids: RequestIds::new(0),
             phase: phase(),
+            refused_handshakes: cloudbeds_auth_proxy::telemetry::Sparing::default(),
         });
         let (caller, near) = UnixStream::pair().unwrap();
         caller.set_nonblocking(true).unwrap();
@@ -121,7 +122,7 @@ impl World {
         let inside = runtime.enter();
         let near = Stream::Unix(tokio::net::UnixStream::from_std(near).unwrap());
         drop(inside);
-        let arrival = Arrival { identify: identify::Settings::default(), local: None };
+        let arrival = Arrival::plain(identify::Settings::default(), &near, &proxy.policy);
         let serving = connection::serve(near, Rc::clone(&proxy), arrival, LIMITS, &Rc::new(Open::default()), ());
         runtime.spawn_local(serving);
         let (answer, origin) = (Vec::with_capacity(1 << 21), Arc::new(origin));

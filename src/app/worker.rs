@@ -21,14 +21,15 @@ use crate::listen::{self, Bound, Listener, Stream};
 use crate::origin::Origin;
 use crate::phase::{Phase, PhaseCell};
 use crate::proxy::authorize::Policy;
-use crate::proxy::connection::{self, Open};
+use crate::proxy::connection::{self, Open, encrypted};
 use crate::proxy::limit::Limiter;
 use crate::proxy::pool::{self, Pool};
 use crate::proxy::rewrite::Routes;
 use crate::proxy::upstream::{Timeouts, Upstream};
 use crate::proxy::verdict::ConnectLinks;
 use crate::proxy::{Arrival, Proxy, identify};
-use crate::telemetry::{AccessLog, Metrics, RequestIds};
+use crate::telemetry::{AccessLog, Metrics, RequestIds, Sparing};
+use crate::tls::Acceptor;
 use crate::wire::gate::Limits;
 
 /// How long accepting pauses when the process is out of descriptors or memory.
@@ -60,6 +61,8 @@ pub(super) struct Worker {
     pub(super) keys: Arc<KeyStore>,
     pub(super) dialer: Dialer,
     pub(super) limiter: Option<Limiter>,
+    /// For TCP listeners, where they speak TLS.
+    pub(super) acceptor: Option<Acceptor>,
     pub(super) metrics: Metrics,
     pub(super) access: AccessLog,
     pub(super) phase: Arc<PhaseCell>,
@@ -119,11 +122,13 @@ impl Worker {
             lines: Rc::clone(&lines),
             ids: RequestIds::new(self.index),
             phase: Arc::clone(&self.phase),
+            refused_handshakes: Sparing::default(),
         });
         let open = Rc::new(Open::default());
         let mut accepting = JoinSet::new();
         for (listener, identify) in listeners {
             let door = Door {
+                acceptor: self.acceptor.clone().filter(|_| matches!(listener, Listener::Tcp(_))),
                 listener,
                 identify,
                 proxy: Rc::clone(&proxy),
@@ -170,6 +175,7 @@ impl Worker {
 /// One listener of a core.
 struct Door {
     listener: Listener,
+    acceptor: Option<Acceptor>,
     identify: identify::Settings,
     proxy: Rc<Proxy>,
     open: Rc<Open>,
@@ -218,7 +224,8 @@ impl Door {
         if place.number > self.max_connections {
             // Its place is free again at once: a flood of refused connections must not keep a good one out, neither
             // by number nor by the descriptors it holds while it reads its refusal.
-            if Rc::strong_count(&self.refused) <= REFUSALS {
+            // Without a handshake there are no words.
+            if self.acceptor.is_none() && Rc::strong_count(&self.refused) <= REFUSALS {
                 let refused = Rc::clone(&self.refused);
                 spawn_local(async move {
                     connection::refuse(stream, proxy).await;
@@ -227,8 +234,17 @@ impl Door {
             }
             return;
         }
-        let arrival = Arrival { identify: self.identify, local: stream.local_address() };
-        spawn_local(connection::serve(stream, proxy, arrival, self.limits, &self.open, place));
+        match &self.acceptor {
+            None => {
+                let arrival = Arrival::plain(self.identify, &stream, &proxy.policy);
+                spawn_local(connection::serve(stream, proxy, arrival, self.limits, &self.open, place))
+            }
+            Some(acceptor) => {
+                let acceptor = acceptor.clone();
+                let identify = self.identify;
+                spawn_local(encrypted::serve(stream, acceptor, proxy, identify, self.limits, &self.open, place))
+            }
+        };
     }
 }
 

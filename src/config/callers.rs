@@ -1,30 +1,53 @@
 //! The section `callers`: who may use the proxy, and for what.
 //!
-//! In: names, digests of tokens, properties, methods and paths as they are typed. Out: [`Caller`]s. A caller without a
-//! token, and a word that could never match a request, are faults: both would be a door that looks open and is shut.
+//! In: names, digests of tokens, certificates' names, users, properties, methods and paths as they are typed. Out:
+//! [`Caller`]s. A caller that nothing could be known by, and a word that could never match a request, are faults: both
+//! would be a door that looks open and is shut.
 
 use http::Method;
 
 use super::check::Check;
-use super::{Caller, raw};
+use super::{Caller, Listener, raw};
+use crate::address::Address;
 use crate::property::NotAPropertyId;
 use crate::secret::TokenDigest;
+use crate::tls::NotACertificateName;
 
 /// The methods that are ever forwarded.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
+/// What Linux shows instead of a user that has no number in one's own user namespace.
+const OVERFLOW_UID: u32 = 65_534;
+
+fn shares<T: PartialEq>(some: &[T], others: &[T]) -> bool {
+    some.iter().any(|one| others.contains(one))
+}
+
 impl Check<'_, '_> {
     /// Nothing when there is a fault.
-    pub(super) fn callers(&mut self, typed: &raw::Callers) -> Option<Vec<Caller>> {
+    pub(super) fn callers(&mut self, raw: &raw::Raw, listeners: &[Listener]) -> Option<Vec<Caller>> {
         let (mut callers, mut whole) = (Vec::<Caller>::new(), true);
-        for (name, typed) in &typed.0 {
+        for (name, typed) in &raw.callers.0 {
             let Some(caller) = self.caller(name, typed) else {
                 whole = false;
                 continue;
             };
-            let taken = |other: &Caller| other.tokens.iter().any(|token| caller.tokens.contains(token));
-            if callers.iter().any(taken) {
+            if !caller.certificates.is_empty() && raw.tls.client_ca_file.is_none() {
+                let hint = "name who issues them as tls.client_ca_file";
+                self.caller_fault(name, "certificates", "no listener asks for certificates", hint);
+            }
+            let unix = |listener: &Listener| matches!(listener.address, Address::Unix(_));
+            if !caller.uids.is_empty() && !listeners.iter().any(unix) {
+                self.caller_fault(name, "uids", "there is no unix socket to tell them by", "add one to `listen:`");
+            }
+            if callers.iter().any(|other| shares(&other.tokens, &caller.tokens)) {
                 self.caller_fault(name, "token_sha256", "another caller has the same token", "make one of its own");
+            }
+            if callers.iter().any(|other| shares(&other.certificates, &caller.certificates)) {
+                self.caller_fault(name, "certificates", "another caller has the same name", "each has its own");
+            }
+            if callers.iter().any(|other| shares(&other.uids, &caller.uids)) {
+                self.caller_fault(name, "uids", "another caller has the same user", "each has its own");
             }
             callers.push(caller);
         }
@@ -34,8 +57,23 @@ impl Check<'_, '_> {
     fn caller(&mut self, name: &str, typed: &raw::Caller) -> Option<Caller> {
         self.entry_name("callers", name)?;
         let hint = "printf %s \"$TOKEN\" | sha256sum prints it";
-        if typed.token_sha256.is_empty() {
-            self.caller_fault(name, "token_sha256", "expected the digests of the caller's tokens", hint);
+        if typed.token_sha256.is_empty() && typed.certificates.is_empty() && typed.uids.is_empty() {
+            let hint = "name token_sha256, certificates or uids";
+            self.caller_fault(name, "token_sha256", "expected something the caller is known by", hint);
+        }
+        let certificates = typed.certificates.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>();
+        if let Err(error) = &certificates {
+            let error: &NotACertificateName = error;
+            self.caller_fault(
+                name,
+                "certificates",
+                &error.to_string(),
+                "as `openssl x509 -noout -subject -ext subjectAltName` shows it",
+            );
+        }
+        if typed.uids.contains(&OVERFLOW_UID) {
+            let message = "65534 stands for every user that this container does not know";
+            self.caller_fault(name, "uids", message, "let the application run as a user of its own");
         }
         let tokens = typed.token_sha256.iter().map(|digest| digest.parse()).collect::<Result<Vec<_>, _>>();
         if tokens.is_err() {
@@ -71,6 +109,8 @@ impl Check<'_, '_> {
         Some(Caller {
             name: name.to_owned(),
             tokens: tokens.ok()?,
+            certificates: certificates.ok()?,
+            uids: typed.uids.clone(),
             properties: properties.ok()?,
             methods: typed.methods.as_ref().map(|_| methods.filter_map(|name| name.parse::<Method>().ok()).collect()),
             paths: typed.paths.clone(),

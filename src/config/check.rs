@@ -16,7 +16,7 @@ use super::sources::{Sources, path};
 use super::units::{Size, Time};
 use super::{
     Admin, Client, Config, Drain, Identify, Keys, Limits, Listener, Log, LogFormat, LogOutput, Policy, Pool, Route,
-    Timeouts, Upstream, Workers,
+    Timeouts, Tls, Upstream, Workers,
 };
 use crate::address::Address;
 use crate::fault::shown;
@@ -37,8 +37,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The meaning of `raw`; nothing when a fault left a hole.
 pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> Option<Config> {
     let mut check = Check { base_dir, sources };
+    let tls = check.tls(&raw.tls);
     let listen = check.listeners(raw);
-    let callers = check.callers(&raw.callers);
+    let callers = check.callers(raw, listen.as_deref().unwrap_or_default());
     let admin = check.admin(&raw.admin, listen.as_deref().unwrap_or_default());
     let keys = check.keys(&raw.keys);
     let apps = check.apps(raw);
@@ -58,6 +59,7 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
     let workers = check.workers(raw.workers);
     Some(Config {
         listen: listen?,
+        tls: tls?,
         callers: callers?,
         admin: admin?,
         keys: keys?,
@@ -179,9 +181,11 @@ impl Check<'_, '_> {
                     "shorten it",
                 );
             }
-            if !network && raw.callers.0.is_empty() && !address.is_local() {
+            let known = !raw.callers.0.is_empty() || raw.tls.client_ca_file.is_some();
+            if !network && !known && !address.is_local() {
                 let words = format!(
-                    "listen on 127.0.0.1, [::1] or a unix socket, name who may use it below `callers:`, or accept it with \
+                    "listen on 127.0.0.1, [::1] or a unix socket, name who may use it below `callers:`, ask for certificates \
+                     with `tls.client_ca_file`, or accept it with \
                      `unauthenticated_network: \"{UNAUTHENTICATED_NETWORK}\"`"
                 );
                 self.sources.fault(&at, "would offer every key to the network, since callers are not checked", words);
@@ -196,6 +200,36 @@ impl Check<'_, '_> {
             listeners.push(Listener { address, default_property });
         }
         (!listeners.is_empty()).then_some(listeners)
+    }
+
+    /// Nothing where a fault left a hole; nothing inside where listeners stay plain.
+    fn tls(&mut self, typed: &raw::Tls) -> Option<Option<Tls>> {
+        let file = |check: &mut Self, option: &str, text: &Option<String>| {
+            text.as_deref().map(|text| check.file(option, text)).map_or(Some(None), |path| path.map(Some))
+        };
+        let certificate = file(self, "tls.certificate_file", &typed.certificate_file);
+        let key = file(self, "tls.key_file", &typed.key_file);
+        let client_ca_file = file(self, "tls.client_ca_file", &typed.client_ca_file);
+        match (certificate?, key?) {
+            (Some(certificate_file), Some(key_file)) => {
+                Some(Some(Tls { certificate_file, key_file, client_ca_file: client_ca_file?, http2: typed.http2 }))
+            }
+            (None, None) => {
+                if typed.client_ca_file.is_some() {
+                    let hint = "name a certificate_file and a key_file beside it";
+                    self.fault("tls.client_ca_file", "asks for certificates where no TLS is spoken", hint);
+                }
+                Some(None)
+            }
+            (Some(_), None) => {
+                self.fault("tls.certificate_file", "has no key beside it", "name its private key as tls.key_file");
+                None
+            }
+            (None, Some(_)) => {
+                self.fault("tls.key_file", "has no certificate beside it", "name it as tls.certificate_file");
+                None
+            }
+        }
     }
 
     fn admin(&mut self, typed: &raw::Admin, listeners: &[Listener]) -> Option<Admin> {

@@ -12,6 +12,7 @@ use crate::address::Address;
 use crate::origin::Origin;
 use crate::property::PropertyId;
 use crate::secret::TokenDigest;
+use crate::tls::CertificateName;
 use crate::web::{Endpoint, WebUrl};
 
 mod apps;
@@ -34,6 +35,8 @@ pub use load::{load, parse};
 pub struct Config {
     /// Where apps reach the proxy; at least one.
     pub listen: Vec<Listener>,
+    /// How its TCP listeners speak TLS; nothing leaves them plain.
+    pub tls: Option<Tls>,
     /// Who may use it; nobody in particular where there is none.
     pub callers: Vec<Caller>,
     /// Where operators, kubelet and Prometheus reach it.
@@ -71,13 +74,30 @@ pub struct Listener {
     pub default_property: Option<PropertyId>,
 }
 
+/// TLS towards callers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tls {
+    /// The certificate and those between it and its root, PEM.
+    pub certificate_file: PathBuf,
+    /// Its private key, PEM.
+    pub key_file: PathBuf,
+    /// Who issues the certificates that callers must show, PEM; nothing asks for none.
+    pub client_ca_file: Option<PathBuf>,
+    /// Whether HTTP/2 is offered.
+    pub http2: bool,
+}
+
 /// One of those who may use the proxy.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Caller {
     /// Its name, for logs.
     pub name: String,
-    /// Digests of its tokens, at least one; several while they are replaced.
+    /// Digests of its tokens; several while they are replaced. A caller is known in at least one of these ways.
     pub tokens: Vec<TokenDigest>,
+    /// Names in its client certificates, of which one must be there.
+    pub certificates: Vec<CertificateName>,
+    /// The users its processes run as, where they connect to a unix socket.
+    pub uids: Vec<u32>,
     /// The hotels it may ask about; nothing means all.
     pub properties: Option<HashSet<PropertyId>>,
     /// The methods it may use; nothing means all.

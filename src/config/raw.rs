@@ -39,6 +39,7 @@ const fn seconds(seconds: u64) -> Time {
 
 section! { Raw {
     listen: Listen = Listen::One("127.0.0.1:8080".to_owned()),
+    tls: Tls = Tls::default(),
     unauthenticated_network: Option<String> = None,
     callers: Callers = Callers::default(),
     admin: Admin = Admin::default(),
@@ -54,8 +55,16 @@ section! { Raw {
     log: Log = Log::default(),
     workers: Workers = Workers::Auto,
 } }
+section! { Tls {
+    certificate_file: Option<String> = None,
+    key_file: Option<String> = None,
+    client_ca_file: Option<String> = None,
+    http2: bool = true,
+} }
 section! { Caller {
     token_sha256: Vec<String> = Vec::new(),
+    certificates: Vec<String> = Vec::new(),
+    uids: Vec<u32> = Vec::new(),
     properties: Option<Vec<Id>> = None,
     methods: Option<Vec<String>> = None,
     paths: Option<Vec<String>> = None,

@@ -320,7 +320,7 @@ fn callers_are_named_with_their_tokens_and_let_a_listener_stand_on_a_network() {
     assert_eq!(caller.properties.as_ref().unwrap().len(), 2);
     let caller = |options: &str| format!("callers: {{ desk: {{ {options} }} }}");
     for (options, words) in [
-        ("properties: [1]".to_owned(), "callers.desk.token_sha256: expected the digests"),
+        ("properties: [1]".to_owned(), "callers.desk.token_sha256: expected something the caller is known by"),
         (
             "token_sha256: [e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855]".to_owned(),
             "the digest of nothing",
@@ -335,6 +335,36 @@ fn callers_are_named_with_their_tokens_and_let_a_listener_stand_on_a_network() {
     ] {
         check_refused(&caller(&options), words);
     }
+    for (text, words) in [
+        ("callers: { desk: { certificates: [CN=desk] } }", "no listener asks for certificates"),
+        ("callers: { desk: { uids: [1000] } }", "there is no unix socket to tell them by"),
+    ] {
+        check_refused(text, words);
+    }
+    let known =
+        "listen: ['unix:/run/p.sock', 10.0.0.1:443]\ntls: { certificate_file: c, key_file: k, client_ca_file: a }\n";
+    let caller = |options: &str| format!("{known}callers: {{ desk: {{ {options} }} }}");
+    let desk = accepted(&caller("certificates: ['CN=desk', 'spiffe://a/b', Desk.example], uids: [1000]"));
+    assert_eq!((desk.callers[0].certificates.len(), &desk.callers[0].uids[..]), (3, &[1000][..]));
+    check_refused(&caller("certificates: ['desk,desk']"), "expected names such as CN=front-desk");
+    check_refused(&caller("uids: [65534]"), "stands for every user");
+    for way in ["certificates: [CN=a]", "uids: [7]"] {
+        check_refused(&format!("{known}callers: {{ a: {{ {way} }}, b: {{ {way} }} }}"), "another caller has the same");
+    }
     let two = format!("callers: {{ a: {{ token_sha256: [{digest}] }}, b: {{ token_sha256: [{digest}] }} }}");
     check_refused(&two, "another caller has the same token");
+}
+
+#[test]
+fn a_listener_has_a_certificate_with_its_key_or_none() {
+    let config =
+        accepted("listen: 10.0.0.1:443\ntls: { certificate_file: c.pem, key_file: k.pem, client_ca_file: ca.pem }");
+    let tls = config.tls.unwrap();
+    assert_eq!(tls.certificate_file, Path::new("/etc/proxy/c.pem"));
+    assert!(tls.http2 && tls.client_ca_file.is_some());
+    check_refused("listen: 10.0.0.1:443\ntls: { certificate_file: c, key_file: k }", "would offer every key");
+    check_refused("tls: { certificate_file: c }", "tls.certificate_file: has no key beside it");
+    check_refused("tls: { key_file: k }", "tls.key_file: has no certificate beside it");
+    check_refused("tls: { client_ca_file: k }", "asks for certificates where no TLS is spoken");
+    check_refused("tls: { certificate_file: '', key_file: k }", "tls.certificate_file: expected the path of a file");
 }

@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use super::read::{ONE_MAX, Unread, bytes};
 use crate::fault::Fault;
 use crate::secret::{ClientSecret, Token};
@@ -25,6 +27,23 @@ pub fn token(path: &Path, option: &str) -> Result<Token, Vec<Fault>> {
     secret(path, option, "make one with: head -c 24 /dev/urandom | base64 | tr '+/' '-_'", Token::parse)
 }
 
+/// The bytes of a file that only its owner and one group may read, such as a certificate's private key.
+///
+/// # Errors
+/// When the file is not there, may be read by others, or is larger than 64 KiB.
+pub fn private_file(path: &Path, option: &str) -> Result<Zeroizing<Vec<u8>>, Vec<Fault>> {
+    bytes(path, ONE_MAX).map_err(|unread| match unread {
+        Unread::Gone(_) => {
+            let hint = "put the file there, or correct the option";
+            vec![Fault::new(path.display().to_string(), "is not there", hint).about(option)]
+        }
+        Unread::Bad(faults) => {
+            let told = |fault: Fault| Fault { message: fault.message.replace("the keys", "it"), ..fault.about(option) };
+            faults.into_iter().map(told).collect()
+        }
+    })
+}
+
 fn secret<T, E: std::error::Error>(
     path: &Path,
     option: &str,
@@ -32,13 +51,7 @@ fn secret<T, E: std::error::Error>(
     parse: impl Fn(&str) -> Result<T, E>,
 ) -> Result<T, Vec<Fault>> {
     let fault = |message: String, hint: &str| vec![Fault::new(path.display().to_string(), message, hint).about(option)];
-    let bytes = bytes(path, ONE_MAX).map_err(|unread| match unread {
-        Unread::Gone(_) => fault("is not there".to_owned(), "put the file there, or correct the option"),
-        Unread::Bad(faults) => {
-            let told = |fault: Fault| Fault { message: fault.message.replace("the keys", "it"), ..fault.about(option) };
-            faults.into_iter().map(told).collect()
-        }
-    })?;
+    let bytes = private_file(path, option)?;
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
     parse(text).map_err(|error| fault(error.to_string(), hint))
 }

@@ -4,15 +4,16 @@
 //! nothing is decoded, merged or cleaned up, and a target that two servers could read differently is refused.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 
 use http::header::{CONNECTION, EXPECT, UPGRADE};
 use http::{HeaderMap, Method, Uri, Version};
 use percent_encoding::percent_decode;
 
+use super::Arrival;
 use super::callers::{Callers, Known};
 use super::error::ProxyError;
 use super::identify::Identified;
+use crate::listen::Peer;
 
 /// How often a path may be encoded over and over. Nobody does it twice in earnest, and each round costs the whole path.
 const ROUNDS: u32 = 3;
@@ -37,8 +38,14 @@ impl Policy {
     ///
     /// # Errors
     /// When callers are named and it is none of them.
-    pub fn who(&self, headers: &HeaderMap) -> Result<Known<'_>, ProxyError> {
-        self.callers.as_ref().map(|callers| callers.who(headers)).transpose().map(Known)
+    pub fn who<'a>(
+        &'a self,
+        headers: &HeaderMap,
+        arrival: &'a Arrival,
+        peer: impl FnOnce() -> Option<Peer>,
+    ) -> Result<Known<'a>, ProxyError> {
+        let Some(callers) = &self.callers else { return Ok(Known(None)) };
+        callers.who(headers, arrival, peer).map(|known| Known(Some(known)))
     }
 
     /// Judges method, target and expectations, and whether `caller` may ask for it. `local` is the address the caller reached us at.
@@ -49,7 +56,7 @@ impl Policy {
         &self,
         identified: Identified,
         caller: Known<'_>,
-        local: Option<SocketAddr>,
+        arrival: &Arrival,
     ) -> Result<Authorized, ProxyError> {
         let request = &identified.request;
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
@@ -64,7 +71,7 @@ impl Policy {
             return Err(ProxyError::Expectation);
         }
         let uri = request.uri();
-        if uri.authority().is_some() && !is_ours(uri, local) {
+        if uri.authority().is_some() && !is_ours(uri, arrival) {
             return Err(ProxyError::ForeignHost);
         }
         let path = uri.path();
@@ -91,14 +98,15 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE) || headers.get_all(CONNECTION).iter().any(nominated)
 }
 
-/// RFC 9112 3.2.2: absolute-form must be accepted; it must name this listener, as http.
-fn is_ours(uri: &Uri, local: Option<SocketAddr>) -> bool {
+/// RFC 9112 3.2.2: absolute-form must be accepted; it must name this listener, as it is spoken to.
+fn is_ours(uri: &Uri, arrival: &Arrival) -> bool {
+    let (scheme, port) = if arrival.encrypted { ("https", 443) } else { ("http", 80) };
     // RFC 9110 4.2.4: user information in an authority is a trick more often than not.
-    if uri.scheme_str() != Some("http") || uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    if uri.scheme_str() != Some(scheme) || uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return false;
     }
-    let (Some(host), Some(local)) = (uri.host(), local) else { return false };
-    let port = uri.port_u16().unwrap_or(80);
+    let (Some(host), Some(local)) = (uri.host(), arrival.local) else { return false };
+    let port = uri.port_u16().unwrap_or(port);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let named = host.eq_ignore_ascii_case("localhost") && local.ip().is_loopback();
     port == local.port() && (named || host.parse() == Ok(local.ip()))
@@ -309,10 +317,14 @@ mod tests {
     }
 
     #[test]
-    fn absolute_form_must_name_this_listener() {
-        let local = Some("127.0.0.1:8080".parse().unwrap());
+    fn absolute_form_must_name_this_listener_as_it_is_spoken_to() {
+        let arrival = |local: Option<&str>, encrypted| {
+            let local = local.map(|local| local.parse().unwrap());
+            Arrival { identify: super::super::identify::Settings::default(), local, encrypted, known: None }
+        };
+        let plain = arrival(Some("127.0.0.1:8080"), false);
         for uri in ["http://127.0.0.1:8080/a", "http://localhost:8080/a", "http://LOCALHOST:8080/a"] {
-            assert!(is_ours(&uri.parse().unwrap(), local), "{uri}");
+            assert!(is_ours(&uri.parse().unwrap(), &plain), "{uri}");
         }
         for uri in [
             "http://user@127.0.0.1:8080/a",
@@ -321,8 +333,10 @@ mod tests {
             "http://api.cloudbeds.com/a",
             "http://[::1]:8080/a",
         ] {
-            assert!(!is_ours(&uri.parse().unwrap(), local), "{uri}");
+            assert!(!is_ours(&uri.parse().unwrap(), &plain), "{uri}");
         }
-        assert!(!is_ours(&"http://localhost:8080/a".parse().unwrap(), None));
+        assert!(is_ours(&"https://127.0.0.1/a".parse().unwrap(), &arrival(Some("127.0.0.1:443"), true)));
+        assert!(!is_ours(&"http://127.0.0.1:443/a".parse().unwrap(), &arrival(Some("127.0.0.1:443"), true)));
+        assert!(!is_ours(&"http://localhost:8080/a".parse().unwrap(), &arrival(None, false)));
     }
 }

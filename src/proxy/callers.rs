@@ -1,19 +1,25 @@
 //! Who asks, and what they may ask for.
 //!
-//! In: the token a request shows. Out: the caller it belongs to, whose properties, methods and paths are checked once
-//! the request's are known. Tokens are held as digests and looked up by digest, so neither memory nor time tells one.
-//! Every refusal is told to the operator with the caller's name; the token is told to nobody.
+//! In: the token a request shows, or else the certificate or the user its connection came with. Out: the caller it
+//! belongs to, whose properties, methods and paths are checked once the request's are known. Tokens are held as digests,
+//! so neither memory nor time tells one. Refusals are told to the operator, with the caller's name or the address of
+//! somebody unknown, so many at a time; a token is told to nobody.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, Method};
 
+use super::Arrival;
 use super::authorize::is_below;
 use super::error::ProxyError;
 use super::identify::Subject;
+use crate::listen::{Peer, Stream};
 use crate::property::PropertyId;
 use crate::secret::TokenDigest;
+use crate::telemetry::Sparing;
+use crate::tls::CertificateName;
 use crate::wire::field::is_twin;
 
 /// The header that shows a caller's token. Like all of ours it stays here.
@@ -36,36 +42,98 @@ pub struct Caller {
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a>(pub(super) Option<&'a Caller>);
 
+/// What a caller is known by.
+#[derive(Clone, Debug, Default)]
+pub struct KnownBy {
+    /// Digests of its tokens.
+    pub tokens: Vec<TokenDigest>,
+    /// Names in its certificates.
+    pub certificates: Vec<CertificateName>,
+    /// The users it runs as.
+    pub uids: Vec<u32>,
+}
+
 /// All callers there are.
 #[derive(Clone, Debug)]
-pub struct Callers(Arc<HashMap<TokenDigest, Arc<Caller>>>);
+pub struct Callers(Arc<All>);
+
+#[derive(Debug, Default)]
+struct All {
+    tokens: HashMap<TokenDigest, Arc<Caller>>,
+    certificates: HashMap<CertificateName, Arc<Caller>>,
+    uids: HashMap<u32, Arc<Caller>>,
+    unknown: Sparing,
+}
 
 impl Callers {
-    /// Each caller with its tokens; where two name the same token the later one has it.
+    /// Each caller with what it is known by; where two name the same the later one has it.
     #[must_use]
-    pub fn new(callers: impl IntoIterator<Item = (Caller, Vec<TokenDigest>)>) -> Self {
-        let mut all = HashMap::new();
-        for (caller, tokens) in callers {
+    pub fn new(callers: impl IntoIterator<Item = (Caller, KnownBy)>) -> Self {
+        let mut all = All::default();
+        for (caller, by) in callers {
             let caller = Arc::new(caller);
-            all.extend(tokens.into_iter().map(|token| (token, Arc::clone(&caller))));
+            all.tokens.extend(by.tokens.into_iter().map(|token| (token, Arc::clone(&caller))));
+            all.certificates.extend(by.certificates.into_iter().map(|name| (name, Arc::clone(&caller))));
+            all.uids.extend(by.uids.into_iter().map(|uid| (uid, Arc::clone(&caller))));
         }
         Self(Arc::new(all))
     }
 
-    /// The caller whose token the request shows, in exactly one line.
-    pub(super) fn who(&self, headers: &HeaderMap) -> Result<&Caller, ProxyError> {
+    /// The caller whose user connected to this unix socket.
+    pub(super) fn connected(&self, stream: &Stream) -> Option<Arc<Caller>> {
+        if self.0.uids.is_empty() {
+            return None;
+        }
+        match stream.peer() {
+            Some(Peer::User(uid)) => self.0.uids.get(&uid).cloned(),
+            _ => None,
+        }
+    }
+
+    /// The one caller to whom a certificate with these names belongs. One that several could claim is nobody's.
+    pub(super) fn certified(&self, names: &[CertificateName]) -> Option<Arc<Caller>> {
+        let mut found = names.iter().filter_map(|name| self.0.certificates.get(name));
+        let first = found.next()?;
+        found.all(|other| Arc::ptr_eq(first, other)).then(|| Arc::clone(first))
+    }
+
+    /// The caller whose token the request shows, in exactly one line; where it shows none, the one that the connection
+    /// is known to come from. A wrong token is refused whatever the connection is.
+    pub(super) fn who<'a>(
+        &'a self,
+        headers: &HeaderMap,
+        arrival: &'a Arrival,
+        peer: impl FnOnce() -> Option<Peer>,
+    ) -> Result<&'a Caller, ProxyError> {
         let mut lines = headers.get_all(X_PROXY_TOKEN).iter();
         let why = match (lines.next(), lines.next()) {
             _ if headers.keys().any(|name| is_twin(name.as_str(), X_PROXY_TOKEN.as_str())) => "an underscore twin",
-            (None, _) => "no token",
+            (None, _) => match &arrival.known {
+                Some(caller) => return Ok(caller),
+                None => "no token",
+            },
             (Some(_), Some(_)) => "more than one token",
-            (Some(token), None) => match TokenDigest::of(token.as_bytes()).and_then(|digest| self.0.get(&digest)) {
+            (Some(token), None) => match self.0.by_token(token.as_bytes()) {
                 Some(caller) => return Ok(caller),
                 None => "a token that nobody has",
             },
         };
-        tracing::warn!(reason = why, "a request was refused: its caller is not known");
+        if let Some(silent) = self.0.unknown.turn(Instant::now()) {
+            let peer = peer().map(tracing::field::display);
+            tracing::warn!(reason = why, peer, not_told = silent, "a request was refused: its caller is not known");
+        }
         Err(ProxyError::CallerUnknown(why))
+    }
+}
+
+impl All {
+    /// The map compares digests as it likes, and its time may tell how much of one digest another has in common. That
+    /// is worth nothing: whoever wanted to choose a digest would have to turn SHA-256 back. The comparison that decides
+    /// takes the same time for every digest all the same.
+    fn by_token(&self, token: &[u8]) -> Option<&Caller> {
+        let shown = TokenDigest::of(token)?;
+        let (known, caller) = self.tokens.get_key_value(&shown)?;
+        known.is(&shown).then_some(&**caller)
     }
 }
 

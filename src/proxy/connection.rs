@@ -3,6 +3,8 @@
 //! In: an accepted stream. Out: its requests, one after the other, to [`Proxy::serve`]; the refusal of a head that did
 //! not pass the gate, after every answer before it; and an end that lets the caller read what was written.
 
+pub mod encrypted;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
@@ -22,8 +24,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::respond::X_PROXY_REQUEST_ID;
 use super::trace::Trace;
+use super::transport::Transport;
 use super::{Arrival, CallerGone, Proxy};
-use crate::listen::Stream;
+use crate::listen::{Peer, Stream, Watch};
 use crate::telemetry::metrics::Recorder;
 use crate::wire::gate::{Gate, Limits, Outcome};
 use crate::wire::problem::{Code, Problem};
@@ -93,8 +96,8 @@ impl Entry {
     }
 
     /// Waits for the caller of a parked connection; whether it has something to say before `due`.
-    async fn wait(&self, stream: &Stream, due: Instant) -> bool {
-        let mut readable = pin!(timeout_at(due, stream.readable()));
+    async fn wait<S: Transport>(&self, stream: &S, due: Instant) -> bool {
+        let mut readable = pin!(timeout_at(due, stream.socket().readable()));
         std::future::poll_fn(|cx| {
             self.listen(cx.waker());
             // A request that has arrived is answered, also at the end.
@@ -136,11 +139,11 @@ pub fn serve<P>(
 /// connections cost little more than their sockets.
 ///
 /// Everything but the waiting is in boxes of its own: ten thousand connections that wait should not carry room for it.
-async fn served<P>(mut stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, entry: (Entry, P)) {
+async fn served<S: Transport, P>(mut stream: S, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, entry: (Entry, P)) {
     let (entry, _place) = &entry;
     let mut waiting_since = Instant::now();
     loop {
-        let talked = Box::pin(talk(stream, &proxy, arrival, limits, entry, waiting_since)).await;
+        let talked = Box::pin(talk(stream, &proxy, &arrival, limits, entry, waiting_since)).await;
         let Ok((next, outcome)) = talked else { return };
         match outcome {
             Outcome::Parked(since) if entry.wait(&next, since + limits.idle).await => {
@@ -153,13 +156,35 @@ async fn served<P>(mut stream: Stream, proxy: Rc<Proxy>, arrival: Arrival, limit
 }
 
 /// The caller, seen from one of its requests.
-pub struct Caller(Rc<RefCell<Stream>>);
+pub struct Caller(Rc<dyn Watched>);
+
+/// A caller's stream that somebody else reads and writes. What is asked of it is asked seldom, so [`Caller`] need not be
+/// made for each kind of stream.
+trait Watched {
+    fn watch(&self) -> io::Result<Watch>;
+    fn peer(&self) -> Option<Peer>;
+}
+
+impl<S: Transport> Watched for RefCell<S> {
+    fn watch(&self) -> io::Result<Watch> {
+        self.borrow().socket().watch()
+    }
+
+    fn peer(&self) -> Option<Peer> {
+        self.borrow().socket().peer()
+    }
+}
 
 impl Caller {
-    /// Waits until the caller has broken the connection off; [`Watch`](crate::listen::Watch) says what counts as that.
+    /// Who it is, as far as the system knows.
+    #[must_use]
+    pub fn peer(&self) -> Option<Peer> {
+        self.0.peer()
+    }
+
+    /// Waits until the caller has broken the connection off; [`Watch`] says what counts as that.
     pub async fn gone(&self) {
-        let watch = self.0.borrow().watch();
-        match watch {
+        match self.0.watch() {
             Ok(watch) => watch.lost().await,
             // Its request goes on without.
             Err(error) => {
@@ -171,15 +196,15 @@ impl Caller {
 }
 
 /// A connection that hyper reads and writes while its [`Caller`] is watched.
-struct Shared(Rc<RefCell<Stream>>);
+struct Shared<S>(Rc<RefCell<S>>);
 
-impl AsyncRead for Shared {
+impl<S: Transport> AsyncRead for Shared<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Shared {
+impl<S: Transport> AsyncWrite for Shared<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
     }
@@ -206,17 +231,17 @@ impl AsyncWrite for Shared {
 }
 
 /// Serves requests until the connection ends, is refused or can be parked; an error means that it broke off.
-async fn talk(
-    stream: Stream,
+async fn talk<S: Transport>(
+    stream: S,
     proxy: &Rc<Proxy>,
-    arrival: Arrival,
+    arrival: &Arrival,
     limits: Limits,
     entry: &Entry,
     waiting_since: Instant,
-) -> Result<(Stream, Outcome), ()> {
+) -> Result<(S, Outcome), ()> {
     let cut_must_reset = Cell::new(false);
     let stream = Rc::new(RefCell::new(stream));
-    let caller = Caller(Rc::clone(&stream));
+    let caller = Caller(Rc::<RefCell<S>>::clone(&stream));
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let (cut_must_reset, caller) = (&cut_must_reset, &caller);
         async move {
@@ -255,7 +280,7 @@ async fn talk(
     result.map_err(|error| {
         tracing::debug!(%error, "connection ended early");
         if cut_must_reset.get() {
-            stream.end_with_reset();
+            stream.socket().end_with_reset();
         }
     })?;
     Ok((stream, outcome))
@@ -284,7 +309,7 @@ pub async fn refuse(stream: Stream, proxy: Rc<Proxy>) {
 }
 
 /// Writes the refusal, if there is one, and ends the connection so that the caller can read it.
-async fn finish(mut stream: Stream, refusal: Option<Problem>, proxy: &Proxy) {
+async fn finish<S: Transport>(mut stream: S, refusal: Option<Problem>, proxy: &Proxy) {
     if let Some(problem) = refusal {
         let bytes = refusal_bytes(&problem, proxy);
         if timeout(LINGER, stream.write_all(&bytes)).await.is_err() {

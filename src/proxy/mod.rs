@@ -17,6 +17,7 @@ pub mod respond;
 pub mod rewrite;
 pub mod sanitize;
 pub mod trace;
+pub mod transport;
 pub mod upstream;
 pub mod verdict;
 
@@ -40,10 +41,12 @@ use self::trace::Trace;
 use self::upstream::{Timeouts, Upstream};
 use self::verdict::ConnectLinks;
 use crate::keys::{Key, KeyReader};
+use crate::listen::Stream;
 use crate::phase::{Phase, PhaseCell};
 use crate::property::PropertyId;
 use crate::telemetry::metrics::Recorder;
-use crate::telemetry::{AccessLines, RequestIds};
+use crate::telemetry::{AccessLines, RequestIds, Sparing};
+use crate::tls::CertificateName;
 use crate::wire::body::Stage;
 
 /// Everything a core needs to serve requests. Nothing in it is shared with another core but the key set, which is
@@ -71,15 +74,42 @@ pub struct Proxy {
     pub ids: RequestIds,
     /// How far the process is.
     pub phase: Arc<PhaseCell>,
+    /// How often failed handshakes of callers are told.
+    pub refused_handshakes: Sparing,
 }
 
 /// What a request inherits from the connection it came on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Arrival {
     /// Where else a property may be named on this listener.
     pub identify: identify::Settings,
     /// The address the caller reached us at.
     pub local: Option<SocketAddr>,
+    /// Whether it came over TLS.
+    pub encrypted: bool,
+    /// Who the caller is, where the connection tells; a request may show a token all the same.
+    pub known: Option<Arc<callers::Caller>>,
+}
+
+impl Arrival {
+    /// On a connection without TLS.
+    #[must_use]
+    pub fn plain(identify: identify::Settings, stream: &Stream, policy: &Policy) -> Self {
+        let known = policy.callers.as_ref().and_then(|callers| callers.connected(stream));
+        Self { identify, local: stream.local_address(), encrypted: false, known }
+    }
+
+    /// On a connection with TLS, whose caller has shown a certificate with these names.
+    #[must_use]
+    pub fn encrypted(
+        identify: identify::Settings,
+        stream: &Stream,
+        names: &[CertificateName],
+        policy: &Policy,
+    ) -> Self {
+        let known = policy.callers.as_ref().and_then(|callers| callers.certified(names));
+        Self { identify, local: stream.local_address(), encrypted: true, known }
+    }
 }
 
 /// The caller has broken off while its request waited.
@@ -95,7 +125,7 @@ impl Proxy {
     pub async fn serve(
         &self,
         request: Request<Incoming>,
-        arrival: Arrival,
+        arrival: &Arrival,
         caller: &Caller,
     ) -> Result<Response<Download>, CallerGone> {
         let mut trace = Trace::start(self, &request);
@@ -121,16 +151,16 @@ impl Proxy {
     async fn forward(
         &self,
         request: Request<Incoming>,
-        arrival: Arrival,
+        arrival: &Arrival,
         caller: &Caller,
         trace: &mut Trace,
     ) -> Result<Sanitized, ProxyError> {
         if self.phase.get() >= Phase::Closing {
             return Err(ProxyError::Draining);
         }
-        let known = self.policy.who(request.headers())?;
+        let known = self.policy.who(request.headers(), arrival, || caller.peer())?;
         let identified = identify::property(request, arrival.identify)?;
-        let authorized = self.policy.authorize(identified, known, arrival.local)?;
+        let authorized = self.policy.authorize(identified, known, arrival)?;
         let admitted = limit::admit(authorized, self.limiter.as_ref(), &self.keys, caller, trace).await?;
         let attached = credential::attach(admitted, self.keys.borrow_mut().load(), &self.connect);
         let credentialed = attached.inspect_err(|error| trace.about(error.dead_property()))?;

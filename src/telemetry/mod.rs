@@ -11,9 +11,11 @@ pub mod metrics;
 pub mod panic;
 mod request_id;
 mod sink;
+mod sparing;
 
 pub use self::access::{AccessLines, AccessLog};
 pub use self::logging::{Guard, LogSettings, Output, init};
 pub use self::metrics::Metrics;
 pub use self::request_id::{RequestId, RequestIds};
 pub use self::sink::LostLines;
+pub use self::sparing::Sparing;

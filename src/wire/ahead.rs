@@ -43,6 +43,11 @@ impl<S> ReadAhead<S> {
     pub fn new(inner: S) -> Self {
         Self { inner, more: false, left: None }
     }
+
+    /// The stream under it; what was read ahead is not in it any more.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
 }
 
 impl Left {

@@ -45,6 +45,7 @@ mod sanitize;
 mod start;
 mod stream;
 mod streaming;
+mod tls;
 mod unreachable;
 mod uploads;
 mod wire;

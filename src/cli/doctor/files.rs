@@ -5,10 +5,13 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
+use std::time::SystemTime;
 
-use super::Finding;
+use super::{Finding, certificate};
+use crate::app::certificates::Files;
 use crate::cli::Failure;
 use crate::cli::keys::{Desk, by_key, listed};
+use crate::config::Tls;
 use crate::keys::write::{self, Fields, WriteError};
 use crate::keys::{self, KeySet};
 
@@ -41,7 +44,30 @@ pub(super) fn all(desk: &Desk) -> Vec<Finding> {
             Err(faults) => findings.extend(faults.into_iter().map(|fault| Finding::fault(FAMILY, fault))),
         }
     }
+    findings.extend(desk.config.tls.as_ref().map(listeners).unwrap_or_default());
     findings
+}
+
+/// The listener's own certificate, by the rules of `serve`.
+fn listeners(tls: &Tls) -> Vec<Finding> {
+    let settings = Files::read(tls).and_then(|files| files.settings(tls).map(|_| files));
+    let files = match settings {
+        Ok(files) => files,
+        Err(faults) => return faults.into_iter().map(|fault| Finding::fault(FAMILY, fault)).collect(),
+    };
+    let chain = crate::tls::certificates(&files.certificate).unwrap_or_default();
+    let told = chain.first().and_then(|first| certificate::told(first, SystemTime::now()));
+    let about = name(&tls.certificate_file);
+    vec![match told {
+        Some(told) if !told.ends_soon => {
+            Finding::ok(FAMILY, about, format!("the listener's certificate, {}", told.words))
+        }
+        told => {
+            let words = told.map_or_else(|| "unreadable".to_owned(), |told| told.words);
+            let advice = "renew it; a running proxy takes the new files over by itself";
+            Finding::warning(FAMILY, about, format!("the listener's certificate, {words}"), advice)
+        }
+    }]
 }
 
 fn name(path: &Path) -> String {

@@ -1,5 +1,6 @@
 //! A scene: an upstream, a proxy before it, a client, and an eye on every byte that must not hold a key.
 
+pub mod authority;
 pub mod caller;
 pub mod certificate;
 pub mod chromium;
@@ -15,6 +16,7 @@ pub mod strace;
 pub mod upstream;
 pub mod wire;
 
+pub use authority::{Authority, Identity, Speaker, TLS};
 pub use caller::{Caller, in_time, together, until};
 pub use certificate::{Alpn, Certificate};
 pub use client::Answer;

@@ -29,6 +29,10 @@ impl Wire {
         Self { stream: Box::new(TcpStream::connect(address).await.unwrap()), ahead: Vec::new() }
     }
 
+    pub fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self { stream: Box::new(stream), ahead: Vec::new() }
+    }
+
     pub async fn unix(path: &Path) -> Self {
         Self { stream: Box::new(UnixStream::connect(path).await.unwrap()), ahead: Vec::new() }
     }

@@ -1,0 +1,172 @@
+//! The certificate of the proxy's listener, and its replacement while it runs.
+//!
+//! In: paths. Out: settings for handshakes, or faults that name the file; later, other settings whenever the content of
+//! a file has changed. Content that cannot be used leaves the last good settings where they are. The private key is held
+//! to the rules of a key file: nobody but its owner and one group may read it.
+
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use zeroize::Zeroizing;
+
+use crate::config::Tls;
+use crate::fault::Fault;
+use crate::keys;
+use crate::tls::{self, Acceptor, Pem, Unusable};
+
+/// The largest file read, in bytes: a bundle of all public authorities is a quarter of it.
+const FILE_MAX: u64 = 1 << 20;
+
+/// Between two looks at content that is new: certificate and key are two files, and seldom replaced in one step.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// What the files hold at one moment.
+pub struct Files {
+    /// The certificate's file.
+    pub certificate: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl Files {
+    /// Reads them all.
+    ///
+    /// # Errors
+    /// Everything that keeps one from being read.
+    pub fn read(tls: &Tls) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut kept = |read: Result<Vec<u8>, Vec<Fault>>| read.map_err(|wrong| faults.extend(wrong)).unwrap_or_default();
+        let certificate = kept(public(&tls.certificate_file, "tls.certificate_file"));
+        let client_ca = tls.client_ca_file.as_deref().map(|path| kept(public(path, "tls.client_ca_file")));
+        let key = keys::private_file(&tls.key_file, "tls.key_file").map_err(|wrong| faults.extend(wrong));
+        match key {
+            Ok(key) if faults.is_empty() => Ok(Self { certificate, key, client_ca }),
+            _ => Err(faults),
+        }
+    }
+
+    /// Settings for handshakes with them.
+    ///
+    /// # Errors
+    /// The file that cannot be used.
+    pub fn settings(&self, tls: &Tls) -> Result<ServerConfig, Vec<Fault>> {
+        let pem = Pem { certificate: &self.certificate, key: &self.key, client_ca: self.client_ca.as_deref() };
+        tls::settings(pem, false).map_err(|unusable| {
+            let (path, option) = match unusable {
+                Unusable::Certificate => (&tls.certificate_file, "tls.certificate_file"),
+                Unusable::Key | Unusable::Pair => (&tls.key_file, "tls.key_file"),
+                Unusable::ClientCa => (tls.client_ca_file.as_ref().unwrap_or(&tls.key_file), "tls.client_ca_file"),
+            };
+            let hint = match unusable {
+                Unusable::Pair => "put the two that were made together beside each other",
+                _ => "put the right file there, or correct the option",
+            };
+            vec![Fault::new(path.display().to_string(), unusable.to_string(), hint).about(option)]
+        })
+    }
+}
+
+fn public(path: &Path, option: &str) -> Result<Vec<u8>, Vec<Fault>> {
+    let fault = |message: String| {
+        let hint = "put the file there, or correct the option";
+        vec![Fault::new(path.display().to_string(), message, hint).about(option)]
+    };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes)).map_err(|error| {
+        match error.kind() {
+            std::io::ErrorKind::NotFound => fault("is not there".to_owned()),
+            _ => fault(format!("cannot be read: {error}")),
+        }
+    })?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(fault("is larger than 1 MiB, which no certificate is".to_owned()));
+    }
+    Ok(bytes)
+}
+
+/// A listener's certificate in force.
+pub(super) struct Certificates {
+    tls: Tls,
+    acceptor: Acceptor,
+    hashes: RandomState,
+    in_force: u64,
+}
+
+impl Certificates {
+    /// The first ones.
+    pub(super) fn load(tls: &Tls) -> Result<Self, Vec<Fault>> {
+        let files = Files::read(tls)?;
+        let (acceptor, hashes) = (Acceptor::new(files.settings(tls)?), RandomState::new());
+        let in_force = hash(&files, &hashes);
+        Ok(Self { tls: tls.clone(), acceptor, hashes, in_force })
+    }
+
+    /// Takes part in handshakes with those in force.
+    pub(super) fn acceptor(&self) -> Acceptor {
+        self.acceptor.clone()
+    }
+
+    /// Looks at the files every `poll` and whenever `look_now` says so, until dropped.
+    pub(super) async fn watch(mut self, poll: Duration, look_now: Arc<Notify>) {
+        let mut ticks = interval(poll);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut candidate, mut refused) = (None, None);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = look_now.notified() => {}
+            }
+            loop {
+                let tls = self.tls.clone();
+                // A panic while reading, which should not be possible, must not end the looks.
+                let Ok(read) = spawn_blocking(move || Files::read(&tls)).await else { break };
+                let outcome = match read {
+                    Ok(files) => {
+                        let found = hash(&files, &self.hashes);
+                        if found == self.in_force {
+                            if refused.take().is_some() {
+                                tracing::info!("the files of the listener's certificate hold the one in force again");
+                            }
+                            candidate = None;
+                            break;
+                        }
+                        if candidate != Some(found) {
+                            candidate = Some(found);
+                            sleep(SETTLE).await;
+                            continue;
+                        }
+                        files.settings(&self.tls).map(|settings| (settings, found))
+                    }
+                    Err(faults) => Err(faults),
+                };
+                match outcome {
+                    Ok((settings, found)) => {
+                        self.acceptor.replace(settings);
+                        (self.in_force, refused) = (found, None);
+                        tracing::info!("the listener has a new certificate");
+                    }
+                    Err(faults) => {
+                        let told = faults.first().map(ToString::to_string).unwrap_or_default();
+                        if refused.as_ref() != Some(&told) {
+                            tracing::warn!("the listener keeps its certificate, the new one cannot be used: {told}");
+                            refused = Some(told);
+                        }
+                    }
+                }
+                break;
+            }
+        }
+    }
+}
+
+fn hash(files: &Files, hashes: &RandomState) -> u64 {
+    hashes.hash_one((&files.certificate, &*files.key, &files.client_ca))
+}

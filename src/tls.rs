@@ -1,0 +1,160 @@
+//! TLS towards callers.
+//!
+//! In: the PEM text of a certificate, of its key and, where callers must show certificates, of those who issue them. Out:
+//! an [`Acceptor`] whose settings can be replaced while connections are open, and the names in a caller's certificate.
+//! It reads no file and binds no socket. Sessions of replaced settings are not resumed: who issued a client's
+//! certificate is asked again.
+
+mod names;
+
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+pub use self::names::{CertificateName, NotACertificateName};
+use crate::wire::ahead::ReadAhead;
+
+/// An encrypted connection of a caller. What is under it is read in larger pieces than rustls asks for.
+pub type Encrypted<S> = TlsStream<ReadAhead<S>>;
+
+/// What files hold, as PEM.
+#[derive(Clone, Copy, Debug)]
+pub struct Pem<'a> {
+    /// The certificate first, then those between it and its root.
+    pub certificate: &'a [u8],
+    /// Its private key: PKCS#8, PKCS#1 or SEC1.
+    pub key: &'a [u8],
+    /// Who issues the certificates callers must show; nothing asks for none.
+    pub client_ca: Option<&'a [u8]>,
+}
+
+/// Which of the three is to blame, and why; nothing is quoted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Unusable {
+    /// The certificate.
+    #[error("holds no certificate that can be shown: it must be PEM, the server's own CERTIFICATE first")]
+    Certificate,
+    /// The key.
+    #[error("holds no private key that can be used: it must be PEM, without a passphrase")]
+    Key,
+    /// Each for itself is in order.
+    #[error("is not the key of the certificate")]
+    Pair,
+    /// The issuers of callers' certificates.
+    #[error("holds no certificate authority that can be trusted: it must be PEM with at least one CERTIFICATE")]
+    ClientCa,
+}
+
+/// Settings for a listener: TLS 1.2 and 1.3, no early data (it can be replayed), ALPN as given.
+///
+/// # Errors
+/// Which of the files cannot be used.
+pub fn settings(pem: Pem<'_>, http2: bool) -> Result<ServerConfig, Unusable> {
+    let chain = certificates(pem.certificate).ok_or(Unusable::Certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(pem.key).map_err(|_| Unusable::Key)?;
+    // The provider by name: with two providers in a build every bare builder would panic.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|_| Unusable::Key)?;
+    let builder = match pem.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(authorities) => {
+            let mut roots = RootCertStore::empty();
+            for authority in certificates(authorities).ok_or(Unusable::ClientCa)? {
+                roots.add(authority).map_err(|_| Unusable::ClientCa)?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(|_| Unusable::ClientCa)?)
+        }
+    };
+    let mut settings = builder.with_single_cert(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => Unusable::Pair,
+        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => Unusable::Certificate,
+        _ => Unusable::Key,
+    })?;
+    settings.alpn_protocols =
+        if http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
+    Ok(settings)
+}
+
+/// All of them, or nothing where one is malformed or there is none.
+#[must_use]
+pub fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let all: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
+    (!all.is_empty()).then_some(all)
+}
+
+/// Takes part in handshakes; all cores share it.
+#[derive(Clone)]
+pub struct Acceptor(Arc<ArcSwap<ServerConfig>>);
+
+impl Acceptor {
+    /// With these settings, until others replace them.
+    #[must_use]
+    pub fn new(settings: ServerConfig) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(settings)))
+    }
+
+    /// Other settings for the handshakes to come; connections that are open go on with theirs.
+    pub fn replace(&self, settings: ServerConfig) {
+        self.0.store(Arc::new(settings));
+    }
+
+    /// The handshake. It has no deadline of its own.
+    ///
+    /// # Errors
+    /// Why there is no encrypted connection, in rustls' words, which quote nothing.
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<Encrypted<S>> {
+        TlsAcceptor::from(self.0.load_full()).accept(ReadAhead::new(stream)).await
+    }
+}
+
+/// The names in the certificate the caller has shown; none where it was not asked for one.
+#[must_use]
+pub fn names(connection: &ServerConnection) -> Vec<CertificateName> {
+    let shown = connection.peer_certificates().and_then(<[_]>::first);
+    shown.map(|certificate| names::of(certificate)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn of_files_that_cannot_be_used_the_right_one_is_blamed() {
+        let ((certificate, key), (_, other)) = (pair(), pair());
+        let made = |certificate: &str, key: &str, client_ca: Option<&str>| {
+            let pem = Pem {
+                certificate: certificate.as_bytes(),
+                key: key.as_bytes(),
+                client_ca: client_ca.map(str::as_bytes),
+            };
+            settings(pem, true).map(|settings| settings.alpn_protocols.len())
+        };
+        assert_eq!(made(&certificate, &key, Some(&certificate)), Ok(2));
+        let broken = certificate.replace("MII", "AAA");
+        for bad in ["", "x", &key, &broken] {
+            assert_eq!(made(bad, &key, None), Err(Unusable::Certificate), "{bad}");
+            assert_eq!(made(&certificate, &key, Some(bad)), Err(Unusable::ClientCa), "{bad}");
+        }
+        for bad in ["", "x", &certificate] {
+            assert_eq!(made(&certificate, bad, None), Err(Unusable::Key), "{bad}");
+        }
+        assert_eq!(made(&certificate, &other, None), Err(Unusable::Pair));
+    }
+}

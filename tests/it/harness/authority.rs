@@ -1,0 +1,127 @@
+//! Certificates of callers and of the proxy's listener, as files, and a caller that speaks TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::proxy::write_private;
+use super::{PATIENCE, Proxy, Wire};
+
+/// One that signs.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key, as PEM.
+#[derive(Clone)]
+pub struct Identity {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut root = CertificateParams::default();
+        root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        Self(CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// Its own certificate.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// For the proxy's listener.
+    pub fn server(&self) -> Identity {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        self.sign(CertificateParams::new(names).unwrap(), ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// For a caller, with a common name and alternative names: what has a `:` is a URI.
+    pub fn caller(&self, common: &str, alternative: &[&str]) -> Identity {
+        let mut leaf = CertificateParams::default();
+        leaf.distinguished_name.push(DnType::CommonName, common);
+        leaf.subject_alt_names.extend(alternative.iter().map(|name| match name.contains(':') {
+            true => SanType::URI((*name).try_into().unwrap()),
+            false => SanType::DnsName((*name).try_into().unwrap()),
+        }));
+        self.sign(leaf, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    fn sign(&self, mut leaf: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Identity {
+        leaf.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().unwrap();
+        let certificate = leaf.signed_by(&key, &self.0).unwrap().pem();
+        Identity { certificate, key: key.serialize_pem() }
+    }
+}
+
+impl Identity {
+    /// Puts it into a directory as `listener.pem` and `listener.key`, each in one step.
+    pub fn place(&self, directory: &Path) {
+        let at = |name: &str| directory.join(name);
+        std::fs::write(at("listener.pem.new"), &self.certificate).unwrap();
+        write_private(&at("listener.key.new"), &self.key);
+        std::fs::rename(at("listener.pem.new"), at("listener.pem")).unwrap();
+        std::fs::rename(at("listener.key.new"), at("listener.key")).unwrap();
+    }
+}
+
+/// The section that makes the listener use what [`Identity::place`] wrote.
+pub const TLS: &str = "tls: { certificate_file: listener.pem, key_file: listener.key }";
+
+/// How a caller speaks TLS.
+pub struct Speaker<'a> {
+    pub root: &'a str,
+    pub identity: Option<&'a Identity>,
+    pub alpn: &'a [&'a str],
+    pub tls12: bool,
+}
+
+impl<'a> Speaker<'a> {
+    pub fn new(root: &'a str) -> Self {
+        Self { root, identity: None, alpn: &[], tls12: false }
+    }
+
+    fn connector(&self) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.root.as_bytes()).unwrap()).unwrap();
+        let versions = if self.tls12 { [&TLS12] } else { [&TLS13] };
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&versions)
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match self.identity {
+            None => builder.with_no_client_auth(),
+            Some(Identity { certificate, key }) => {
+                let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+                builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+            }
+        };
+        config.alpn_protocols = self.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    /// A connection after its handshake.
+    pub async fn connect(&self, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("localhost").unwrap();
+        tokio::time::timeout(PATIENCE, self.connector().connect(name, stream)).await.expect("a handshake in time")
+    }
+
+    /// The same, to speak HTTP/1.1 over it.
+    pub async fn wire(&self, proxy: &Proxy) -> Wire {
+        Wire::over(self.connect(proxy.address).await.unwrap())
+    }
+}
