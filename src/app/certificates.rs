@@ -43,7 +43,8 @@ impl Files {
     /// Everything that keeps one from being read.
     pub fn read(tls: &Tls) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
-        let mut kept = |read: Result<Vec<u8>, Vec<Fault>>| read.map_err(|wrong| faults.extend(wrong)).unwrap_or_default();
+        let mut kept =
+            |read: Result<Vec<u8>, Vec<Fault>>| read.map_err(|wrong| faults.extend(wrong)).unwrap_or_default();
         let certificate = kept(public(&tls.certificate_file, "tls.certificate_file"));
         let client_ca = tls.client_ca_file.as_deref().map(|path| kept(public(path, "tls.client_ca_file")));
         let key = keys::private_file(&tls.key_file, "tls.key_file").map_err(|wrong| faults.extend(wrong));

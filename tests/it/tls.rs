@@ -185,7 +185,8 @@ async fn a_new_certificate_is_shown_from_the_next_handshake_on_and_a_bad_one_nev
 async fn what_is_wrong_with_the_files_is_told_before_anything_is_served() {
     let scene = Scene::new().await;
     let (identity, other) = (scene.authority.server(), scene.authority.server());
-    let wrong: [(&str, Box<dyn Fn(&std::path::Path) + Send>); 4] = [
+    type Spoil = Box<dyn Fn(&std::path::Path) + Send>;
+    let wrong: [(&str, Spoil); 4] = [
         ("tls.certificate_file: is not there", Box::new(|at| std::fs::remove_file(at.join("listener.pem")).unwrap())),
         (
             "tls.certificate_file: holds no certificate",

@@ -22,13 +22,13 @@ use super::line::{Cut, send, serve};
 use super::strict::{Reading, Request, read};
 use crate::keys::KeySet;
 use crate::proxy::authorize::Policy;
-use crate::proxy::callers::{Caller, Callers};
+use crate::proxy::callers::{Caller, Callers, KnownBy};
 use crate::proxy::error::ProxyError;
 use crate::proxy::identify::{self, Settings};
 use crate::proxy::pool::Protocol;
 use crate::proxy::rewrite::{self, Outbound, Routes};
 use crate::proxy::verdict::ConnectLinks;
-use crate::proxy::{credential, limit, upstream};
+use crate::proxy::{Arrival, credential, limit, upstream};
 use crate::secret::TokenDigest;
 use crate::wire::mask;
 
@@ -152,7 +152,8 @@ impl World {
             paths: None,
         };
         let token = TokenDigest::of(TOKEN.as_bytes()).expect("it is long enough");
-        let callers = Some(Callers::new([(caller, vec![token])]));
+        let by = KnownBy { tokens: vec![token], ..KnownBy::default() };
+        let callers = Some(Callers::new([(caller, by)]));
         Self {
             open: Policy::default(),
             guarded: Policy { callers, ..Policy::default() },
@@ -213,9 +214,11 @@ impl World {
             path_prefix: options & PREFIX != 0,
             default: (options & DEFAULT != 0).then(|| "7".parse().expect("a good id")),
         };
-        let known = policy.who(request.headers())?;
-        let identified = identify::property(request, settings)?;
-        let authorized = policy.authorize(identified, known, Some(([127, 0, 0, 1], 8080).into()))?;
+        let local = Some(([127, 0, 0, 1], 8080).into());
+        let arrival = Arrival { identify: settings, local, encrypted: false, known: None };
+        let known = policy.who(request.headers(), &arrival, || None)?;
+        let identified = identify::property(request, arrival.identify)?;
+        let authorized = policy.authorize(identified, known, &arrival)?;
         let credentialed = credential::attach(limit::unlimited(authorized), &self.keys, &self.links)?;
         Ok(rewrite::for_cloudbeds(credentialed, &self.routes))
     }
