@@ -8,11 +8,14 @@ use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
+
+use super::deadline::Deadline;
 
 /// What the upload waits for, or how it ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,6 +38,9 @@ pub enum Interrupted {
     /// It ended early, was malformed or stalled.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
+    /// Nothing came for the time that [`Upload::within`] gives.
+    #[error("the body stalled")]
+    Stalled,
     /// See [`Progress::abandon`].
     #[error("the rest of the body is not needed")]
     Abandoned,
@@ -85,6 +91,7 @@ impl Progress {
 #[derive(Debug)]
 pub struct Upload {
     progress: Rc<Progress>,
+    limit: Option<(Duration, Deadline)>,
 }
 
 impl Upload {
@@ -94,14 +101,22 @@ impl Upload {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
         let stage = if incoming.is_none() { Stage::Done } else { Stage::Upstream };
         let (stage, bytes, moved) = (Cell::new(stage), Cell::new(0), Cell::new(now));
-        Self { progress: Rc::new(Progress { stage, bytes, moved, incoming: RefCell::new(incoming) }) }
+        let progress = Rc::new(Progress { stage, bytes, moved, incoming: RefCell::new(incoming) });
+        Self { progress, limit: None }
+    }
+
+    /// The same, failing where the caller has nothing to give for `limit`. In HTTP/1 the gate sees to that.
+    #[must_use]
+    pub fn within(mut self, limit: Option<Duration>) -> Self {
+        self.limit = limit.map(|limit| (limit, Deadline::default()));
+        self
     }
 
     /// The absent body of a request that is sent once more; its clock starts at `now`.
     #[must_use]
     pub fn again(progress: &Rc<Progress>, now: Instant) -> Self {
         progress.moved.set(now);
-        Self { progress: Rc::clone(progress) }
+        Self { progress: Rc::clone(progress), limit: None }
     }
 
     /// Whether there is no body at all.
@@ -115,11 +130,11 @@ impl Upload {
     pub fn progress(&self) -> Rc<Progress> {
         Rc::clone(&self.progress)
     }
+}
 
-    fn note(&self, stage: Stage) {
-        if self.progress.stage.replace(stage) != stage || stage == Stage::Upstream {
-            self.progress.moved.set(Instant::now());
-        }
+fn note(progress: &Progress, stage: Stage) {
+    if progress.stage.replace(stage) != stage || stage == Stage::Upstream {
+        progress.moved.set(Instant::now());
     }
 }
 
@@ -128,9 +143,10 @@ impl Body for Upload {
     type Error = Interrupted;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
-        let mut body = self.progress.incoming.borrow_mut();
+        let this = self.get_mut();
+        let mut body = this.progress.incoming.borrow_mut();
         let Some(incoming) = &mut *body else {
-            let abandoned = self.progress.stage() == Stage::Abandoned;
+            let abandoned = this.progress.stage() == Stage::Abandoned;
             return Poll::Ready(abandoned.then_some(Err(Interrupted::Abandoned)));
         };
         loop {
@@ -142,11 +158,17 @@ impl Body for Upload {
                     // Trailers are dropped: merged into headers elsewhere they have smuggled (GHSA-9w88-79f8-m3vp).
                     let Some(data) = frame.data_ref() else { continue };
                     let stage = if incoming.is_end_stream() { Stage::Done } else { Stage::Upstream };
-                    self.progress.bytes.set(self.progress.bytes.get() + data.len() as u64);
+                    this.progress.bytes.set(this.progress.bytes.get() + data.len() as u64);
                     (stage, Poll::Ready(Some(Ok(frame))))
                 }
             };
-            self.note(stage);
+            note(&this.progress, stage);
+            if let (Stage::Caller, Some((limit, deadline))) = (stage, &mut this.limit)
+                && deadline.passed(this.progress.moved() + *limit, cx)
+            {
+                note(&this.progress, Stage::Failed);
+                return Poll::Ready(Some(Err(Interrupted::Stalled)));
+            }
             return out;
         }
     }
