@@ -60,7 +60,7 @@ impl Files {
     /// The file that cannot be used.
     pub fn settings(&self, tls: &Tls) -> Result<ServerConfig, Vec<Fault>> {
         let pem = Pem { certificate: &self.certificate, key: &self.key, client_ca: self.client_ca.as_deref() };
-        tls::settings(pem, false).map_err(|unusable| {
+        tls::settings(pem, tls.http2).map_err(|unusable| {
             let (path, option) = match unusable {
                 Unusable::Certificate => (&tls.certificate_file, "tls.certificate_file"),
                 Unusable::Key | Unusable::Pair => (&tls.key_file, "tls.key_file"),

@@ -4,6 +4,7 @@
 //! not pass the gate, after every answer before it; and an end that lets the caller read what was written.
 
 pub mod encrypted;
+mod http2;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -156,7 +157,11 @@ async fn served<S: Transport, P>(mut stream: S, proxy: Rc<Proxy>, arrival: Arriv
 }
 
 /// The caller, seen from one of its requests.
-pub struct Caller(Rc<dyn Watched>);
+pub struct Caller {
+    stream: Rc<dyn Watched>,
+    /// Whether the connection is this request's alone; where several share it hyper tells when one is given up.
+    alone: bool,
+}
 
 /// A caller's stream that somebody else reads and writes. What is asked of it is asked seldom, so [`Caller`] need not be
 /// made for each kind of stream.
@@ -179,12 +184,15 @@ impl Caller {
     /// Who it is, as far as the system knows.
     #[must_use]
     pub fn peer(&self) -> Option<Peer> {
-        self.0.peer()
+        self.stream.peer()
     }
 
     /// Waits until the caller has broken the connection off; [`Watch`] says what counts as that.
     pub async fn gone(&self) {
-        match self.0.watch() {
+        if !self.alone {
+            return std::future::pending().await;
+        }
+        match self.stream.watch() {
             Ok(watch) => watch.lost().await,
             // Its request goes on without.
             Err(error) => {
@@ -241,7 +249,7 @@ async fn talk<S: Transport>(
 ) -> Result<(S, Outcome), ()> {
     let cut_must_reset = Cell::new(false);
     let stream = Rc::new(RefCell::new(stream));
-    let caller = Caller(Rc::<RefCell<S>>::clone(&stream));
+    let caller = Caller { stream: Rc::<RefCell<S>>::clone(&stream), alone: true };
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let (cut_must_reset, caller) = (&cut_must_reset, &caller);
         async move {

@@ -17,6 +17,8 @@ use crate::wire::problem::{Code, Problem};
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant's message is its documentation")]
 pub enum ProxyError {
+    #[error("a head that is against the rules")]
+    Head(Box<Problem>),
     #[error("no property named")]
     PropertyMissing,
     #[error("more than one X-Property-Id line")]
@@ -107,6 +109,7 @@ impl ProxyError {
         const REQUEST: &str = "http_request_error";
         const DENIED: &str = "http_request_denied";
         match self {
+            Self::Head(problem) => (**problem).clone(),
             Self::PropertyMissing => Problem::new(
                 Code::PropertyMissing,
                 REQUEST,

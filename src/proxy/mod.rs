@@ -48,6 +48,7 @@ use crate::telemetry::metrics::Recorder;
 use crate::telemetry::{AccessLines, RequestIds, Sparing};
 use crate::tls::CertificateName;
 use crate::wire::body::Stage;
+use crate::wire::problem::Problem;
 
 /// Everything a core needs to serve requests. Nothing in it is shared with another core but the key set, which is
 /// swapped whole, the budgets, and the process's phase.
@@ -146,6 +147,13 @@ impl Proxy {
             limit::announce(&budget, response.headers_mut());
         }
         Ok(response)
+    }
+
+    /// Answers a request whose head is against the rules.
+    #[must_use]
+    pub fn refuse<B>(&self, request: &Request<B>, problem: Problem) -> Response<Download> {
+        let trace = Trace::start(self, request);
+        respond::failure(&ProxyError::Head(Box::new(problem)), trace, Afterwards::KeepAlive)
     }
 
     async fn forward(

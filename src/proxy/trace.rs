@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 
 use super::Proxy;
 use super::pool::Protocol;
@@ -52,7 +52,7 @@ impl Trace {
             // Until something else is known: dropped now, the caller is gone.
             end: End::ClientGone,
             bytes_down: 0,
-            exchange: Exchange::default(),
+            exchange: Exchange { shared: request.version() == Version::HTTP_2, ..Exchange::default() },
             vendor_id: None,
         }
     }

@@ -62,6 +62,8 @@ pub struct Answer {
 /// What the log wants to know of an exchange, also of one that failed.
 #[derive(Debug, Default)]
 pub struct Exchange {
+    /// Whether the caller has other requests on the same connection (HTTP/2), where no gate sees a body that stalls.
+    pub shared: bool,
     /// How far the request body got.
     pub progress: Option<Rc<Progress>>,
     /// From the end of the request to the head of the answer, or to the failure.
@@ -121,7 +123,7 @@ impl Upstream {
     ) -> Result<Answer, ProxyError> {
         let Outbound { method, target, headers, body, origin, prefix, mut key, mut permit } = outbound;
         let started = Instant::now();
-        let mut upload = Upload::new(body, started);
+        let mut upload = Upload::new(body, started).within(exchange.shared.then_some(self.timeouts.idle));
         let progress = upload.progress();
         exchange.progress = Some(Rc::clone(&progress));
         let repeatable = upload.is_absent() && matches!(method, Method::GET | Method::HEAD);

@@ -10,11 +10,14 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
+
+use super::deadline::Deadline;
 
 /// How much of a body is kept for another try, in bytes: the flow-control window that a stream begins with (RFC 9113
 /// 6.9.2). A server that wants more of a body has begun to act on it.
@@ -41,6 +44,9 @@ pub enum Interrupted {
     /// It ended early, was malformed or stalled.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
+    /// Nothing came for the time that [`Upload::within`] gives.
+    #[error("the body stalled")]
+    Stalled,
     /// See [`Progress::abandon`].
     #[error("the rest of the body is not needed")]
     Abandoned,
@@ -52,6 +58,8 @@ pub struct Progress {
     stage: Cell<Stage>,
     bytes: Cell<u64>,
     moved: Cell<Instant>,
+    /// How long the caller may have nothing to give.
+    limit: Cell<Option<Duration>>,
     /// `None` for a request that never had a body, or whose body was abandoned.
     incoming: RefCell<Option<Incoming>>,
     kept: RefCell<Kept>,
@@ -132,6 +140,7 @@ pub struct Upload {
     turn: u32,
     /// What an earlier one has handed over already.
     first: VecDeque<Bytes>,
+    deadline: Deadline,
 }
 
 impl Upload {
@@ -142,8 +151,15 @@ impl Upload {
         let stage = if incoming.is_none() { Stage::Done } else { Stage::Upstream };
         let (stage, bytes, moved) = (Cell::new(stage), Cell::new(0), Cell::new(now));
         let (incoming, kept, turn) = (RefCell::new(incoming), RefCell::default(), Cell::new(0));
-        let progress = Progress { stage, bytes, moved, incoming, kept, turn };
-        Self { progress: Rc::new(progress), turn: 0, first: VecDeque::new() }
+        let progress = Progress { stage, bytes, moved, limit: Cell::new(None), incoming, kept, turn };
+        Self { progress: Rc::new(progress), turn: 0, first: VecDeque::new(), deadline: Deadline::default() }
+    }
+
+    /// The same, failing where the caller has nothing to give for `limit`. In HTTP/1 the gate sees to that.
+    #[must_use]
+    pub fn within(self, limit: Option<Duration>) -> Self {
+        self.progress.limit.set(limit);
+        self
     }
 
     /// The body of a request that is sent once more, from its beginning; its clock starts at `now`. `None` when part of
@@ -163,7 +179,8 @@ impl Upload {
         }
         progress.moved.set(now);
         progress.turn.set(progress.turn.get() + 1);
-        Some(Self { progress: Rc::clone(progress), turn: progress.turn.get(), first })
+        let (progress, turn) = (Rc::clone(progress), progress.turn.get());
+        Some(Self { progress, turn, first, deadline: Deadline::default() })
     }
 
     /// Whether there is no body at all.
@@ -177,11 +194,11 @@ impl Upload {
     pub fn progress(&self) -> Rc<Progress> {
         Rc::clone(&self.progress)
     }
+}
 
-    fn note(&self, stage: Stage) {
-        if self.progress.stage.replace(stage) != stage || stage == Stage::Upstream {
-            self.progress.moved.set(Instant::now());
-        }
+fn note(progress: &Progress, stage: Stage) {
+    if progress.stage.replace(stage) != stage || stage == Stage::Upstream {
+        progress.moved.set(Instant::now());
     }
 }
 
@@ -189,15 +206,17 @@ impl Body for Upload {
     type Data = Bytes;
     type Error = Interrupted;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
-        if self.progress.stage() == Stage::Abandoned || self.turn != self.progress.turn.get() {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+        let this = self.get_mut();
+        if this.progress.stage() == Stage::Abandoned || this.turn != this.progress.turn.get() {
             return Poll::Ready(Some(Err(Interrupted::Abandoned)));
         }
-        if let Some(data) = self.first.pop_front() {
-            self.note(if self.is_end_stream() { Stage::Done } else { Stage::Upstream });
+        if let Some(data) = this.first.pop_front() {
+            let stage = if this.is_end_stream() { Stage::Done } else { Stage::Upstream };
+            note(&this.progress, stage);
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        let mut body = self.progress.incoming.borrow_mut();
+        let mut body = this.progress.incoming.borrow_mut();
         let Some(incoming) = &mut *body else { return Poll::Ready(None) };
         loop {
             let (stage, out) = match Pin::new(&mut *incoming).poll_frame(cx) {
@@ -208,11 +227,17 @@ impl Body for Upload {
                     // Trailers are dropped: merged into headers elsewhere they have smuggled (GHSA-9w88-79f8-m3vp).
                     let Some(data) = frame.data_ref() else { continue };
                     let stage = if incoming.is_end_stream() { Stage::Done } else { Stage::Upstream };
-                    self.progress.handed_over(data);
+                    this.progress.handed_over(data);
                     (stage, Poll::Ready(Some(Ok(frame))))
                 }
             };
-            self.note(stage);
+            note(&this.progress, stage);
+            if let (Stage::Caller, Some(limit)) = (stage, this.progress.limit.get())
+                && this.deadline.passed(this.progress.moved() + limit, cx)
+            {
+                note(&this.progress, Stage::Failed);
+                return Poll::Ready(Some(Err(Interrupted::Stalled)));
+            }
             return out;
         }
     }

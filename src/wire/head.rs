@@ -6,6 +6,8 @@
 //! could read differently. This file decides syntax and framing only; what the request *asks for* is judged in
 //! `proxy`, on hyper's view of the same bytes.
 
+pub mod http2;
+
 use std::net::Ipv6Addr;
 
 use memchr::{memchr, memchr2, memmem};

@@ -23,6 +23,7 @@ mod doctor;
 mod faults;
 mod harness;
 mod http2;
+mod http2_callers;
 mod http2_unprocessed;
 mod identify;
 mod keys;

@@ -12,7 +12,7 @@ use std::time::Instant as Moment;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Entry, LINGER, Open, finish, served};
+use super::{Entry, LINGER, Open, finish, http2, served};
 use crate::listen::Stream;
 use crate::proxy::identify::Settings;
 use crate::proxy::{Arrival, Proxy};
@@ -38,7 +38,12 @@ pub fn serve<P>(
         let Some(stream) = Box::pin(handshake(stream, &acceptor, &proxy, limits, &entry)).await else { return };
         let names = tls::names(stream.get_ref().1);
         let arrival = Arrival::encrypted(identify, stream.get_ref().0.get_ref(), &names, &proxy.policy);
-        served(stream, proxy, arrival, limits, (entry, place)).await;
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            Box::pin(http2::served(stream, proxy, arrival, limits, &entry)).await;
+            drop(place);
+        } else {
+            served(stream, proxy, arrival, limits, (entry, place)).await;
+        }
     }
 }
 

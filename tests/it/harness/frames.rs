@@ -1,0 +1,147 @@
+//! A caller that speaks HTTP/2 frame by frame, as no client library would.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+use super::{PATIENCE, Proxy, Speaker};
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
+
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+
+/// One frame (RFC 9113 4.1).
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+/// How a stream ended.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// With an answer, whose body is text.
+    Answered(String),
+    /// By RST_STREAM with this code.
+    Reset(u32),
+    /// By GOAWAY with this code.
+    Gone(u32),
+    /// By the end of the connection, without a word.
+    Closed,
+}
+
+/// A connection after its preface.
+pub struct Frames {
+    reader: ReadHalf<TlsStream<TcpStream>>,
+    pub writer: WriteHalf<TlsStream<TcpStream>>,
+}
+
+/// A frame's bytes.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// Header fields in HPACK, each spelled out (RFC 7541 6.2.2), so that anything can be said.
+pub fn fields<'a>(list: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+    fn text(out: &mut Vec<u8>, text: &str) {
+        let mut length = text.len();
+        if length < 127 {
+            out.push(length as u8);
+        } else {
+            out.push(127);
+            length -= 127;
+            while length >= 128 {
+                out.push((length % 128) as u8 | 128);
+                length /= 128;
+            }
+            out.push(length as u8);
+        }
+        out.extend(text.bytes());
+    }
+    let mut out = Vec::new();
+    for (name, value) in list {
+        out.push(0);
+        text(&mut out, name);
+        text(&mut out, value);
+    }
+    out
+}
+
+/// The fields of a good GET of a path for property 1001.
+pub fn get(path: &str) -> Vec<(&str, &str)> {
+    vec![(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", path), ("x-property-id", "1001")]
+}
+
+impl Frames {
+    /// Connects, and sends the preface and empty settings.
+    pub async fn to(proxy: &Proxy, root: &str) -> Self {
+        let stream = Speaker { alpn: &["h2"], ..Speaker::new(root) }.connect(proxy.address).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (reader, writer) = tokio::io::split(stream);
+        let mut frames = Self { reader, writer };
+        frames.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+        frames.send(&frame(SETTINGS, 0, 0, &[])).await;
+        frames
+    }
+
+    /// Sends bytes; a connection that is closed already takes none.
+    pub async fn send(&mut self, bytes: &[u8]) {
+        let sent = async {
+            self.writer.write_all(bytes).await?;
+            self.writer.flush().await
+        };
+        let _ = timeout(PATIENCE, sent).await.expect("the proxy reads in time");
+    }
+
+    /// Sends a whole head that ends the request.
+    pub async fn head(&mut self, stream: u32, list: &[(&str, &str)]) {
+        self.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields(list.iter().copied()))).await;
+    }
+
+    /// The next frame; nothing at the end of the connection.
+    pub async fn next(&mut self) -> Option<Frame> {
+        let read = async {
+            let mut head = [0; 9];
+            self.reader.read_exact(&mut head).await.ok()?;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length as usize];
+            self.reader.read_exact(&mut payload).await.ok()?;
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            Some(Frame { kind: head[3], flags: head[4], stream, payload })
+        };
+        timeout(PATIENCE, read).await.expect("a frame in time")
+    }
+
+    /// Reads until a stream ends, one way or another.
+    pub async fn outcome(&mut self, stream: u32) -> Outcome {
+        let (mut body, mut gone) = (Vec::new(), None);
+        while let Some(frame) = self.next().await {
+            let code = |at: usize| u32::from_be_bytes(frame.payload[at..at + 4].try_into().unwrap());
+            match frame.kind {
+                GOAWAY if code(4) != 0 => gone = Some(code(4)),
+                GOAWAY if stream == 0 => return Outcome::Gone(code(4)),
+                RST_STREAM if frame.stream == stream => return Outcome::Reset(code(0)),
+                DATA if frame.stream == stream => body.extend(&frame.payload),
+                _ => {}
+            }
+            if frame.stream == stream && matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0 {
+                return Outcome::Answered(String::from_utf8_lossy(&body).into_owned());
+            }
+        }
+        gone.map_or(Outcome::Closed, Outcome::Gone)
+    }
+}

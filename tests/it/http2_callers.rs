@@ -1,0 +1,458 @@
+//! HTTP/2 from callers: the same rules as for HTTP/1.1, and floods that end where they began.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloudbeds_auth_proxy::sandbox::{Hotel, Protocols, Sandbox};
+use http::{Request, StatusCode, Version};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustix::process::Signal;
+
+use crate::harness::frames::{
+    CONTINUATION, END_HEADERS, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, fields, frame, get,
+};
+use crate::harness::{
+    Answer, Authority, EITHER, Frames, Outcome, Proxy, Speaker, TLS, cloudbeds, in_time, together, until,
+};
+
+const DETAILS: &str = "/api/v1.3/getHotelDetails";
+const PROTOCOL_ERROR: u32 = 1;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+struct Scene {
+    cloudbeds: Sandbox,
+    hotels: Vec<Hotel>,
+    root: String,
+    proxy: Proxy,
+}
+
+async fn scene_with(protocols: Protocols, environment: &[(&str, &str)]) -> Scene {
+    new_scene(protocols, environment, "trace,mio=info,polling=info").await
+}
+
+async fn new_scene(protocols: Protocols, environment: &[(&str, &str)], filter: &str) -> Scene {
+    let (cloudbeds, hotels) = cloudbeds(protocols).await;
+    let authority = Authority::new();
+    let (identity, root) = (authority.server(), authority.pem());
+    let mut builder = Proxy::to(&cloudbeds, &hotels).config(TLS).log(filter);
+    for (name, value) in environment {
+        builder = builder.env(name, value);
+    }
+    let proxy = builder.before(move |directory| identity.place(directory)).start().await;
+    Scene { cloudbeds, hotels, root, proxy }
+}
+
+async fn scene(environment: &[(&str, &str)]) -> Scene {
+    scene_with(Protocols::Both, environment).await
+}
+
+/// A client library's end of a connection.
+struct Client(http2::SendRequest<Full<Bytes>>, Vec<String>);
+
+impl Scene {
+    async fn client(&self) -> Client {
+        let stream = Speaker { alpn: &["h2"], ..Speaker::new(&self.root) }.connect(self.proxy.address).await.unwrap();
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Client(sender, self.proxy.secrets.clone())
+    }
+
+    async fn frames(&self) -> Frames {
+        Frames::to(&self.proxy, &self.root).await
+    }
+
+    /// Whether somebody else is still served.
+    async fn still_serves(&self) {
+        assert_eq!(self.client().await.get(DETAILS, "1001").await.status, StatusCode::OK);
+    }
+}
+
+impl Client {
+    async fn send(&self, request: http::request::Builder, body: impl Into<Bytes>) -> Answer {
+        let request = request.body(Full::new(body.into())).unwrap();
+        let answer = async {
+            let (parts, body) = self.0.clone().send_request(request).await.unwrap().into_parts();
+            assert_eq!(parts.version, Version::HTTP_2);
+            Answer { status: parts.status, headers: parts.headers, body: body.collect().await.unwrap().to_bytes().to_vec() }
+        };
+        let answer = in_time(answer).await;
+        answer.assert_clean(&self.1);
+        for name in ["connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection"] {
+            assert_eq!(answer.header(name), None, "RFC 9113 8.2.2");
+        }
+        answer
+    }
+
+    async fn get(&self, path: &str, property: &str) -> Answer {
+        self.send(Request::get(format!("https://localhost{path}")).header("x-property-id", property), "").await
+    }
+}
+
+#[tokio::test]
+async fn requests_share_a_connection_and_each_has_its_own_answer() {
+    for protocols in EITHER {
+        let scene = scene_with(protocols, &[]).await;
+        let client = scene.client().await;
+        let calls = (0..60).map(|at| {
+            let (client, hotel) = (&client, &scene.hotels[at % 2]);
+            async move {
+                let answer = client.get(&format!("{DETAILS}?n={at}"), &hotel.property.to_string()).await;
+                assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+                assert_eq!(answer.json()["data"]["propertyID"], hotel.property.to_string());
+            }
+        });
+        together(calls).await;
+        let body = vec![b'x'; 1 << 20];
+        let upload = Request::post("https://localhost/sandbox/upload").header("x-property-id", "1001");
+        let answer = client.send(upload, body.clone()).await;
+        assert_eq!((answer.status, &answer.json()["bytes"]), (StatusCode::OK, &body.len().into()));
+        let answer = client.get("/sandbox/download?bytes=3000000", "1002").await;
+        assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, 3_000_000));
+        let head = Request::head(format!("https://localhost{DETAILS}")).header("x-property-id", "1001");
+        let answer = client.send(head, "").await;
+        assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, 0));
+        // A failure of our own has no body there either.
+        let answer = client.send(Request::head("https://localhost/"), "").await;
+        assert_eq!((answer.status, answer.body.len()), (StatusCode::BAD_REQUEST, 0));
+    }
+}
+
+#[tokio::test]
+async fn failures_are_said_as_in_http1() {
+    let scene = scene(&[]).await;
+    let client = scene.client().await;
+    client.send(Request::get("https://localhost/"), "").await.assert_refused("property_missing");
+    client.get(DETAILS, "9").await.assert_refused("property_unknown");
+    client.get("/api/v1.3/access_token", "1001").await.assert_refused("path_refused");
+    let trace = Request::builder().method("TRACE").uri("https://localhost/").header("x-property-id", "1001");
+    client.send(trace, "").await.assert_refused("method_refused");
+    let expecting = Request::get("https://localhost/").header("x-property-id", "1001").header("expect", "a cake");
+    assert_eq!(client.send(expecting, "").await.status.as_u16() / 100, 4);
+    let line = scene.proxy.wait_for_access(|line| line["code"] == "property_unknown").await;
+    assert_eq!(line["status"], 403);
+    assert!(scene.cloudbeds.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_head_is_held_to_the_rules_of_http1_and_of_rfc_9113() {
+    let scene = scene(&[]).await;
+    // The good one, with one field changed or added; what is added first stands before the pseudo-fields.
+    let changed = |name: &'static str, value: &'static str| {
+        let list = get(DETAILS).into_iter().map(|field| if field.0 == name { (name, value) } else { field });
+        list.collect::<Vec<_>>()
+    };
+    let without = |name: &str| get(DETAILS).into_iter().filter(|field| field.0 != name).collect::<Vec<_>>();
+    let with = |name: &'static str, value: &'static str| {
+        let mut list = get(DETAILS);
+        list.push((name, value));
+        list
+    };
+    let reset = || Err(PROTOCOL_ERROR);
+    let cases: Vec<(Vec<(&str, &str)>, Result<&str, u32>)> = vec![
+        // RFC 9113 8.3.1 and 8.3
+        (without(":method"), reset()),
+        (without(":scheme"), reset()),
+        (without(":path"), reset()),
+        (changed(":path", ""), reset()),
+        (with(":path", "/"), reset()),
+        (with(":status", "200"), reset()),
+        (with(":protocol", "websocket"), reset()),
+        (with(":unknown", "x"), reset()),
+        // 8.2.1
+        (with("X-Capital", "x"), reset()),
+        (with("a b", "x"), reset()),
+        (with("x", "a\r\nb: c"), reset()),
+        (with("x", "a\0"), reset()),
+        (with("x", " a"), Ok("request_invalid")),
+        (with("x", "a\t"), Ok("request_invalid")),
+        // 8.2.2
+        (with("connection", "x-a"), reset()),
+        (with("keep-alive", "1"), reset()),
+        (with("proxy-connection", "close"), reset()),
+        (with("transfer-encoding", "chunked"), reset()),
+        (with("upgrade", "h2c"), reset()),
+        (with("te", "gzip"), reset()),
+        // 8.1.1: a length without a body, and two of them
+        (with("content-length", "5"), reset()),
+        (with("content-length", "-1"), reset()),
+        (vec![get(DETAILS), vec![("content-length", "0"), ("content-length", "0")]].concat(), Ok("request_invalid")),
+        (with("content_length", "0"), Ok("request_invalid")),
+        (with("transfer_encoding", "chunked"), Ok("request_invalid")),
+        // Authority and Host
+        (without(":authority"), Ok("request_invalid")),
+        (with("host", "elsewhere"), Ok("request_invalid")),
+        (vec![get(DETAILS), vec![("host", "localhost"), ("host", "localhost")]].concat(), Ok("request_invalid")),
+        (changed(":authority", "a@localhost"), Ok("request_invalid")),
+        (changed(":scheme", "http"), Ok("request_invalid")),
+        // Path
+        (changed(":path", "/a/../b"), Ok("path_invalid")),
+        (changed(":path", "/a/%2e%2e/b"), Ok("path_invalid")),
+        (changed(":path", "/a%2fb"), Ok("path_invalid")),
+        (changed(":path", "//a"), Ok("path_invalid")),
+        (changed(":path", "?a"), Ok("request_invalid")),
+        (changed(":path", "*"), Ok("path_invalid")),
+        (changed(":path", "/a b"), reset()),
+        // The property
+        (without("x-property-id"), Ok("property_missing")),
+        (with("x-property-id", "1001"), Ok("property_invalid")),
+        (with("x_property_id", "1001"), Ok("property_invalid")),
+        (changed(":path", "/a?propertyID=1002"), Ok("property_conflict")),
+        // What is never forwarded
+        (changed(":method", "TRACE"), Ok("method_refused")),
+        (changed(":method", "GE T"), reset()),
+        (changed(":method", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"), Ok("request_invalid")),
+    ];
+    let mut frames = scene.frames().await;
+    for (at, (list, wanted)) in cases.iter().enumerate() {
+        let stream = 2 * u32::try_from(at).unwrap() + 1;
+        frames.head(stream, list).await;
+        match (frames.outcome(stream).await, wanted) {
+            (Outcome::Answered(body), Ok(code)) => {
+                let body: serde_json::Value = serde_json::from_str(&body).unwrap_or_else(|_| panic!("{list:?}: {body}"));
+                assert_eq!(body["code"], *code, "{list:?}");
+            }
+            (Outcome::Reset(code), Err(wanted)) => assert_eq!(code, *wanted, "{list:?}"),
+            // Where h2 cannot even decode a field, the connection ends; RFC 9113 8.1.1 allows it.
+            (Outcome::Gone(code), Err(wanted)) => {
+                assert_eq!(code, *wanted, "{list:?}");
+                frames = scene.frames().await;
+            }
+            (other, _) => panic!("{list:?}: {other:?}"),
+        }
+    }
+    assert!(scene.cloudbeds.requests().is_empty(), "{:?}", scene.cloudbeds.requests().len());
+    // And the same connection still serves.
+    frames.head(999, &get(DETAILS)).await;
+    assert!(matches!(frames.outcome(999).await, Outcome::Answered(body) if body.contains("\"success\":true")));
+    // CONNECT has an authority and nothing else.
+    let connect = [(":method", "CONNECT"), (":authority", "api.cloudbeds.com:443"), ("x-property-id", "1001")];
+    frames.head(1001, &connect).await;
+    assert!(matches!(frames.outcome(1001).await, Outcome::Answered(body) if body.contains("\"method_refused\"")));
+    // Trailers are dropped, and so is what they might smuggle.
+    let post = [(":method", "POST"), (":scheme", "https"), (":authority", "a"), (":path", "/sandbox/echo")];
+    let list = post.into_iter().chain([("x-property-id", "1001"), ("te", "trailers")]);
+    frames.send(&frame(HEADERS, END_HEADERS, 1003, &fields(list))).await;
+    frames.send(&frame(HEADERS, END_HEADERS | 1, 1003, &fields([("x-property-id", "1002"), ("authorization", "x")]))).await;
+    assert!(matches!(frames.outcome(1003).await, Outcome::Answered(_)));
+    let seen = scene.cloudbeds.requests().pop().unwrap();
+    assert_eq!((seen.header("x-property-id").len(), seen.header("te").len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_body_of_another_length_than_announced_is_no_request() {
+    let scene = scene(&[]).await;
+    let mut frames = scene.frames().await;
+    for (stream, length, sent) in [(1, "5", &b"abcdef"[..]), (3, "5", b"abcd")] {
+        let list = [(":method", "POST"), (":scheme", "https"), (":authority", "a"), (":path", "/sandbox/upload")];
+        let list = list.into_iter().chain([("x-property-id", "1001"), ("content-length", length)]);
+        frames.send(&frame(HEADERS, END_HEADERS, stream, &fields(list))).await;
+        frames.send(&frame(0, 1, stream, sent)).await;
+        match frames.outcome(stream).await {
+            Outcome::Reset(PROTOCOL_ERROR) => {}
+            Outcome::Answered(body) => assert!(body.contains("request_invalid"), "{body}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    scene.still_serves().await;
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let scene = scene(&[("CLIENT__MAX_HEAD_SIZE", "4KiB")]).await;
+    let mut frames = scene.frames().await;
+    let (some, long, huge) = ("x".repeat(3000), "x".repeat(5000), "x".repeat(15_000));
+    for (stream, value, refused) in [(1, &some, false), (3, &long, true), (5, &huge, true)] {
+        let mut list = get(DETAILS);
+        list.push(("x-long", value));
+        frames.head(stream, &list).await;
+        match frames.outcome(stream).await {
+            // The largest are refused by h2, which has no words for it.
+            Outcome::Answered(body) if refused => assert!(body.is_empty() || body.contains("headers_too_large"), "{body}"),
+            Outcome::Answered(body) => assert!(body.contains("\"success\":true"), "{body}"),
+            Outcome::Reset(_) => assert!(refused, "{stream}"),
+            other => panic!("{stream}: {other:?}"),
+        }
+    }
+    assert_eq!(scene.cloudbeds.requests().len(), 1);
+    scene.still_serves().await;
+}
+
+#[tokio::test]
+async fn rapid_resets_end_the_connection() {
+    let scene = scene(&[]).await;
+    // All at once (CVE-2023-44487).
+    let mut frames = scene.frames().await;
+    let head = fields(get("/sandbox/slow?first_byte_ms=60000"));
+    let mut flood = Vec::new();
+    for at in 0..2000 {
+        flood.extend(frame(HEADERS, END_HEADERS | 1, 2 * at + 1, &head));
+        flood.extend(frame(RST_STREAM, 0, 2 * at + 1, &[0, 0, 0, 8]));
+    }
+    frames.send(&flood).await;
+    assert_eq!(frames.outcome(1).await, Outcome::Gone(ENHANCE_YOUR_CALM));
+    // One after the other, each given time to start.
+    let mut frames = scene.frames().await;
+    let mut ended = false;
+    for at in 0..400 {
+        frames.send(&frame(HEADERS, END_HEADERS | 1, 2 * at + 1, &head)).await;
+        frames.send(&frame(PING, 0, 0, &[0; 8])).await;
+        loop {
+            match frames.next().await {
+                Some(answer) if answer.kind == PING && answer.flags == 1 => break,
+                Some(answer) if answer.kind != GOAWAY => {}
+                _ => {
+                    ended = true;
+                    break;
+                }
+            }
+        }
+        if ended {
+            break;
+        }
+        frames.send(&frame(RST_STREAM, 0, 2 * at + 1, &[0, 0, 0, 8])).await;
+    }
+    assert!(ended);
+    assert!(scene.cloudbeds.requests().len() < 350, "{}", scene.cloudbeds.requests().len());
+    scene.still_serves().await;
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_ends_the_connection() {
+    let scene = scene(&[]).await;
+    // CVE-2024-27316 and its kin.
+    for (first, more) in [(fields(get(DETAILS)), fields([("x-more", "y")])), (fields(get(DETAILS)), Vec::new())] {
+        let before = scene.proxy.memory().0;
+        let mut frames = scene.frames().await;
+        frames.send(&frame(HEADERS, 0, 1, &first)).await;
+        let flood: Vec<u8> = std::iter::repeat_n(frame(CONTINUATION, 0, 1, &more), 20_000).flatten().collect();
+        frames.send(&flood).await;
+        assert_eq!(frames.outcome(1).await, Outcome::Gone(ENHANCE_YOUR_CALM));
+        assert!(scene.proxy.memory().0 < before + (20 << 20));
+    }
+    assert!(scene.cloudbeds.requests().is_empty());
+    scene.still_serves().await;
+}
+
+#[tokio::test]
+async fn pings_and_settings_that_nobody_waits_for_take_no_memory() {
+    let scene = new_scene(Protocols::Both, &[], "info").await;
+    for flood in [frame(PING, 0, 0, &[0; 8]), frame(SETTINGS, 0, 0, &[])] {
+        let mut frames = scene.frames().await;
+        let before = scene.proxy.memory().0;
+        let block: Vec<u8> = std::iter::repeat_n(flood, 5_000).flatten().collect();
+        for _ in 0..100 {
+            // The proxy stops reading where its own answers are not read: that is the bound.
+            let sent = tokio::io::AsyncWriteExt::write_all(&mut frames.writer, &block);
+            match tokio::time::timeout(Duration::from_millis(300), sent).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+        let after = scene.proxy.memory().0;
+        assert!(after < before + (20 << 20), "{before} {after}");
+        scene.still_serves().await;
+    }
+}
+
+#[tokio::test]
+async fn more_streams_than_announced_are_refused_and_windows_are_kept() {
+    let scene = scene(&[]).await;
+    let mut frames = scene.frames().await;
+    let head = fields(get("/sandbox/slow?first_byte_ms=60000"));
+    for at in 0..101 {
+        frames.send(&frame(HEADERS, END_HEADERS | 1, 2 * at + 1, &head)).await;
+    }
+    const REFUSED_STREAM: u32 = 7;
+    assert_eq!(frames.outcome(201).await, Outcome::Reset(REFUSED_STREAM));
+    // More of a body than the window allows is a fault of the connection or the stream.
+    const FLOW_CONTROL_ERROR: u32 = 3;
+    let mut frames = scene.frames().await;
+    let list = [(":method", "POST"), (":scheme", "https"), (":authority", "a"), (":path", "/sandbox/upload?hang_after=1")];
+    let list = list.into_iter().chain([("x-property-id", "1001")]);
+    frames.send(&frame(HEADERS, END_HEADERS, 1, &fields(list))).await;
+    let flood: Vec<u8> = std::iter::repeat_n(frame(0, 0, 1, &[0; 16_000]), 400).flatten().collect();
+    frames.send(&flood).await;
+    let outcome = frames.outcome(1).await;
+    assert!(matches!(outcome, Outcome::Reset(FLOW_CONTROL_ERROR) | Outcome::Gone(FLOW_CONTROL_ERROR)), "{outcome:?}");
+    scene.still_serves().await;
+}
+
+#[tokio::test]
+async fn a_connection_with_nothing_to_do_ends_however_much_it_pings() {
+    let scene = scene(&[("CLIENT__IDLE", "400ms")]).await;
+    let mut quiet = scene.frames().await;
+    assert_eq!(quiet.outcome(0).await, Outcome::Gone(0));
+    let mut lively = scene.frames().await;
+    let pinging = async {
+        loop {
+            lively.send(&frame(PING, 0, 0, &[0; 8])).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let mut gone = false;
+            while let Ok(next) = tokio::time::timeout(Duration::from_millis(1), lively.next()).await {
+                gone |= next.is_none();
+                if gone {
+                    return;
+                }
+            }
+        }
+    };
+    in_time(pinging).await;
+    // One that has a request under way is not idle.
+    let mut busy = scene.frames().await;
+    busy.head(1, &get("/sandbox/slow?first_byte_ms=1200")).await;
+    assert!(matches!(busy.outcome(1).await, Outcome::Answered(_)));
+    scene.proxy.wait_for_metric("connections_open", |open| open == 0.0).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_let_go_and_its_neighbours_are_not() {
+    let scene = scene(&[("UPSTREAM__TIMEOUTS__IDLE", "600ms")]).await;
+    let mut frames = scene.frames().await;
+    // Room for the neighbours on the connection; none for the stream beyond its first window.
+    frames.send(&frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes())).await;
+    frames.head(1, &get("/sandbox/download?bytes=50000000")).await;
+    scene.proxy.wait_for_access(|line| line["path"] == "/sandbox/download" && line["status"] == 200).await;
+    frames.head(3, &get(DETAILS)).await;
+    assert!(matches!(frames.outcome(3).await, Outcome::Answered(body) if body.contains("\"success\":true")));
+    // Its caller comes back too late.
+    frames.send(&frame(WINDOW_UPDATE, 0, 1, &(1_u32 << 20).to_be_bytes())).await;
+    assert!(matches!(frames.outcome(1).await, Outcome::Reset(_)));
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_is_answered_within_its_deadline() {
+    let scene = scene(&[("UPSTREAM__TIMEOUTS__IDLE", "400ms")]).await;
+    let mut frames = scene.frames().await;
+    let list = [(":method", "POST"), (":scheme", "https"), (":authority", "a"), (":path", "/sandbox/upload")];
+    let list = list.into_iter().chain([("x-property-id", "1001"), ("content-length", "10")]);
+    frames.send(&frame(HEADERS, END_HEADERS, 1, &fields(list))).await;
+    frames.send(&frame(0, 0, 1, b"abc")).await;
+    assert!(matches!(frames.outcome(1).await, Outcome::Answered(body) if body.contains("request_invalid")));
+    frames.head(3, &get(DETAILS)).await;
+    assert!(matches!(frames.outcome(3).await, Outcome::Answered(body) if body.contains("\"success\":true")));
+}
+
+#[tokio::test]
+async fn a_process_that_ends_says_goaway_and_finishes_what_is_under_way() {
+    let mut scene = scene(&[]).await;
+    let mut idle = scene.frames().await;
+    let mut busy = scene.frames().await;
+    busy.head(1, &get("/sandbox/slow?first_byte_ms=1500")).await;
+    until("the request is under way", async || scene.cloudbeds.requests().len() == 1).await;
+    scene.proxy.signal(Signal::TERM);
+    assert_eq!(idle.outcome(0).await, Outcome::Gone(0));
+    assert!(matches!(busy.outcome(1).await, Outcome::Answered(_)));
+    drop((idle, busy));
+    assert!(in_time(scene.proxy.ended()).await.success());
+}
+
+#[tokio::test]
+async fn http2_is_offered_unless_it_is_switched_off() {
+    let scene = scene(&[("TLS__HTTP2", "false")]).await;
+    let both = Speaker { alpn: &["h2", "http/1.1"], ..Speaker::new(&scene.root) };
+    let stream = both.connect(scene.proxy.address).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    assert!(Speaker { alpn: &["h2"], ..Speaker::new(&scene.root) }.connect(scene.proxy.address).await.is_err());
+}
