@@ -10,10 +10,15 @@ use std::path::Path;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
+use self::case::Act;
 use super::{TARGETS, Target};
 
+#[allow(dead_code, unreachable_pub, reason = "it is shared with the scenes, which use the rest of it")]
+#[path = "../../tests/it/wire/case.rs"]
+mod case;
+
 /// Mutations of each target's corpus that are tried.
-const MUTATIONS: u32 = 400;
+const MUTATIONS: u32 = 1000;
 
 fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
@@ -27,16 +32,57 @@ fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
     files
 }
 
+/// The bytes of every case of the table of wire cases.
+fn table() -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/wire");
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "txt") {
+            continue;
+        }
+        let filled = |name: &str| match name {
+            "port" => "8080".to_owned(),
+            other => format!("{other}.example"),
+        };
+        let file = path.file_stem().unwrap().to_string_lossy();
+        for case in case::read(&file, &fs::read_to_string(&path).unwrap(), filled) {
+            let pieces =
+                case.sends.iter().filter_map(|act| if let Act::Bytes(bytes) = act { Some(&bytes[..]) } else { None });
+            all.push((case.name, pieces.collect::<Vec<_>>().concat()));
+        }
+    }
+    assert!(all.len() > 400, "only {} cases", all.len());
+    // As with a fuzzer: what is longer shows nothing that shorter ones do not, and takes minutes.
+    all.retain(|(_, bytes)| bytes.len() <= 4096);
+    all.sort();
+    all
+}
+
+/// All that a target is given: its corpus, and where it takes a caller's bytes those of the table.
+fn inputs(name: &str) -> Vec<(String, Vec<u8>)> {
+    let mut all = corpus(name);
+    let options: &[&[u8]] = match name {
+        "request" => &[b"@", b"P"],
+        "views" => &[b""],
+        _ => &[],
+    };
+    for option in options {
+        all.extend(table().into_iter().map(|(case, bytes)| (case, [option, &bytes[..]].concat())));
+    }
+    all
+}
+
 fn replay((name, target): Target) {
-    for (file, bytes) in corpus(name) {
-        assert!(catch_unwind(|| target(&bytes)).is_ok(), "fuzz/corpus/{name}/{file}");
+    for (input, bytes) in inputs(name) {
+        assert!(catch_unwind(|| target(&bytes)).is_ok(), "{name}: {input}");
     }
 }
 
 /// What a fuzzer does, in short: bytes changed, taken out, put in from another file, and the tail of one behind the head of
 /// another. The numbers are fixed, so a failure is the same for everybody.
 fn mutate((name, target): Target) {
-    let files: Vec<Vec<u8>> = corpus(name).into_iter().map(|(_, bytes)| bytes).collect();
+    let files: Vec<Vec<u8>> = inputs(name).into_iter().map(|(_, bytes)| bytes).collect();
     let edit = (0..4_u8, any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>());
     let mutations =
         (prop::sample::select(files.clone()), prop::sample::select(files), prop::collection::vec(edit, 1..5));
@@ -51,7 +97,7 @@ fn mutate((name, target): Target) {
                 _ => drop(bytes.splice(at.., other[from..].iter().copied())),
             }
         }
-        bytes.truncate(16 * 1024);
+        bytes.truncate(4096);
         bytes
     });
     let config = Config { cases: MUTATIONS, failure_persistence: None, ..Config::default() };

@@ -130,6 +130,8 @@ impl AsyncWrite for Sent {
 #[derive(Default)]
 struct Upstream {
     arrived: Rc<RefCell<Vec<u8>>>,
+    /// With fewer bytes it cannot be whole, unless they end like a chunked body.
+    at_least: usize,
     answered: bool,
     reader: Option<Waker>,
 }
@@ -154,17 +156,33 @@ where
     arrived.take()
 }
 
-impl AsyncRead for Upstream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let whole = match read(&self.arrived.borrow()) {
+impl Upstream {
+    /// Whether a request is here; or what is here is none.
+    fn is_whole(&mut self) -> Option<bool> {
+        let arrived = self.arrived.borrow();
+        // Small pieces are many, and each reading begins at the beginning.
+        if arrived.len() < self.at_least && !arrived.ends_with(b"\r\n\r\n") {
+            return None;
+        }
+        match read(&arrived) {
             Reading::Unfinished => None,
             Reading::Malformed(_) => Some(false),
             Reading::Request(request) => match request.body {
-                Body::Unfinished => None,
+                Body::Unfinished(missing) => {
+                    let chunked = request.values("transfer-encoding").next().is_some();
+                    self.at_least = if chunked { usize::MAX } else { arrived.len().saturating_add(missing) };
+                    None
+                }
                 Body::Whole(_) => Some(true),
                 Body::Malformed => Some(false),
             },
-        };
+        }
+    }
+}
+
+impl AsyncRead for Upstream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let whole = self.is_whole();
         if whole.is_none() {
             self.reader = Some(cx.waker().clone());
             return Poll::Pending;

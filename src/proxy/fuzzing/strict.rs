@@ -31,7 +31,8 @@ pub(super) struct Request<'a> {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Body {
     Whole(Vec<u8>),
-    Unfinished,
+    /// At least so many bytes are still to come.
+    Unfinished(usize),
     Malformed,
 }
 
@@ -56,7 +57,7 @@ pub(super) fn read(mut bytes: &[u8]) -> Reading<'_> {
     let Some(end) = find(bytes, b"\r\n\r\n") else { return Reading::Unfinished };
     let (head, behind) = (&bytes[..end], &bytes[end + 4..]);
     head_of(head).map_or_else(Reading::Malformed, |(method, target, minor, fields)| {
-        let mut request = Request { method, target, minor, fields, body: Body::Unfinished, rest: &[] };
+        let mut request = Request { method, target, minor, fields, body: Body::Malformed, rest: &[] };
         match body_of(&request, behind) {
             Err(why) => Reading::Malformed(why),
             Ok((body, rest)) => {
@@ -111,7 +112,7 @@ fn body_of<'a>(head: &Request<'a>, behind: &'a [u8]) -> Result<(Body, &'a [u8]),
             let length = usize::try_from(length).unwrap_or(usize::MAX);
             Ok(match behind.split_at_checked(length) {
                 Some((body, rest)) => (Body::Whole(body.to_vec()), rest),
-                None => (Body::Unfinished, &[]),
+                None => (Body::Unfinished(length - behind.len()), &[]),
             })
         }
         ([coding], []) if coding.eq_ignore_ascii_case(b"chunked") && head.minor == 1 => Ok(chunked(behind)),
@@ -121,7 +122,7 @@ fn body_of<'a>(head: &Request<'a>, behind: &'a [u8]) -> Result<(Body, &'a [u8]),
 
 /// 7.1. Extensions and trailers are read and left out.
 fn chunked(mut rest: &[u8]) -> (Body, &[u8]) {
-    let (unfinished, malformed) = ((Body::Unfinished, &[][..]), (Body::Malformed, &[][..]));
+    let (unfinished, malformed) = ((Body::Unfinished(1), &[][..]), (Body::Malformed, &[][..]));
     let mut body = Vec::new();
     loop {
         let Some(end) = find(rest, b"\r\n") else { return unfinished };
