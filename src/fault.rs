@@ -74,12 +74,27 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+/// Letters and digits in a row, some of each, that could be a secret: those of a key are 32. A key that was copied without
+/// its first letter has no `cbat` in it and is a secret all the same.
+const RUN_MAX: usize = 20;
+
 /// A name from a file in the form it may be shown in: one that could be a key pasted into the wrong place, or that is
 /// no plain short word, is not shown at all.
 #[must_use]
 pub fn shown(name: &str) -> &str {
+    let some = |run: &str, kind: fn(&u8) -> bool| run.bytes().any(|byte| kind(&byte));
+    let random =
+        |run: &str| run.len() >= RUN_MAX && some(run, u8::is_ascii_digit) && some(run, u8::is_ascii_alphabetic);
+    let secret = name.split(|letter: char| !letter.is_ascii_alphanumeric()).any(random);
+    if is_word(name) && !secret { name } else { "(name not shown)" }
+}
+
+/// Whether a name may stand for something in logs and metrics: a plain short word that is no key. It may be random: many
+/// client ids are.
+#[must_use]
+pub fn is_word(name: &str) -> bool {
     let plain = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_graphic());
-    if plain && !name.to_ascii_lowercase().contains("cbat") { name } else { "(name not shown)" }
+    plain && !name.to_ascii_lowercase().contains("cbat")
 }
 
 #[cfg(test)]
@@ -103,6 +118,17 @@ mod tests {
         assert_eq!(shown("lisen"), "lisen");
         for hidden in ["cbat_blue", "xCBAT_blue", "two words", "a\nb", &"a".repeat(65)] {
             assert_eq!(shown(hidden), "(name not shown)");
+            assert!(!is_word(hidden), "{hidden}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_lost_its_beginning_is_not_shown_either() {
+        for hidden in ["bat_9T01SlwIQGq8HC56LYL8kXcBBp", "9T01SlwIQGq8HC56LYL8", "x.9t01slwiqgq8hc56lyl8/y"] {
+            assert_eq!(shown(hidden), "(name not shown)");
+        }
+        for name in ["CLOUDBEDS_AUTH_PROXY__UPSTREAM__HTTP2", "18446744073709551615", "a_long_word_and_another_1"] {
+            assert_eq!(shown(name), name);
         }
     }
 }

@@ -7,7 +7,7 @@ use super::check::Check;
 use super::raw::{self, Raw};
 use super::{Admin, App, Delivery, Listener, Onboarding};
 use crate::address::Address;
-use crate::fault::shown;
+use crate::fault::is_word;
 use crate::web::{Endpoint, NotAWebUrl, WebUrl};
 
 /// The longest client id, in bytes; those seen have about 40.
@@ -40,7 +40,7 @@ impl Check<'_, '_> {
         self.entry_name("apps", name)?;
         let id = &typed.client_id;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        let named = !id.is_empty() && id.len() <= CLIENT_ID_MAX && id.bytes().all(plain) && shown(id) == id.as_str();
+        let named = !id.is_empty() && id.len() <= CLIENT_ID_MAX && id.bytes().all(plain) && is_word(id);
         if !named {
             let hint = "copy the client id from the app's details page at Cloudbeds";
             self.app_fault(name, "client_id", "expected the app's client id, such as live1_123_abc", hint);
@@ -75,7 +75,7 @@ impl Check<'_, '_> {
             self.app_fault(name, "marketplace", "wants a `redirect_uri`", hint);
         }
         let scopes = typed.scopes.clone();
-        if !scopes.iter().all(|scope| shown(scope) == scope.as_str() && !scope.is_empty()) {
+        if !scopes.iter().all(|scope| is_word(scope) && !scope.is_empty()) {
             self.app_fault(name, "scopes", "expected a list of scopes such as read:hotel", "");
         }
         Some(App {

@@ -19,7 +19,7 @@ use super::{
     Timeouts, Tls, Upstream, Workers,
 };
 use crate::address::Address;
-use crate::fault::shown;
+use crate::fault::is_word;
 use crate::origin::Origin;
 use crate::yaml::Step;
 
@@ -124,7 +124,7 @@ impl Check<'_, '_> {
 
     /// Nothing, and a fault, where an entry's own name could not stand in a log or a dotted path.
     pub(super) fn entry_name(&mut self, section: &str, name: &str) -> Option<()> {
-        if !name.is_empty() && shown(name) == name && !name.contains('.') {
+        if !name.is_empty() && is_word(name) && !name.contains('.') {
             return Some(());
         }
         let mut at = path(section);

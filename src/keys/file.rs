@@ -22,7 +22,7 @@ use serde::de::{DeserializeSeed, MapAccess, Visitor};
 use super::build::{Builder, Said};
 use super::rows::{Place, Rows};
 use super::{KeySet, Lives};
-use crate::fault::{Fault, shown};
+use crate::fault::{Fault, is_word, shown};
 use crate::property::{NotAPropertyId, PropertyId};
 use crate::secret::{ApiKey, NotAnApiKey};
 use crate::yaml::{self, Budget, Grow, Text, Tree};
@@ -179,7 +179,7 @@ impl Rows<'_> {
     /// A name that will be shown in logs and metrics, so it must not be a key that slipped into the wrong field.
     fn word(&mut self, place: Place, about: &str, value: &Tree) -> Option<Box<str>> {
         match value {
-            Tree::Text(text) if !text.is_empty() && shown(text) == text.as_str() => return Some(text.as_str().into()),
+            Tree::Text(text) if !text.is_empty() && is_word(text) => return Some(text.as_str().into()),
             Tree::Number(number) => return Some(number.to_string().into()),
             _ => self.fault(place, about, "expected a name of at most 64 characters, without spaces", ""),
         }

@@ -15,7 +15,7 @@ use super::server::{Followed, Server};
 use super::{listed, property, rows};
 use crate::cli::{Failure, block_on, say, tcp_address};
 use crate::cloudbeds::{Hotel, opens};
-use crate::fault::shown;
+use crate::fault::is_word;
 use crate::keys::paste::{self, PASTE_MAX};
 use crate::keys::write::{self, Fields};
 use crate::origin::Origin;
@@ -53,7 +53,7 @@ impl Options {
         if self.app.is_some() {
             desk.app(self.app.as_deref())?;
         }
-        if self.organization.as_deref().is_some_and(|word| word.is_empty() || shown(word) != word) {
+        if self.organization.as_deref().is_some_and(|word| word.is_empty() || !is_word(word)) {
             let words = "--organization: expected an id of at most 64 characters, without spaces";
             return Err(Failure::Other(words.to_owned()));
         }

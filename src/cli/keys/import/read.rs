@@ -13,7 +13,7 @@ use serde::de::DeserializeSeed as _;
 use zeroize::Zeroizing;
 
 use crate::cli::keys::listed;
-use crate::fault::shown;
+use crate::fault::is_word;
 use crate::keys::paste;
 use crate::keys::write::Fields;
 use crate::property::PropertyId;
@@ -173,7 +173,7 @@ impl Cells {
         let key = self.key.ok_or_else(|| format!("property {about}: there is no key"))?;
         let key = paste::key(&key).map_err(|error| format!("property {about}: {error}"))?;
         let word = |name: &str, word: Option<Zeroizing<String>>| match word {
-            Some(word) if shown(&word) != word.as_str() => {
+            Some(word) if !is_word(&word) => {
                 Err(format!("property {about}: {name}: expected at most 64 characters, without spaces"))
             }
             word => Ok(word.map(|word| word.to_string())),
