@@ -13,6 +13,8 @@ mod books;
 mod chance;
 #[path = "../benches/budget_day/cost.rs"]
 mod cost;
+#[path = "../benches/budget_day/crowd.rs"]
+mod crowd;
 #[path = "../benches/budget_day/day.rs"]
 mod day;
 #[path = "../benches/budget_day/figures.rs"]

@@ -73,7 +73,7 @@ pub(crate) fn waits(setting: Setting, books: &Books) -> Section {
     section.series = vec![
         curve("starts/s", &books.pace),
         curve("waiting", &books.waiting),
-        curve("front desk: s", &books.desk_waits),
+        curve("desk waits, s", &books.desk_waits),
     ];
     section
 }

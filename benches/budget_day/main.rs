@@ -12,6 +12,7 @@ mod kit;
 mod books;
 mod chance;
 mod cost;
+mod crowd;
 mod day;
 mod figures;
 mod options;

@@ -8,10 +8,12 @@ use std::hint::black_box;
 use std::mem::forget;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cloudbeds_auth_proxy::budget::{Ask, Budget, Flow, Priority};
 use cloudbeds_auth_proxy::keys::KeySet;
 use cloudbeds_auth_proxy::origin::Origin;
 use cloudbeds_auth_proxy::property::PropertyId;
@@ -37,12 +39,13 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EntryPoint};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::runtime::LocalRuntime;
+use tokio::runtime::{Builder, LocalRuntime, Runtime};
 use tokio::time::Instant;
 
+use crate::crowd::{Crowd, TOGETHER};
 use crate::inputs::{self, CALLS, FIRST, requests, usual_head};
 use crate::world::{self, LIMITS, LONG, World, counted_flush, counted_turn, json};
 
@@ -170,6 +173,50 @@ fn limit_and_credential((authorized, keys): (Vec<Authorized>, KeySet)) -> Vec<Cr
     credentialed
 }
 
+fn budget() -> Arc<Budget> {
+    Arc::clone(inputs::wide_budget().budgets.of(None).unwrap())
+}
+
+// A permit for the taking, its start, and the answer it heard.
+#[library_benchmark(setup = budget)]
+fn permit(budget: Arc<Budget>) {
+    let (ask, headers) = (Ask { flow: Flow::Property(id(FIRST)), priority: Priority::Normal }, HeaderMap::new());
+    for _ in 0..CALLS {
+        let mut permit = now(budget.take(black_box(ask), Instant::now())).unwrap();
+        assert!(permit.start(Instant::now()));
+        permit.heard(StatusCode::OK, &headers);
+    }
+    forget(budget);
+}
+
+fn crowd(hotels: usize) -> (Runtime, Crowd) {
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let mut crowd = runtime.block_on(Crowd::of(hotels));
+    // Once around, so that all that grows has grown.
+    for _ in 0..hotels / TOGETHER + 1 {
+        runtime.block_on(crowd.window_passes());
+        let inside = runtime.enter();
+        crowd.decide();
+        drop(inside);
+    }
+    (runtime, crowd)
+}
+
+// Somebody's turn comes, and the same hotel queues again. A tenth of a step of the clock is in it.
+#[library_benchmark(setup = crowd)]
+#[bench::of_ten(10)]
+#[bench::of_ten_thousand(10_000)]
+fn turn((runtime, mut crowd): (Runtime, Crowd)) {
+    for _ in 0..CALLS / TOGETHER {
+        runtime.block_on(crowd.window_passes());
+        let inside = runtime.enter();
+        crowd.decide();
+        drop(inside);
+    }
+    forget(crowd);
+    forget(runtime);
+}
+
 /// Ids in no order, so that neighbouring look-ups touch different parts of the map.
 fn look_ups(rows: u64) -> (KeySet, Vec<PropertyId>) {
     (keys(rows), (0..CALLS as u64).map(|at| id(FIRST + at * 7_919 % rows)).collect())
@@ -202,7 +249,7 @@ fn rewrite((credentialed, routes): (Vec<Credentialed>, Routes)) {
 
 /// Answers whose heads have come; HTTP/2, so that all are open on one connection.
 fn answers() -> (World, Vec<Answer>) {
-    let world = World::new(true);
+    let world = World::new(true, None);
     let (authorized, proxy) = (authorized(to_authorize()), Rc::clone(&world.proxy));
     let outbound: Vec<_> = credentialed(authorized, proxy.keys.borrow_mut().load())
         .into_iter()
@@ -383,7 +430,12 @@ fn proxy_only() -> LibraryBenchmarkConfig {
 }
 
 fn whole(http2: bool, path: &'static str) -> (World, &'static str) {
-    (World::warm(http2, path), path)
+    (World::warm(http2, path, None), path)
+}
+
+/// The same, within a budget that is far from used up.
+fn within_budget(http2: bool, path: &'static str) -> (World, &'static str) {
+    (World::warm(http2, path, Some(inputs::wide_budget())), path)
 }
 
 #[library_benchmark(setup = whole, config = proxy_only())]
@@ -391,6 +443,8 @@ fn whole(http2: bool, path: &'static str) -> (World, &'static str) {
 #[bench::get_1k_http2(true, "/bench/1k")]
 #[bench::get_16k_http1(false, "/bench/16k")]
 #[bench::get_16k_http2(true, "/bench/16k")]
+#[bench::within_budget_http1(args = (false, "/bench/1k"), setup = within_budget)]
+#[bench::within_budget_http2(args = (true, "/bench/1k"), setup = within_budget)]
 #[bench::refused(false, inputs::REFUSED)]
 fn request((mut world, path): (World, &'static str)) {
     for _ in 0..CALLS {
@@ -408,6 +462,8 @@ library_benchmark_group!(
         identify,
         authorize,
         limit_and_credential,
+        permit,
+        turn,
         key_look_up,
         rewrite,
         sanitize,

@@ -9,8 +9,12 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use cloudbeds_auth_proxy::budget::{Budgets, Limits};
+use cloudbeds_auth_proxy::proxy::limit::Limiter;
 use cloudbeds_auth_proxy::telemetry::{self, Guard, LogSettings, Output};
 use http::{Request, Response};
 use http_body_util::Empty;
@@ -78,6 +82,17 @@ pub(crate) fn key_file(rows: u64) -> String {
 pub(crate) fn write_private(path: &Path, text: &str) {
     let mut file = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
+}
+
+/// The budget of one app that nobody reaches the end of here.
+pub(crate) fn wide_budget() -> Limiter {
+    let limits = Limits {
+        max_wait: Duration::from_secs(5),
+        max_waiting: 1_000,
+        max_waiting_per_property: 200,
+        weights: Arc::default(),
+    };
+    Limiter { budgets: Arc::new(Budgets::new(vec![("default".to_owned(), 1_000)], &limits)), announce: false }
 }
 
 /// Access lines into a file, as JSON is off by default.

@@ -8,6 +8,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench talks to people")]
 
 mod counts;
+#[path = "../budget_day/crowd.rs"]
+mod crowd;
 mod expected;
 mod inputs;
 #[path = "../kit/mod.rs"]

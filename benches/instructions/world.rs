@@ -22,6 +22,7 @@ use cloudbeds_auth_proxy::origin::Origin;
 use cloudbeds_auth_proxy::phase::{Phase, PhaseCell};
 use cloudbeds_auth_proxy::proxy::authorize::Policy;
 use cloudbeds_auth_proxy::proxy::connection::{self, Open};
+use cloudbeds_auth_proxy::proxy::limit::Limiter;
 use cloudbeds_auth_proxy::proxy::pool::{self, Pool};
 use cloudbeds_auth_proxy::proxy::rewrite::Routes;
 use cloudbeds_auth_proxy::proxy::upstream::{Timeouts, Upstream};
@@ -88,7 +89,7 @@ pub(crate) fn runtime() -> LocalRuntime {
 }
 
 impl World {
-    pub(crate) fn new(http2: bool) -> Self {
+    pub(crate) fn new(http2: bool, limiter: Option<Limiter>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let log = inputs::log_to(&directory.path().join("access.log"));
         let (runtime, far) = (runtime(), runtime());
@@ -108,7 +109,7 @@ impl World {
             keys: RefCell::new(keys(&directory).reader()),
             upstream: Upstream::new(Rc::new(Pool::new(dialer, pool, Rc::clone(&recorder))), timeouts),
             timeouts,
-            limiter: None,
+            limiter,
             connect: no_links(),
             recorder,
             lines: Rc::new(log.access_log().lines()),
@@ -130,8 +131,8 @@ impl World {
     }
 
     /// A world that has answered a few requests already: connections are open, pages touched, properties counted.
-    pub(crate) fn warm(http2: bool, path: &str) -> Self {
-        let mut world = Self::new(http2);
+    pub(crate) fn warm(http2: bool, path: &str, limiter: Option<Limiter>) -> Self {
+        let mut world = Self::new(http2, limiter);
         for _ in 0..20 {
             world.answer(path, free_turn);
         }

@@ -130,7 +130,7 @@ impl Local {
             }
             return Entered::Wait(permit, place);
         };
-        Entered::Refused(state.exhausted(why, turn, max_wait, now))
+        Entered::Refused(state.exhausted(why, ask, weight, max_wait, now))
     }
 
     async fn wait(
@@ -153,8 +153,7 @@ impl Local {
         // A permit that came this very moment has gone back with its receiver.
         drop(standing);
         let mut state = self.state();
-        let turn = state.turn(ask, self.weight(ask), now);
-        let exhausted = state.exhausted(Why::TooLong, turn, max_wait, now);
+        let exhausted = state.exhausted(Why::TooLong, ask, self.weight(ask), max_wait, now);
         drop(state);
         Err(self.no_turn(ask, Exhausted { waited: now.saturating_duration_since(since), ..exhausted }))
     }
@@ -176,9 +175,9 @@ impl Local {
         let mut out = Vec::new();
         loop {
             let next = self.next(&mut out);
-            for (waiter, trial) in out.drain(..) {
+            for (waiting, permit) in out.drain(..) {
                 // Who is gone by now gives it back, and the bell rings.
-                drop(waiter.permit.send(Permit::kept(Arc::clone(self), waiter.ask, trial)));
+                drop(waiting.send(permit));
             }
             match next {
                 Next::WhenRung => self.bell.notified().await,
@@ -190,8 +189,8 @@ impl Local {
         }
     }
 
-    /// Takes those out of the queue whose turn it is.
-    fn next(&self, out: &mut Vec<(Waiter, bool)>) -> Next {
+    /// Takes those out of the queue whose turn it is, each with a permit: whatever becomes of it, its place comes back.
+    fn next(self: &Arc<Self>, out: &mut Vec<(oneshot::Sender<Permit>, Permit)>) -> Next {
         let now = Instant::now();
         let mut state = self.state();
         let State { window, pace, queue, .. } = &mut *state;
@@ -212,7 +211,7 @@ impl Local {
                 pace.try_one(now);
             }
             window.keep();
-            out.push((waiter, trial));
+            out.push((waiter.permit, Permit::kept(Arc::clone(self), waiter.ask, trial)));
         }
         Next::WhenRung
     }
@@ -342,8 +341,13 @@ impl Local {
 impl State {
     /// When a request that comes now would have its turn.
     fn turn(&mut self, ask: Ask, weight: usize, now: Instant) -> Instant {
-        let allowed = self.pace.allowed(now);
         let ahead = self.queue.ahead(ask.flow, ask.priority, weight);
+        self.when(ahead, now)
+    }
+
+    /// When the start behind so many others would be.
+    fn when(&mut self, ahead: usize, now: Instant) -> Instant {
+        let allowed = self.pace.allowed(now);
         let turn = self.window.when(ahead, allowed, now);
         match self.pace.gate(now) {
             // Behind a pause the window is empty, but for the one that tries.
@@ -352,15 +356,21 @@ impl State {
         }
     }
 
-    fn exhausted(&mut self, why: Why, turn: Instant, max_wait: Duration, now: Instant) -> Exhausted {
-        let paused = self.pace.paused(now).unwrap_or(now);
-        let next = self.window.when(0, self.pace.allowed(now), now);
-        let back = match why {
-            // A place in the queue is free as soon as somebody starts.
-            Why::Full | Why::PropertyFull => next,
-            Why::TooLong | Why::Paused => turn.checked_sub(max_wait).unwrap_or(now),
+    fn exhausted(&mut self, why: Why, ask: Ask, weight: usize, max_wait: Duration, now: Instant) -> Exhausted {
+        let fit = window::starts_within(max_wait, self.pace.allowed(now)).saturating_sub(1);
+        let ahead = self.queue.ahead_later(ask.flow, ask.priority, weight, fit);
+        let turn = self.when(ahead, now).checked_sub(max_wait).unwrap_or(now);
+        let place = match why {
+            // There is one as soon as anybody starts, or one of the hotel's own.
+            Why::Full => self.when(0, now),
+            Why::PropertyFull => {
+                let round = self.queue.round(ask.priority);
+                self.when(round.saturating_sub(1), now)
+            }
+            Why::TooLong | Why::Paused => now,
         };
-        let wait = back.max(paused).saturating_duration_since(now);
+        let paused = self.pace.paused(now).unwrap_or(now);
+        let wait = turn.max(place).max(paused).saturating_duration_since(now);
         let waited = Duration::ZERO;
         Exhausted { why, waited, retry_after: (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1) }
     }

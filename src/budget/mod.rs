@@ -65,7 +65,7 @@ pub enum Priority {
     /// As people wait for it.
     #[default]
     Normal,
-    /// As nobody does: it goes when no other waits, and at every tenth turn.
+    /// As nobody does: it goes when no other waits, and otherwise all such requests have turns like one more hotel.
     Low,
 }
 

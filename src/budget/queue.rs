@@ -3,14 +3,18 @@
 //! In: requests, each of a hotel, that cannot start yet. Out: one after the other, by deficit round robin (Shreedhar and
 //! Varghese, 1995) over the hotels: each hotel has its turn, in which as many of its requests go as its weight says, in
 //! the order of their arrival. A turn costs the same whether ten hotels wait or ten thousand. Requests of low priority go
-//! when no others wait, and at every tenth turn, so that they yield and do not starve.
+//! when no others wait, and otherwise are together as one more hotel, so that they yield; they have every hundredth turn
+//! at least, so that they do not starve, and every tenth at most.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{Flow, Priority};
 
-/// One turn in so many is for low priority, if such requests wait.
+/// One turn in so many is for low priority at most, if such requests wait.
 const LOW_TURN: usize = 10;
+
+/// And at least, however many hotels wait: where a round of turns is longer than that, low priority has more than one in it.
+const LATEST_LOW_TURN: usize = 100;
 
 /// A request's place: what it takes to find it again.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +43,8 @@ struct Class<T> {
     /// How many requests there are for each round of turns to come.
     rounds: Vec<usize>,
     waiting: usize,
+    /// The largest weight so far.
+    heaviest: usize,
 }
 
 /// Those of one hotel, by the order of arrival.
@@ -52,7 +58,7 @@ struct Line<T> {
 
 impl<T> Default for Class<T> {
     fn default() -> Self {
-        Self { lines: HashMap::new(), turns: VecDeque::new(), rounds: Vec::new(), waiting: 0 }
+        Self { lines: HashMap::new(), turns: VecDeque::new(), rounds: Vec::new(), waiting: 0, heaviest: 1 }
     }
 }
 
@@ -102,7 +108,7 @@ impl<T> Queue<T> {
             return self.normal.pop();
         }
         self.without_low += 1;
-        if self.normal.waiting == 0 || self.without_low >= LOW_TURN {
+        if self.normal.waiting == 0 || self.without_low >= self.low_turn() {
             self.without_low = 0;
             return self.low.pop();
         }
@@ -111,17 +117,52 @@ impl<T> Queue<T> {
 
     /// How many go before a request that comes now, at most, as long as no other comes.
     pub(super) fn ahead(&self, flow: Flow, priority: Priority, weight: usize) -> usize {
-        let weight = weight.max(1);
         match priority {
             Priority::Normal => {
-                let ahead = self.normal.ahead(flow, weight);
-                ahead + self.low.waiting.min(ahead / (LOW_TURN - 1) + 1)
+                let ahead = self.normal.ahead(flow, weight, usize::MAX);
+                ahead + self.low_among(ahead)
             }
             Priority::Low => {
-                let ahead = self.low.ahead(flow, weight);
-                ahead + self.normal.waiting.min((ahead + 1) * (LOW_TURN - 1))
+                let ahead = self.low.ahead(flow, weight, usize::MAX);
+                ahead + self.normal.waiting.min((ahead + 1) * (self.low_turn() - 1))
             }
         }
+    }
+
+    /// How many go before one that comes back as soon as no more than `fit` would go before it then: at most, as long as
+    /// no other comes. It is at the end of the turns whenever it comes, so the turns of hotels that have more to send do
+    /// not bring it nearer.
+    pub(super) fn ahead_later(&self, flow: Flow, priority: Priority, weight: usize, fit: usize) -> usize {
+        match priority {
+            Priority::Normal => {
+                let ahead = self.normal.ahead(flow, weight, fit.saturating_sub(self.low_among(fit)));
+                // A turn of low priority may come between now and then, and another one be as near as before.
+                ahead + self.low_among(ahead) + usize::from(self.low.waiting > 0) + self.normal.uneven()
+            }
+            Priority::Low => self.normal.waiting + self.low.ahead(flow, weight, fit) + self.low.uneven(),
+        }
+    }
+
+    /// How many go until each hotel had its turn, at most.
+    pub(super) fn round(&self, priority: Priority) -> usize {
+        match priority {
+            Priority::Normal => {
+                let round = self.normal.round(0);
+                round + self.low_among(round)
+            }
+            Priority::Low => self.normal.waiting + self.low.round(0),
+        }
+    }
+
+    /// How many of low priority go among so many others, at most.
+    fn low_among(&self, others: usize) -> usize {
+        self.low.waiting.min(others / (LOW_TURN - 1) + 1)
+    }
+
+    /// One turn in so many is for low priority now. With a tenth for itself it would wait for less than others do as soon
+    /// as many hotels wait.
+    fn low_turn(&self) -> usize {
+        (self.normal.turns.len() + 1).clamp(LOW_TURN, LATEST_LOW_TURN)
     }
 
     fn class(&mut self, priority: Priority) -> &mut Class<T> {
@@ -138,6 +179,7 @@ impl<T> Class<T> {
     }
 
     fn push(&mut self, place: Place, weight: usize, item: T) {
+        self.heaviest = self.heaviest.max(weight);
         let turns = &mut self.turns;
         let line = self.lines.entry(place.flow).or_insert_with(|| {
             turns.push_back(place.flow);
@@ -192,9 +234,20 @@ impl<T> Class<T> {
         }
     }
 
-    fn ahead(&self, flow: Flow, weight: usize) -> usize {
-        let round = self.len_of(flow) / weight;
-        self.rounds.iter().take(round + 1).sum()
+    /// Up to its own turn, and further turns as long as more than `fit` have one.
+    fn ahead(&self, flow: Flow, weight: usize, fit: usize) -> usize {
+        let own = self.len_of(flow) / weight.max(1);
+        let later = (own..).take_while(|round| self.round(*round) > fit).count();
+        self.rounds.iter().take(own + 1 + later).sum()
+    }
+
+    /// How many more may go in a turn than rounds count, which begin anew with each line.
+    fn uneven(&self) -> usize {
+        2 * self.heaviest.saturating_sub(1)
+    }
+
+    fn round(&self, number: usize) -> usize {
+        self.rounds.get(number).copied().unwrap_or_default()
     }
 }
 
@@ -259,6 +312,22 @@ mod tests {
         assert_eq!(order.iter().take(33).filter(|n| **n >= 100).count(), 3);
         assert_eq!(order[..9], [0, 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(order[9], 100);
+    }
+
+    #[test]
+    fn low_priority_is_one_more_hotel_where_many_wait() {
+        for (hotels, first) in [(5, 9), (20, 20), (50, 50), (99, 99), (1000, 99)] {
+            let mut queue = Queue::default();
+            for n in 0..10 {
+                queue.push(hotel(1), Priority::Low, 1, 0);
+                for id in 1..=hotels {
+                    queue.push(hotel(id), Priority::Normal, 1, n + id);
+                }
+            }
+            let ahead = queue.ahead(hotel(2), Priority::Low, 1);
+            let at = std::iter::from_fn(|| queue.pop()).position(|n| n == 0);
+            assert!(at == Some(first) && first <= ahead, "{hotels}: {at:?}, {ahead}");
+        }
     }
 
     proptest! {

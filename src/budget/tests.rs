@@ -10,6 +10,9 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
+mod chance;
+mod ends;
+
 const NORMAL: Priority = Priority::Normal;
 
 fn hotel(id: u64) -> Ask {

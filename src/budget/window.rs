@@ -26,6 +26,12 @@ pub(super) fn rounds(starts: usize, allowed: usize) -> Duration {
     COUNTS * u32::try_from(starts / allowed.max(1)).unwrap_or(u32::MAX).min(1_000_000)
 }
 
+/// The starts of the whole windows in a time.
+pub(super) fn starts_within(time: Duration, allowed: usize) -> usize {
+    let windows = time.as_nanos() / COUNTS.as_nanos();
+    allowed.saturating_mul(usize::try_from(windows).unwrap_or(usize::MAX))
+}
+
 /// Starts that count, and places kept for some that are about to be.
 #[derive(Debug)]
 pub(super) struct Window {

@@ -47,7 +47,8 @@ impl Check<'_, '_> {
         }
         let requests_per_second = typed.requests_per_second.unwrap_or(common);
         if !(1..=1000).contains(&requests_per_second) && typed.requests_per_second.is_some() {
-            self.app_fault(name, "requests_per_second", "expected 1 to 1000", "");
+            let hint = "write what Cloudbeds grants the app, or leave it out for that of `limits`";
+            self.app_fault(name, "requests_per_second", "expected 1 to 1000", hint);
         }
         let delivery = match typed.delivery.as_str() {
             "automatic" => Some(Delivery::Automatic),

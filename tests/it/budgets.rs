@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Rule, Sandbox, Settings, Verdict};
 use rustix::process::Signal;
+use tokio::net::{TcpListener, TcpStream};
 
-use super::harness::{Answer, EITHER, Proxy, together};
+use super::harness::{Answer, Caller, EITHER, Proxy, together, until};
 
 /// What the proxy is granted, and the judge allows.
 const GRANTED: usize = 10;
@@ -134,6 +135,123 @@ async fn a_429_of_cloudbeds_is_passed_on_and_the_next_calls_wait_for_its_time() 
     let line = proxy.wait_for_access(|line| line["property"] == "1002").await;
     assert!(line["queued_ms"].as_f64().unwrap() > 500.0, "{line}");
     assert_eq!(cloudbeds.verdict(&client_id).calls, 5);
+}
+
+/// A way to the sandbox on which the first bytes of connections are held up, each for another time: a slow TLS connect
+/// as the proxy sees it. Its address at which the sandbox's certificate is good.
+async fn slow_to_connect(cloudbeds: &Sandbox) -> String {
+    const DELAYS: [u64; 6] = [900, 50, 1300, 0, 600, 200];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (near, far) = (listener.local_addr().unwrap(), cloudbeds.address());
+    tokio::spawn(async move {
+        for delay in DELAYS.into_iter().cycle() {
+            let (mut caller, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(delay)).await;
+                let Ok(mut upstream) = TcpStream::connect(far).await else { return };
+                caller.set_nodelay(true).unwrap();
+                upstream.set_nodelay(true).unwrap();
+                // Either side may end it as it likes.
+                tokio::io::copy_bidirectional(&mut caller, &mut upstream).await.ok();
+            });
+        }
+    });
+    format!("https://localhost:{}", near.port())
+}
+
+#[tokio::test]
+async fn slow_connects_bring_no_calls_closer_together() {
+    for protocols in EITHER {
+        let (cloudbeds, keys, client_id) = judged(protocols).await;
+        let origin = slow_to_connect(&cloudbeds).await;
+        // Connections are given up all the time, so that there is always one that takes long.
+        let proxy = Proxy::to_origin(&origin, cloudbeds.root_pem())
+            .key("1001", &keys[0].key)
+            .config("limits: { max_wait: 60s }")
+            .env("UPSTREAM__POOL__MAX_AGE", "400ms")
+            .start()
+            .await;
+        let answers = together((0..35).map(|_| hotels(&proxy, "1001"))).await;
+        for answer in answers {
+            assert_eq!(answer.status, 200, "{protocols:?}: {}", answer.text());
+        }
+        assert_within(cloudbeds.verdict(&client_id), 35, &format!("{protocols:?}"));
+        assert!(cloudbeds.connections() >= 3, "{}", cloudbeds.connections());
+    }
+}
+
+#[tokio::test]
+async fn once_connections_are_there_a_steady_overload_uses_the_budget() {
+    for protocols in EITHER {
+        let (cloudbeds, keys, client_id) = judged(protocols).await;
+        let origin = slow_to_connect(&cloudbeds).await;
+        let proxy = Proxy::to_origin(&origin, cloudbeds.root_pem())
+            .key("1001", &keys[0].key)
+            .config("limits: { max_wait: 60s }")
+            .start()
+            .await;
+        let calls = together((0..70).map(|_| async {
+            assert_eq!(hotels(&proxy, "1001").await.status, 200);
+            Instant::now()
+        }));
+        let mut ends = calls.await;
+        assert_within(cloudbeds.verdict(&client_id), 70, &format!("{protocols:?}"));
+        ends.sort_unstable();
+        // Behind the first twenty nobody connects. One window is left to a machine that does other things, too.
+        let (steady, calls) = (ends[69].duration_since(ends[19]).as_secs_f64(), 50.0);
+        let least = 0.95 * GRANTED as f64 * (steady - 1.0);
+        assert!(calls >= least, "{protocols:?}: {calls} in {steady} s, at least {least}");
+    }
+}
+
+#[tokio::test]
+async fn calls_of_a_hotel_that_wait_are_sent_in_the_order_in_which_they_came() {
+    let (cloudbeds, keys, client_id) = judged(Protocols::Both).await;
+    // One at a time: two that start in the same moment may arrive either way.
+    let limits = "limits: { requests_per_second: 1, max_wait: 60s }";
+    let proxy = Proxy::to(&cloudbeds, &keys).config(limits).start().await;
+    assert_eq!(hotels(&proxy, "1001").await.status, 200);
+    // Each on a connection of its own, and once those before it have been sent or stand in the queue.
+    let calls = (0..6).map(|number| {
+        let (proxy, cloudbeds, client_id) = (&proxy, &cloudbeds, &client_id);
+        async move {
+            until("the calls before", async || {
+                let sent = cloudbeds.verdict(client_id).calls - 1;
+                sent as f64 + proxy.metric("budget_waiting{app=\"default\"}").await >= f64::from(number)
+            })
+            .await;
+            let target = format!("/sandbox/echo?number={number}");
+            let call = if number % 3 == 1 { proxy.get(&target) } else { proxy.call("POST", &target).body("x") };
+            assert_eq!(call.property("1001").send().await.status, 200);
+        }
+    });
+    together(calls).await;
+    let seen = cloudbeds.requests();
+    let order: Vec<_> = seen.iter().filter_map(|seen| seen.target.strip_prefix("/sandbox/echo?number=")).collect();
+    assert_eq!(order, ["0", "1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test]
+async fn a_drain_ends_at_its_maximum_whoever_still_waits() {
+    let (cloudbeds, keys, client_id) = judged(Protocols::Both).await;
+    let limits = "limits: { requests_per_second: 1, max_wait: 1h }\ndrain: { min: 0s, max: 300ms }";
+    let mut proxy = Proxy::to(&cloudbeds, &keys).config(limits).start().await;
+    assert_eq!(hotels(&proxy, "1001").await.status, 200);
+    let mut waiting = Vec::new();
+    for _ in 0..30 {
+        let mut caller = Caller::connect(&proxy).await;
+        caller.head("GET", "/api/v1.3/getHotels", "").await;
+        waiting.push(caller);
+    }
+    proxy.wait_for_metric("budget_waiting{app=\"default\"}", |waiting| waiting >= 20.0).await;
+    proxy.signal(Signal::TERM);
+    assert!(proxy.ended().await.success());
+    assert!(cloudbeds.verdict(&client_id).calls < 30, "it did not wait for all of them");
+    let mut cut = 0;
+    for mut caller in waiting {
+        cut += usize::from(caller.rest().await.0.is_empty());
+    }
+    assert!(cut > 0, "those who still waited have no answer");
 }
 
 #[tokio::test]
