@@ -122,10 +122,10 @@ const LEVELS: [&[&str]; 9] = [
     &["app"],
     &["admin", "config", "onboarding", "proxy", "sandbox"],
     &["inquiry"],
-    &["cloudbeds"],
+    &["cloudbeds", "shared"],
     &["budget", "https", "keys", "listen"],
     &["telemetry"],
-    &["web", "wire", "yaml"],
+    &["redis_url", "web", "wire", "yaml"],
     &["address", "fault", "flight", "origin", "phase", "process", "property", "secret"],
 ];
 

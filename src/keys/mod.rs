@@ -42,7 +42,7 @@ mod watch;
 pub mod write;
 
 pub use life::{Life, Lives, Time};
-pub use secret_file::{client_secret, token};
+pub use secret_file::{client_secret, redis_password, token};
 pub use store::{KeyReader, KeyStore, Reload};
 pub use verdict::Verdict;
 pub use watch::{mounted_alone, watch};

@@ -41,6 +41,7 @@ mod races;
 mod replay;
 mod rewrite;
 mod sanitize;
+mod shared;
 mod start;
 mod stream;
 mod streaming;
