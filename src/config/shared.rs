@@ -42,6 +42,10 @@ impl Check<'_, '_> {
         if user.is_some() && url.as_ref().is_ok_and(|url| url.user.is_some()) {
             self.fault("shared.user", "the URL names a user already", "remove one of the two");
         }
+        if (user.is_some() || url.as_ref().is_ok_and(|url| url.user.is_some())) && typed.password_file.is_none() {
+            let hint = "write its password to a file, and name that in `shared.password_file`";
+            self.fault("shared.user", "a user without a password is not sent to Redis", hint);
+        }
         let password_file = typed.password_file.as_deref().and_then(|file| self.file("shared.password_file", file));
         if typed.ca_file.is_some() && url.as_ref().is_ok_and(|url| !url.tls) {
             self.fault("shared.ca_file", "is of no use without TLS", "write rediss:// in `shared.redis`");

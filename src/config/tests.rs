@@ -340,7 +340,9 @@ fn callers_are_named_with_their_tokens_and_let_a_listener_stand_on_a_network() {
 #[test]
 fn a_redis_is_named_by_a_url_without_a_password() {
     let shared =
-        accepted("shared: { redis: 'rediss://cache.test:7000/1', user: proxy, ca_file: ca.pem }").shared.unwrap();
+        accepted("shared: { redis: 'rediss://cache.test:7000/1', user: proxy, password_file: p, ca_file: ca.pem }")
+            .shared
+            .unwrap();
     assert_eq!(
         (shared.url.to_string().as_str(), shared.url.tls, shared.url.database),
         ("rediss://cache.test:7000", true, 1)
@@ -358,6 +360,7 @@ fn a_redis_is_named_by_a_url_without_a_password() {
     check_refused("shared: { redis: 'redis://x', ca_file: y }", "shared.ca_file: is of no use without TLS");
     check_refused("shared: { redis: 'redis://x', prefix: '{a}' }", "shared.prefix: expected");
     check_refused("shared: { user: proxy }", "shared.user: is of no use without `shared.redis`");
+    check_refused("shared: { redis: 'redis://a@x' }", "shared.user: a user without a password is not sent to Redis");
     check_refused("limits: null\nshared: { redis: 'redis://x' }", "shared.redis: there are no budgets to share");
     check_refused("shared: { redis: 'redis://a@x', user: b }", "shared.user: the URL names a user already");
 }

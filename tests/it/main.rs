@@ -42,6 +42,7 @@ mod replay;
 mod rewrite;
 mod sanitize;
 mod shared;
+mod shared_model;
 mod start;
 mod stream;
 mod streaming;
