@@ -44,7 +44,8 @@ use crate::proxy::authorize::Policy;
 use crate::proxy::callers::{Caller, Callers, KnownBy};
 use crate::proxy::verdict::ConnectLinks;
 use crate::proxy::{identify, pool, upstream};
-use crate::secret::{ClientSecret, Token};
+use crate::secret::{ClientSecret, RedisPassword, Token};
+use crate::shared::Server;
 use crate::telemetry::metrics::Budget;
 use crate::telemetry::{AccessLog, Metrics};
 use crate::wire::gate::Limits;
@@ -87,6 +88,8 @@ pub struct Loaded {
     pub roots: Roots,
     /// The listener's certificate, where it speaks TLS.
     certificates: Option<Certificates>,
+    /// The Redis that replicas share budgets through.
+    pub redis: Option<Server>,
 }
 
 /// Secrets other than keys, each from a file of its own.
@@ -98,6 +101,8 @@ pub struct Secrets {
     pub webhook: Option<Token>,
     /// What a request must show that writes a key.
     pub admin: Option<Token>,
+    /// How we come in at Redis.
+    pub redis: Option<RedisPassword>,
 }
 
 impl Secrets {
@@ -109,6 +114,11 @@ impl Secrets {
                 Ok(secret) => drop(secrets.clients.insert(app.name.clone(), secret)),
                 Err(wrong) => faults.extend(wrong),
             }
+        }
+        let redis = config.shared.as_ref().and_then(|shared| shared.password_file.as_ref());
+        match redis.map(|file| keys::redis_password(file, "shared.password_file")).transpose() {
+            Ok(password) => secrets.redis = password,
+            Err(wrong) => faults.extend(wrong),
         }
         let webhook = config.onboarding.as_ref().and_then(|onboarding| onboarding.webhook_path_secret_file.as_ref());
         for (file, option, token) in [
@@ -133,15 +143,24 @@ impl Loaded {
         let apps = config.apps.iter().map(|app| app.name.clone()).collect();
         let keys = KeyStore::resume(&config.keys.file, Some(apps), lives(config));
         let certificates = config.tls.as_ref().map(Certificates::load).transpose();
-        match (keys, Secrets::load(config), certificates, dialer(config)) {
-            (Ok(keys), Ok(secrets), Ok(certificates), Ok((dialer, roots))) => {
-                Ok(Self { keys, secrets, dialer, roots, certificates })
+        match (keys, Secrets::load(config), certificates, dialer(config), redis_dialer(config)) {
+            (Ok(keys), Ok(secrets), Ok(certificates), Ok((dialer, roots)), Ok(redis)) => {
+                let password = secrets.redis.clone();
+                let redis = redis.zip(config.shared.as_ref()).map(|(dialer, shared)| Server {
+                    url: shared.url.clone(),
+                    user: shared.user.clone(),
+                    password,
+                    prefix: shared.prefix.clone(),
+                    dialer,
+                });
+                Ok(Self { keys, secrets, dialer, roots, certificates, redis })
             }
-            (keys, secrets, certificates, roots) => {
+            (keys, secrets, certificates, roots, redis) => {
                 let mut faults = keys.err().unwrap_or_default();
                 faults.extend(secrets.err().unwrap_or_default());
                 faults.extend(certificates.err().unwrap_or_default());
-                faults.extend(roots.err().map(|error| fault(&error)));
+                faults.extend(roots.err().map(|error| fault(&error, "upstream.ca_file")));
+                faults.extend(redis.err().map(|error| fault(&error, "shared.ca_file")));
                 Err(StartError::Files(faults))
             }
         }
@@ -159,11 +178,10 @@ fn lives(config: &Config) -> Arc<Lives> {
     lives
 }
 
-fn fault(error: &RootsError) -> Fault {
+fn fault(error: &RootsError, option: &str) -> Fault {
     match error {
         RootsError::File { path, reason } => {
-            Fault::new(path, reason, "it must be a readable PEM file with at least one CERTIFICATE")
-                .about("upstream.ca_file")
+            Fault::new(path, reason, "it must be a readable PEM file with at least one CERTIFICATE").about(option)
         }
         RootsError::Environment => Fault::new("trusted roots", error.to_string(), ""),
         RootsError::Tls(error) => Fault::new("TLS settings", error.to_string(), ""),
@@ -177,6 +195,13 @@ fn fault(error: &RootsError) -> Fault {
 pub fn dialer(config: &Config) -> Result<(Dialer, Roots), RootsError> {
     let config::Upstream { ca_file, http2, timeouts, .. } = &config.upstream;
     Dialer::new(ca_file.as_deref(), *http2, timeouts.connect, timeouts.tls)
+}
+
+/// The one for Redis, which has roots of its own; nothing where budgets are not shared.
+fn redis_dialer(config: &Config) -> Result<Option<Dialer>, RootsError> {
+    let Some(shared) = &config.shared else { return Ok(None) };
+    let limit = Duration::from_secs(1);
+    Ok(Some(Dialer::new(shared.ca_file.as_deref(), false, limit, limit)?.0))
 }
 
 /// Everything bound and loaded; nothing served yet.
@@ -336,7 +361,7 @@ impl App {
         let renewing = certificates
             .map(|certificates| tokio::spawn(certificates.watch(config.keys.poll, Arc::clone(&handle.reload_rest))));
         let limits = limits(&config);
-        let pacing = Pacing::start(&config)?;
+        let mut pacing = Pacing::start(&config, loaded.redis.take())?;
         let base_url = config.upstream.base_url.clone();
         let inquiry = Inquiry::new(loaded.dialer.clone(), base_url, pacing.budgets());
         let keeping = Keeping::start(Arc::clone(&keys), inquiry, keeping(&config))?;
@@ -422,6 +447,7 @@ impl App {
             renewing.abort();
         }
         keeping.stop().await;
+        pacing.say_goodbye().await;
         // Until now somebody may have waited for a turn.
         drop(pacing);
         // The admin listener gives its last answers a second at most.

@@ -34,6 +34,12 @@ pub struct Dialer {
     handshake: Duration,
 }
 
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Dialer").finish_non_exhaustive()
+    }
+}
+
 /// Where the trusted roots came from, for the log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Roots {
@@ -178,6 +184,15 @@ impl Dialer {
         self.encrypted(origin, stream).await
     }
 
+    /// A connection to a Redis server, encrypted or not: what is spoken there is no HTTP, and no key travels on it.
+    ///
+    /// # Errors
+    /// A [`DialError`] for the first step that failed or took too long.
+    pub async fn dial_redis(&self, server: &Origin, tls: bool) -> Result<Plain, DialError> {
+        let stream = self.connected(server, resolve(server)).await?;
+        if tls { Ok(Box::new(self.encrypted(server, stream).await?)) } else { Ok(Box::new(stream)) }
+    }
+
     /// As [`Dialer::dial`], with the look-up of the name left to `resolved`, so that several attempts can share one.
     ///
     /// # Errors
@@ -231,6 +246,14 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), RootsError> {
     }
     if added == 0 { Err(fault("no certificate in it")) } else { Ok(()) }
 }
+
+/// A stream of bytes, whatever lies below.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// A stream for something else than HTTP.
+pub type Plain = Box<dyn Stream>;
 
 /// A host's addresses, or what the resolver said.
 pub type Resolved = Result<Vec<SocketAddr>, Arc<io::Error>>;

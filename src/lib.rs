@@ -17,6 +17,7 @@ pub mod sandbox;
 pub mod inquiry;
 
 pub mod cloudbeds;
+pub mod shared;
 
 pub mod budget;
 pub mod https;
@@ -25,6 +26,8 @@ pub mod listen;
 pub mod tls;
 
 pub mod telemetry;
+
+pub mod redis_url;
 pub mod web;
 pub mod wire;
 

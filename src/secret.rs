@@ -179,6 +179,38 @@ impl ClientSecret {
     }
 }
 
+/// The password of a Redis user. No `Display`, no `Serialize`; wiped when dropped.
+#[derive(Clone)]
+pub struct RedisPassword(Arc<Zeroizing<String>>);
+
+/// The text is not such a password. The error does not say what it was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a password: one line of plain characters, at most {CLIENT_SECRET_MAX} bytes")]
+pub struct NotARedisPassword;
+
+impl RedisPassword {
+    /// The password from what a file holds; surrounding white space goes.
+    ///
+    /// # Errors
+    /// When nothing is left, or more than one line of visible ASCII; the input is never quoted.
+    pub fn parse(text: &str) -> Result<Self, NotARedisPassword> {
+        let secret = ClientSecret::parse(text).map_err(|_| NotARedisPassword)?;
+        Ok(Self(secret.0))
+    }
+
+    /// For the greeting of a connection to Redis; a test counts the callers.
+    #[must_use]
+    pub fn for_login(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RedisPassword {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("RedisPassword(Sensitive)")
+    }
+}
+
 impl fmt::Debug for ClientSecret {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("ClientSecret(Sensitive)")

@@ -124,10 +124,10 @@ const LEVELS: [&[&str]; 9] = [
     &["app"],
     &["admin", "config", "onboarding", "proxy", "sandbox"],
     &["inquiry"],
-    &["cloudbeds"],
+    &["cloudbeds", "shared"],
     &["budget", "https", "keys", "listen", "tls"],
     &["telemetry"],
-    &["web", "wire", "yaml"],
+    &["redis_url", "web", "wire", "yaml"],
     &["address", "fault", "flight", "origin", "phase", "process", "property", "secret"],
 ];
 

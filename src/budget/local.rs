@@ -13,7 +13,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::pause::{Gate, Pace};
 use super::permit::Permit;
+use super::places::{self, Leases, Places, Room};
 use super::queue::{Place, Queue};
+use super::shared::{ALL_FROM, Fallback, Grant, PATIENCE, Report, Sharing};
 use super::tally::{Account, Tally};
 use super::window::{self, Window};
 use super::{Ask, Exhausted, Left, Limits, Why};
@@ -28,6 +30,10 @@ pub(super) struct Local {
     state: Mutex<State>,
     /// Rung when the task that gives permits out should look again.
     bell: Notify,
+    /// Rung when somebody may want more than is leased.
+    ask: Notify,
+    fallback: Option<Fallback>,
+    shared: bool,
     /// Apart from the state: a scrape copies thousands of rows.
     tally: Mutex<Tally>,
 }
@@ -35,6 +41,7 @@ pub(super) struct Local {
 #[derive(Debug)]
 struct State {
     window: Window,
+    places: Places,
     pace: Pace,
     queue: Queue<Waiter>,
     pauses: u64,
@@ -49,7 +56,8 @@ struct Waiter {
 
 /// What becomes of a request that comes.
 enum Entered {
-    Start(Instant, bool),
+    /// When, whether to try, and whether it is time to ask for more.
+    Start(Instant, bool, bool),
     Wait(oneshot::Receiver<Permit>, Place),
     Refused(Exhausted),
 }
@@ -58,6 +66,7 @@ enum Entered {
 enum Next {
     At(Instant),
     WhenRung,
+    WhenGranted,
 }
 
 /// A place in the queue, given back when its owner is dropped.
@@ -75,14 +84,28 @@ impl Drop for Standing<'_> {
 
 impl Local {
     pub(super) fn new(name: &str, granted: usize, limits: Limits) -> Self {
-        let state =
-            State { window: Window::new(granted), pace: Pace::new(granted), queue: Queue::default(), pauses: 0 };
+        Self::of(name, granted, limits, Places::Own, None)
+    }
+
+    pub(super) fn leased(name: &str, granted: usize, limits: Limits, fallback: Option<Fallback>) -> Self {
+        let now = Instant::now();
+        let leases = Leases::new(granted, fallback.map(|fallback| fallback.share), now + ALL_FROM, now);
+        Self::of(name, granted, limits, Places::Leased(leases), fallback)
+    }
+
+    fn of(name: &str, granted: usize, limits: Limits, places: Places, fallback: Option<Fallback>) -> Self {
+        let shared = matches!(places, Places::Leased(_));
+        let (window, pace) = (Window::new(granted), Pace::new(granted));
+        let state = State { window, places, pace, queue: Queue::default(), pauses: 0 };
         Self {
             name: name.into(),
             granted,
             limits,
             state: Mutex::new(state),
             bell: Notify::new(),
+            ask: Notify::new(),
+            fallback,
+            shared,
             tally: Mutex::default(),
         }
     }
@@ -90,7 +113,12 @@ impl Local {
     pub(super) async fn take(self: &Arc<Self>, ask: Ask, now: Instant) -> Result<Permit, Exhausted> {
         let entered = self.enter(ask, now);
         match entered {
-            Entered::Start(at, trial) => Ok(Permit::dated(Arc::clone(self), ask, at, trial)),
+            Entered::Start(at, trial, low) => {
+                if low {
+                    self.ask.notify_one();
+                }
+                Ok(Permit::dated(Arc::clone(self), ask, at, trial))
+            }
             Entered::Refused(exhausted) => Err(self.no_turn(ask, exhausted)),
             // In a box: whoever starts at once carries no room for it.
             Entered::Wait(permit, place) => Box::pin(self.wait(ask, permit, place, now)).await,
@@ -99,18 +127,21 @@ impl Local {
 
     fn enter(&self, ask: Ask, now: Instant) -> Entered {
         let mut state = self.state();
-        let State { window, pace, queue, .. } = &mut *state;
+        let State { window, places, pace, queue, .. } = &mut *state;
         window.pass(now);
         let (allowed, gate) = (pace.allowed(now), pace.gate(now));
+        let room = places.room(window, allowed, now);
         // Nobody overtakes those who wait.
-        if queue.is_empty() && window.used() < allowed && !matches!(gate, Gate::Shut(_)) {
+        if queue.is_empty() && room == Room::Now && !matches!(gate, Gate::Shut(_)) {
             let trial = gate == Gate::Trial;
             if trial {
                 pace.try_one(now);
             }
-            return Entered::Start(window.start(now), trial);
+            let low = places.take(now);
+            return Entered::Start(window.start(now), trial, low);
         }
-        let Limits { max_wait, max_waiting, max_waiting_per_property, .. } = self.limits;
+        let Limits { max_waiting, max_waiting_per_property, .. } = self.limits;
+        let max_wait = self.max_wait();
         let weight = self.weight(ask);
         let turn = state.turn(ask, weight, now);
         let queue = &mut state.queue;
@@ -141,7 +172,7 @@ impl Local {
         since: Instant,
     ) -> Result<Permit, Exhausted> {
         let mut standing = Standing(self, Some(place));
-        let max_wait = self.limits.max_wait;
+        let max_wait = self.max_wait();
         let waited = timeout_at(since + max_wait, permit).await;
         let now = Instant::now();
         if let Ok(Ok(permit)) = waited {
@@ -158,6 +189,11 @@ impl Local {
         Err(self.no_turn(ask, Exhausted { waited: now.saturating_duration_since(since), ..exhausted }))
     }
 
+    /// Whoever leases places may have to ask for the first one.
+    fn max_wait(&self) -> Duration {
+        if self.shared { self.limits.max_wait.max(PATIENCE) } else { self.limits.max_wait }
+    }
+
     fn no_turn(&self, ask: Ask, exhausted: Exhausted) -> Exhausted {
         self.tally().refused(ask.flow, exhausted.why);
         exhausted
@@ -172,15 +208,13 @@ impl Local {
 
     /// Gives permits out to those who wait.
     pub(super) async fn serve_queue(self: &Arc<Self>) {
-        let mut out = Vec::new();
         loop {
-            let next = self.next(&mut out);
-            for (waiting, permit) in out.drain(..) {
-                // Who is gone by now gives it back, and the bell rings.
-                drop(waiting.send(permit));
-            }
-            match next {
+            match self.give_out() {
                 Next::WhenRung => self.bell.notified().await,
+                Next::WhenGranted => {
+                    self.ask.notify_one();
+                    self.bell.notified().await;
+                }
                 Next::At(at) => tokio::select! {
                     () = sleep_until(at) => {}
                     () = self.bell.notified() => {}
@@ -189,17 +223,30 @@ impl Local {
         }
     }
 
+    /// Gives out what there is now.
+    fn give_out(self: &Arc<Self>) -> Next {
+        let mut out = Vec::new();
+        let next = self.next(&mut out);
+        for (waiting, permit) in out {
+            // Who is gone by now gives it back, and the bell rings.
+            drop(waiting.send(permit));
+        }
+        next
+    }
+
     /// Takes those out of the queue whose turn it is, each with a permit: whatever becomes of it, its place comes back.
     fn next(self: &Arc<Self>, out: &mut Vec<(oneshot::Sender<Permit>, Permit)>) -> Next {
         let now = Instant::now();
         let mut state = self.state();
-        let State { window, pace, queue, .. } = &mut *state;
+        let State { window, places, pace, queue, .. } = &mut *state;
         window.pass(now);
         while !queue.is_empty() {
             let allowed = pace.allowed(now);
-            if window.used() >= allowed {
+            match places.room(window, allowed, now) {
+                Room::Now => {}
                 // Or earlier, when a kept place is given back.
-                return Next::At(window.when(0, allowed, now));
+                Room::At(at) => return Next::At(at),
+                Room::Asked => return Next::WhenGranted,
             }
             let trial = match pace.gate(now) {
                 Gate::Shut(until) => return Next::At(until),
@@ -210,6 +257,7 @@ impl Local {
             if trial {
                 pace.try_one(now);
             }
+            places.take(now);
             window.keep();
             out.push((waiter.permit, Permit::kept(Arc::clone(self), waiter.ask, trial)));
         }
@@ -222,22 +270,121 @@ impl Local {
 
     pub(super) fn date_anew(&self, at: Instant, now: Instant) -> bool {
         let mut state = self.state();
-        let counts = state.window.unstart(at);
+        let State { window, places, .. } = &mut *state;
+        if !places.may_date_anew(at, window, now) {
+            window.forget(at);
+            return false;
+        }
+        let counts = window.unstart(at);
         if counts {
-            state.window.start_kept(now);
+            window.start_kept(now);
         }
         counts
     }
 
-    pub(super) fn start_kept(&self, now: Instant) {
+    pub(super) fn start_kept(&self, now: Instant) -> bool {
         let mut state = self.state();
-        state.window.start_kept(now);
-        let waiting = !state.queue.is_empty();
-        drop(state);
-        // Only now is it known when its place is free again.
-        if waiting {
-            self.bell.notify_one();
+        let State { window, places, .. } = &mut *state;
+        window.pass(now);
+        let may = places.may_start_kept(window, now);
+        if may {
+            window.start_kept(now);
+        } else {
+            window.forget_kept();
         }
+        // Only now is it known when its place is free again.
+        self.ring(state);
+        may
+    }
+
+    pub(super) fn report(&self, lost: bool, now: Instant) -> Report {
+        let mut state = self.state();
+        let State { window, places, pace, queue, .. } = &mut *state;
+        window.pass(now);
+        let (allowed, waiting) = (pace.allowed(now), queue.len());
+        let pause = pace.paused(now).map(|until| until - now).unwrap_or_default();
+        let (kept, flows) = (window.kept(), queue.flows());
+        // In steps that leave a report of a thousand starts short; an age that is too low counts for longer.
+        let step = (self.granted as u64 / 100).max(1);
+        let mut starts: Vec<u64> = Vec::new();
+        for age in window.ages(now) {
+            let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX) / step * step;
+            match starts.last_chunk_mut::<2>() {
+                Some([last, count]) if *last == age => *count += 1,
+                _ => starts.extend([age, 1]),
+            }
+        }
+        let fallback = self.fallback.unwrap_or(Fallback { share: 0, parts: 0 });
+        let mut report = Report {
+            granted: self.granted,
+            allowed,
+            block: places::block(self.granted),
+            share: 0,
+            promised: 0,
+            cap: 0,
+            kept,
+            pool: 0,
+            want: waiting,
+            waiting: if waiting > 0 { flows.max(1) } else { 0 },
+            pause: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            starts,
+            fallback: fallback.share,
+            parts: fallback.parts,
+        };
+        if let Places::Leased(leases) = places {
+            (report.share, report.promised) = (leases.share, leases.promised);
+            report.cap = if lost || leases.is_alone() { leases.share } else { 0 };
+            report.pool = leases.pool(now);
+            if waiting == 0 {
+                report.want = leases.ahead(now);
+            }
+            leases.report(kept, now);
+        }
+        report
+    }
+
+    pub(super) fn granted(self: &Arc<Self>, grant: &Grant, sent: Instant, now: Instant) {
+        let mut state = self.state();
+        let State { window, places, .. } = &mut *state;
+        window.pass(now);
+        if let Places::Leased(leases) = places {
+            leases.granted(grant, sent, window, now);
+        }
+        drop(state);
+        self.give_out();
+        // There may be a moment to wait for now.
+        self.bell.notify_one();
+    }
+
+    pub(super) fn leave(self: &Arc<Self>, now: Instant) -> usize {
+        let mut state = self.state();
+        let State { window, places, .. } = &mut *state;
+        window.pass(now);
+        let Places::Leased(leases) = places else { return 0 };
+        leases.leave(window, now);
+        let share = leases.share;
+        drop(state);
+        self.give_out();
+        self.bell.notify_one();
+        share
+    }
+
+    pub(super) fn close(&self, now: Instant) {
+        if let Places::Leased(leases) = &mut self.state().places {
+            leases.close(now);
+        }
+    }
+
+    pub(super) fn hungry(&self, now: Instant) -> bool {
+        let state = self.state();
+        match &state.places {
+            Places::Own => false,
+            Places::Leased(leases) => leases.hungry(state.queue.len(), now),
+        }
+    }
+
+    pub(super) async fn asked(&self) {
+        self.ask.notified().await;
     }
 
     /// The place of a permit that was not used.
@@ -245,7 +392,10 @@ impl Local {
         let mut state = self.state();
         match dated {
             Some(at) => drop(state.window.forget(at)),
-            None => state.window.forget_kept(),
+            None => {
+                state.window.forget_kept();
+                state.places.kept_gone();
+            }
         }
         if trial {
             state.pace.trial_over();
@@ -301,6 +451,15 @@ impl Local {
             waiting: state.queue.len(),
             paused: state.pace.paused(now).map(|until| until - now).unwrap_or_default(),
             pauses: state.pauses,
+            sharing: match &state.places {
+                Places::Own => None,
+                Places::Leased(leases) => Some(Sharing {
+                    up: !leases.is_alone(),
+                    share: leases.share,
+                    members: leases.members,
+                    losses: leases.losses,
+                }),
+            },
             ..Account::default()
         };
         let mut waiting: HashMap<PropertyId, usize> = HashMap::new();
@@ -318,10 +477,10 @@ impl Local {
 
     pub(super) fn left(&self, now: Instant) -> Left {
         let mut state = self.state();
-        let State { window, pace, queue, .. } = &mut *state;
+        let State { window, places, pace, queue, .. } = &mut *state;
         window.pass(now);
         let allowed = pace.allowed(now);
-        let free = allowed.saturating_sub(window.used() + queue.len());
+        let free = places.left(allowed.saturating_sub(window.used() + queue.len()), window, now);
         let paused = pace.paused(now);
         let remaining = if paused.is_some() { 0 } else { free };
         let next = window.when(free, allowed, now).max(paused.unwrap_or(now));
@@ -347,7 +506,7 @@ impl State {
 
     /// When the start behind so many others would be.
     fn when(&mut self, ahead: usize, now: Instant) -> Instant {
-        let allowed = self.pace.allowed(now);
+        let allowed = self.places.hoped(self.pace.allowed(now), now);
         let turn = self.window.when(ahead, allowed, now);
         match self.pace.gate(now) {
             // Behind a pause the window is empty, but for the one that tries.

@@ -5,13 +5,15 @@
 //! `Retry-After`. In any second no more start than the app was granted; hotels take turns; nobody waits for longer than
 //! `max_wait`. Nothing here knows of HTTP connections or holds any part of a request.
 //!
-//! One process owns the whole budget. Whoever shares it between replicas puts another kind of [`Local`] behind
-//! [`Budget`], whose four doors are all that the rest of the program knows.
+//! One process owns the whole budget, or leases places from one that replicas share (`places.rs`, `shared.rs`). Who grants
+//! them is none of this module's business: somebody carries a [`Report`] there and a [`Grant`] back.
 
 mod local;
 mod pause;
 mod permit;
+mod places;
 mod queue;
+mod shared;
 mod tally;
 mod window;
 
@@ -23,8 +25,9 @@ use tokio::time::Instant;
 
 use self::local::Local;
 pub use self::permit::{Permit, retry_after};
+pub use self::shared::{BEAT, Fallback, GAP, GONE, GRACE, Grant, PATIENCE, Report, SILENT, Sharing, VALID};
 pub use self::tally::{Account, Hotel};
-pub use self::window::{MARGIN, SECOND};
+pub use self::window::{COUNTS, MARGIN, SECOND};
 use crate::property::PropertyId;
 
 /// What holds for every app.
@@ -134,6 +137,45 @@ impl Budget {
         Self { name: name.into(), local: Arc::new(Local::new(name, per_second, limits)) }
     }
 
+    /// A budget of which replicas share so many starts a second. Nothing starts before the first [`Grant`], unless the
+    /// configuration names a share.
+    #[must_use]
+    pub fn shared(name: &str, per_second: usize, limits: Limits, fallback: Option<Fallback>) -> Self {
+        Self { name: name.into(), local: Arc::new(Local::leased(name, per_second, limits, fallback)) }
+    }
+
+    /// What is to be told to whoever grants. `lost` says that the last answer did not come.
+    #[must_use]
+    pub fn report(&self, lost: bool, now: Instant) -> Report {
+        self.local.report(lost, now)
+    }
+
+    /// What was answered to the report of `sent`.
+    pub fn granted(&self, grant: &Grant, sent: Instant) {
+        self.local.granted(grant, sent, Instant::now());
+    }
+
+    /// Nobody grants any more: from now on there is this replica's share. Out: how large that is.
+    pub fn leave(&self) -> usize {
+        self.local.leave(Instant::now())
+    }
+
+    /// Nothing starts any more.
+    pub fn close(&self) {
+        self.local.close(Instant::now());
+    }
+
+    /// Whether it should be asked for more.
+    #[must_use]
+    pub fn hungry(&self) -> bool {
+        self.local.hungry(Instant::now())
+    }
+
+    /// Ends when somebody may want more than there is.
+    pub async fn asked(&self) {
+        self.local.asked().await;
+    }
+
     /// The app's name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -187,6 +229,15 @@ impl Budgets {
     #[must_use]
     pub fn new(apps: Vec<(String, usize)>, limits: &Limits) -> Self {
         Self(apps.into_iter().map(|(name, granted)| Arc::new(Budget::new(&name, granted, limits.clone()))).collect())
+    }
+
+    /// The same, shared by replicas; `fallback` is what the configuration says of an app that is granted so much.
+    #[must_use]
+    pub fn shared(apps: Vec<(String, usize)>, limits: &Limits, fallback: impl Fn(usize) -> Option<Fallback>) -> Self {
+        let one = |(name, granted): (String, usize)| {
+            Arc::new(Budget::shared(&name, granted, limits.clone(), fallback(granted)))
+        };
+        Self(apps.into_iter().map(one).collect())
     }
 
     /// The budget of a key's app.

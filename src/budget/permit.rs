@@ -72,10 +72,7 @@ impl Permit {
         match std::mem::replace(&mut self.at, At::Over) {
             At::Dated(at) if now.saturating_duration_since(at) <= DRIFT => true,
             At::Dated(at) => self.local.date_anew(at, now),
-            At::Kept => {
-                self.local.start_kept(now);
-                true
-            }
+            At::Kept => self.local.start_kept(now),
             At::Over => false,
         }
     }

@@ -82,6 +82,11 @@ impl<T> Queue<T> {
         self.normal.len_of(flow) + self.low.len_of(flow)
     }
 
+    /// About how many hotels wait: lines whose callers went away count until their turn.
+    pub(super) fn flows(&self) -> usize {
+        self.normal.lines.len() + self.low.lines.len()
+    }
+
     /// The hotels that wait, with how many requests.
     pub(super) fn lines(&self) -> impl Iterator<Item = (Flow, usize)> {
         let lines = self.normal.lines.iter().chain(&self.low.lines);

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::shared::Sharing;
 use super::{Flow, Why};
 use crate::property::PropertyId;
 
@@ -31,6 +32,8 @@ pub struct Account {
     pub refused: [u64; Why::ALL.len()],
     /// 429s of Cloudbeds.
     pub pauses: u64,
+    /// How it is shared, if it is.
+    pub sharing: Option<Sharing>,
     /// Hotels of which a request ever waited.
     pub hotels: Vec<Hotel>,
 }

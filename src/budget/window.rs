@@ -18,7 +18,7 @@ pub const SECOND: Duration = Duration::from_secs(1);
 pub const MARGIN: Duration = Duration::from_millis(40);
 
 /// How long a start counts.
-const COUNTS: Duration = SECOND.saturating_add(MARGIN);
+pub const COUNTS: Duration = SECOND.saturating_add(MARGIN);
 
 /// The windows that so many starts fill.
 pub(super) fn rounds(starts: usize, allowed: usize) -> Duration {
@@ -52,6 +52,16 @@ impl Window {
         while self.starts.front().is_some_and(|start| *start + COUNTS <= now) {
             self.starts.pop_front();
         }
+    }
+
+    /// Starts that count, with how long ago each was.
+    pub(super) fn ages(&self, now: Instant) -> impl Iterator<Item = Duration> {
+        self.starts.iter().map(move |start| now.saturating_duration_since(*start))
+    }
+
+    /// Places kept.
+    pub(super) fn kept(&self) -> usize {
+        self.kept
     }
 
     /// How many count.

@@ -51,6 +51,7 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
     );
     let upstream = check.upstream(&raw.upstream);
     let limits = raw.limits.as_ref().map(|limits| check.limits(limits));
+    let shared = check.shared(&raw.shared, apps.as_deref().unwrap_or_default(), limits.as_ref());
     let policy =
         check.word("policy.credential_paths", &raw.policy.credential_paths, &[("refuse", false), ("allow", true)]);
     let client = check.client(&raw.client);
@@ -67,6 +68,7 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
         onboarding: onboarding?,
         upstream: upstream?,
         limits,
+        shared: shared?,
         identify: Identify { query: raw.identify.query, path_prefix: raw.identify.path_prefix },
         policy: Policy { credential_paths: policy? },
         client,

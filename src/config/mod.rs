@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::origin::Origin;
 use crate::property::PropertyId;
+use crate::redis_url::RedisUrl;
 use crate::secret::TokenDigest;
 use crate::tls::CertificateName;
 use crate::web::{Endpoint, WebUrl};
@@ -23,6 +24,7 @@ mod env;
 pub(crate) mod fuzzing;
 mod load;
 mod raw;
+mod shared;
 mod sources;
 mod units;
 
@@ -51,6 +53,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// How fast it is called; nothing leaves that to the apps.
     pub limits: Option<Limits>,
+    /// Where replicas share budgets; without it this one owns them.
+    pub shared: Option<Shared>,
     /// Further ways to name a property.
     pub identify: Identify,
     /// What apps may call.
@@ -251,6 +255,50 @@ pub struct Limits {
     pub weights: BTreeMap<PropertyId, usize>,
     /// Whether answers say what is left.
     pub announce: bool,
+}
+
+/// The Redis that replicas share budgets through.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Shared {
+    /// Where it is.
+    pub url: RedisUrl,
+    /// The ACL user; the server's default one where there is none.
+    pub user: Option<String>,
+    /// Holds the password; it is in no configuration.
+    pub password_file: Option<PathBuf>,
+    /// A PEM file of further roots, with `rediss://` only.
+    pub ca_file: Option<PathBuf>,
+    /// What the names of its keys begin with.
+    pub prefix: String,
+    /// What this replica has of every budget while there is no Redis; without it, what Redis said last.
+    pub fallback_share: Option<Share>,
+}
+
+/// A part of a budget, above 0 and up to 1.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Share {
+    millionths: u64,
+}
+
+impl Share {
+    /// Nothing where it is no such part.
+    fn new(part: f64) -> Option<Self> {
+        // 0.3333 of 3 replicas must not become a fourth one by a rounding error, hence whole millionths.
+        let millionths = (part * 1e6).round();
+        (millionths >= 1.0 && part <= 1.0).then_some(Self { millionths: millionths as u64 })
+    }
+
+    /// Whole requests a second.
+    #[must_use]
+    pub fn of(self, granted: u64) -> u64 {
+        granted.saturating_mul(self.millionths) / 1_000_000
+    }
+
+    /// How many such parts there can be.
+    #[must_use]
+    pub fn parts(self) -> u64 {
+        1_000_000 / self.millionths.max(1)
+    }
 }
 
 /// Further ways to name a property, for apps that cannot add a header.

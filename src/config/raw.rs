@@ -48,6 +48,7 @@ section! { Raw {
     onboarding: Onboarding = Onboarding::default(),
     upstream: Upstream = Upstream::default(),
     limits: Option<Limits> = Some(Limits::default()),
+    shared: Shared = Shared::default(),
     identify: Identify = Identify::default(),
     policy: Policy = Policy::default(),
     client: Client = Client::default(),
@@ -128,6 +129,14 @@ section! { Limits {
     max_waiting_per_property: usize = 200,
     weights: BTreeMap<String, u64> = BTreeMap::new(),
     announce: bool = false,
+} }
+section! { Shared {
+    redis: Option<String> = None,
+    user: Option<String> = None,
+    password_file: Option<String> = None,
+    ca_file: Option<String> = None,
+    prefix: String = "cbap".to_owned(),
+    fallback_share: Option<f64> = None,
 } }
 section! { Identify {
     query: bool = false,

@@ -10,9 +10,6 @@ use crate::fault::{FAULTS_MAX, Fault, shown};
 use crate::property::PropertyId;
 use crate::yaml::{Misfit, Spot, Step, Value, locate};
 
-/// Sections of later versions: whoever copies them from a newer example should learn why they are refused.
-const LATER: [&str; 1] = ["shared"];
-
 /// The text a configuration is made from, and what is wrong with it.
 pub(super) struct Sources<'a> {
     name: &'a str,
@@ -107,6 +104,7 @@ impl<'a> Sources<'a> {
                     "a boolean" => ("true or false", hint),
                     "a string" => ("text", "put it in quotes"),
                     "u64" | "usize" => ("a whole number", hint),
+                    "f64" => ("a number such as 0.5", hint),
                     "a map" => ("a mapping", "write `name: value` lines below it"),
                     what => (what, hint),
                 };
@@ -118,9 +116,6 @@ impl<'a> Sources<'a> {
     fn unknown(&self, path: &[Step]) -> (String, String) {
         let Some((Step::Name(name), parent)) = path.split_last() else { return Default::default() };
         let message = format!("unknown option `{}`", shown(name));
-        if parent.is_empty() && LATER.contains(&name.as_str()) {
-            return (message, "not in this version; remove the section".to_owned());
-        }
         if name.parse::<PropertyId>().is_ok() {
             return (message, "keys belong into a file of their own; name it under `keys: file:`".to_owned());
         }

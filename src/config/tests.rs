@@ -51,7 +51,6 @@ upstream:
 drain:
   min: 40s
 workers: 0
-shared: null
 ";
     assert_eq!(
         with(text, &[("CLOUDBEDS_AUTH_PROXY__KEYS__POLL", "1ms")]).unwrap_err(),
@@ -68,7 +67,6 @@ shared: null
             "config.yaml:5:10: upstream.http2: expected true or false",
             "config.yaml:7:8: drain.min: is longer than drain.max — lower it, or raise drain.max",
             "config.yaml:8:10: workers: expected 1 to 256",
-            "config.yaml:9:1: shared: unknown option `shared` — not in this version; remove the section",
             "CLOUDBEDS_AUTH_PROXY__KEYS__POLL: keys.poll: expected 100ms to 1h",
         ]
     );
@@ -367,4 +365,51 @@ fn a_listener_has_a_certificate_with_its_key_or_none() {
     check_refused("tls: { key_file: k }", "tls.key_file: has no certificate beside it");
     check_refused("tls: { client_ca_file: k }", "asks for certificates where no TLS is spoken");
     check_refused("tls: { certificate_file: '', key_file: k }", "tls.certificate_file: expected the path of a file");
+}
+
+#[test]
+fn a_redis_is_named_by_a_url_without_a_password() {
+    let shared =
+        accepted("shared: { redis: 'rediss://cache.test:7000/1', user: proxy, password_file: p, ca_file: ca.pem }")
+            .shared
+            .unwrap();
+    assert_eq!(
+        (shared.url.to_string().as_str(), shared.url.tls, shared.url.database),
+        ("rediss://cache.test:7000", true, 1)
+    );
+    assert_eq!((shared.user.as_deref(), shared.prefix.as_str()), (Some("proxy"), "cbap"));
+    assert!(accepted("").shared.is_none());
+    let words = "shared.redis: holds a password, which belongs in a file of its own — write it to a file that only this \
+                 user may read: `shared.password_file`";
+    let secret = "shared:\n  redis: redis://:s3cret@cache.test";
+    let faults = with(secret, &[]).unwrap_err();
+    assert_eq!(faults, [format!("config.yaml:2:10: {words}")]);
+    let variable = with("", &[("CLOUDBEDS_AUTH_PROXY__SHARED__REDIS", "redis://a:s3cret@cache.test")]).unwrap_err();
+    assert_eq!(variable, [format!("CLOUDBEDS_AUTH_PROXY__SHARED__REDIS: {words}")]);
+    check_refused("shared: { redis: 'http://x' }", "shared.redis: not the URL of a Redis server");
+    check_refused("shared: { redis: 'redis://x', ca_file: y }", "shared.ca_file: is of no use without TLS");
+    check_refused("shared: { redis: 'redis://x', prefix: '{a}' }", "shared.prefix: expected");
+    check_refused("shared: { user: proxy }", "shared.user: is of no use without `shared.redis`");
+    check_refused("shared: { redis: 'redis://a@x' }", "shared.user: a user without a password is not sent to Redis");
+    check_refused("limits: null\nshared: { redis: 'redis://x' }", "shared.redis: there are no budgets to share");
+    check_refused("shared: { redis: 'redis://a@x', user: b }", "shared.user: the URL names a user already");
+}
+
+#[test]
+fn a_share_that_cannot_work_is_refused() {
+    let share = |share: &str| format!("shared: {{ redis: 'redis://x', fallback_share: {share} }}");
+    let third = accepted(&share("0.3333")).shared.unwrap().fallback_share.unwrap();
+    assert_eq!((third.of(10), third.parts()), (3, 3));
+    let tenth = accepted(&share("0.1")).shared.unwrap().fallback_share.unwrap();
+    assert_eq!((tenth.of(10), tenth.parts()), (1, 10));
+    for bad in ["0", "-1", "1.01", ".nan"] {
+        check_refused(&share(bad), "shared.fallback_share: expected a number above 0 and up to 1");
+    }
+    check_refused(&share("half"), "shared.fallback_share: expected a number such as 0.5");
+    check_refused(&share("0.09"), "shared.fallback_share: leaves no whole request a second of 10 (the default)");
+    let apps = "apps: { a: { client_id: a, delivery: email, requests_per_second: 2 } }\n";
+    check_refused(
+        &format!("{apps}{}", share("0.4")),
+        "shared.fallback_share: leaves no whole request a second of 2 (a)",
+    );
 }

@@ -46,7 +46,7 @@ mod watch;
 pub mod write;
 
 pub use life::{Life, Lives, Time};
-pub use secret_file::{client_secret, private_file, token};
+pub use secret_file::{client_secret, private_file, redis_password, token};
 pub use store::{KeyReader, KeyStore, Reload};
 pub use verdict::Verdict;
 pub use watch::{mounted_alone, watch};

@@ -1,4 +1,5 @@
-//! A secret that has a file of its own: an app's client secret, the secret part of the webhook's path, the admin token.
+//! A secret that has a file of its own: an app's client secret, the secret part of the webhook's path, the admin
+//! token, the password of Redis.
 //!
 //! In: a path. Out: the secret, or what is wrong with the file. It is held to the same rules as a key file: nobody but
 //! the owner and one group may read it. No fault quotes it.
@@ -9,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::read::{ONE_MAX, Unread, bytes};
 use crate::fault::Fault;
-use crate::secret::{ClientSecret, Token};
+use crate::secret::{ClientSecret, RedisPassword, Token};
 
 /// An app's client secret from its file.
 ///
@@ -42,6 +43,14 @@ pub fn private_file(path: &Path, option: &str) -> Result<Zeroizing<Vec<u8>>, Vec
             faults.into_iter().map(told).collect()
         }
     })
+}
+
+/// The password of a Redis user from its file.
+///
+/// # Errors
+/// When the file is not there, may be read by others, or holds something else.
+pub fn redis_password(path: &Path, option: &str) -> Result<RedisPassword, Vec<Fault>> {
+    secret(path, option, "write the password into it, and nothing else", RedisPassword::parse)
 }
 
 fn secret<T, E: std::error::Error>(

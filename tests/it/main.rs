@@ -43,6 +43,8 @@ mod races;
 mod replay;
 mod rewrite;
 mod sanitize;
+mod shared;
+mod shared_model;
 mod start;
 mod stream;
 mod streaming;

@@ -50,7 +50,34 @@ pub(super) fn encode(gauges: &Gauges, known: &dyn Fn(PropertyId) -> bool, page: 
             counter(&mut metric.encode_family(&[("app", budget.app.as_str()), ("why", *why)])?, *count)?;
         }
     }
+    sharing(budgets, page)?;
     by_property(budgets, known, page)
+}
+
+fn sharing(budgets: &[Budget], page: &mut Page<'_, '_>) -> fmt::Result {
+    let shared: Vec<_> =
+        budgets.iter().filter_map(|budget| Some(([("app", budget.app.as_str())], budget.sharing?))).collect();
+    if shared.is_empty() {
+        return Ok(());
+    }
+    let mut metric = page.descriptor("shared_up", "1 while the app's budget is shared through Redis.", GAUGE)?;
+    for (labels, sharing) in &shared {
+        metric.encode_family(labels)?.encode_gauge(&u64::from(sharing.up))?;
+    }
+    let help = "Starts in a second that this replica may have while Redis is lost.";
+    let mut metric = page.descriptor("shared_share", help, GAUGE)?;
+    for (labels, sharing) in &shared {
+        metric.encode_family(labels)?.encode_gauge(&(sharing.share as u64))?;
+    }
+    let mut metric = page.descriptor("shared_replicas", "Replicas that share the budget, as last heard.", GAUGE)?;
+    for (labels, sharing) in &shared {
+        metric.encode_family(labels)?.encode_gauge(&(sharing.replicas as u64))?;
+    }
+    let mut metric = page.counters("shared_losses", "Times that Redis was lost.")?;
+    for (labels, sharing) in &shared {
+        counter(&mut metric.encode_family(labels)?, sharing.losses)?;
+    }
+    Ok(())
 }
 
 fn by_property(budgets: &[Budget], known: &dyn Fn(PropertyId) -> bool, page: &mut Page<'_, '_>) -> fmt::Result {

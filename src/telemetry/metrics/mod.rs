@@ -67,8 +67,23 @@ pub struct Budget {
     pub refused: Vec<(&'static str, u64)>,
     /// How often Cloudbeds has refused for our pace.
     pub pauses: u64,
+    /// How replicas share it, if they do.
+    pub sharing: Option<Sharing>,
     /// Properties of which a request ever waited: waiting now, waited so far, refused so far.
     pub properties: Vec<(PropertyId, usize, Duration, u64)>,
+}
+
+/// How replicas share a budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// Whether Redis answers.
+    pub up: bool,
+    /// Starts a second that this replica has while it does not.
+    pub share: usize,
+    /// Replicas, as last heard.
+    pub replicas: usize,
+    /// Times that it was lost.
+    pub losses: u64,
 }
 
 struct Shared {

@@ -1,0 +1,255 @@
+//! Where the places for starts come from: this process owns them all, or it leases them from those that replicas share.
+//!
+//! In: grants, and the loss of whoever grants. Out: whether one more start may be now. A lease is good until a moment of
+//! our own clock. Whoever is left alone starts nothing on top of what it had: at first it replaces its own starts as they
+//! run out, up to its share, and has its whole share once the others have made room for it. It reads no clock.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::shared::{Grant, VALID};
+use super::window::Window;
+
+/// How long after its last start a replica still leases ahead.
+const ACTIVE: Duration = Duration::from_secs(10);
+
+/// Whether one more may start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Room {
+    Now,
+    /// Not before this moment.
+    At(Instant),
+    /// When somebody grants one.
+    Asked,
+}
+
+/// Where places come from.
+#[derive(Debug)]
+pub(super) enum Places {
+    /// All are ours.
+    Own,
+    /// Replicas share them.
+    Leased(Leases),
+}
+
+/// What was granted.
+#[derive(Debug)]
+pub(super) struct Leases {
+    /// At most so many are leased ahead.
+    block: usize,
+    /// Leased and not used, until then.
+    pool: usize,
+    until: Instant,
+    /// Used since the report that is under way.
+    taken: usize,
+    /// When we last reported.
+    reported: Instant,
+    /// Kept places: as reported, ended since, and those known of to whoever answered last.
+    kept: usize,
+    ended: usize,
+    known: usize,
+    /// What is ours when we are alone, and the sum of all shares.
+    pub(super) share: usize,
+    pub(super) promised: usize,
+    alone: Option<Alone>,
+    /// Starts a window that may be hoped for.
+    rate: usize,
+    last_start: Option<Instant>,
+    pub(super) members: usize,
+    /// How often we were left alone, once we were not.
+    pub(super) losses: u64,
+}
+
+/// Without whoever grants.
+#[derive(Clone, Copy, Debug)]
+struct Alone {
+    /// What our own window may have at first.
+    cap: usize,
+    /// When it may have the whole share.
+    all_from: Instant,
+}
+
+impl Leases {
+    /// Nothing is leased yet. A share that was configured can be used without a grant, but not before `all_from`.
+    pub(super) fn new(granted: usize, fallback: Option<usize>, all_from: Instant, now: Instant) -> Self {
+        Self {
+            block: block(granted),
+            pool: 0,
+            until: now,
+            taken: 0,
+            reported: now,
+            kept: 0,
+            ended: 0,
+            known: 0,
+            share: fallback.unwrap_or(0),
+            promised: 0,
+            alone: Some(Alone { cap: 0, all_from }),
+            rate: granted,
+            last_start: None,
+            members: 0,
+            losses: 0,
+        }
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone.is_some()
+    }
+
+    /// What our window may have now, if we are alone.
+    pub(super) fn cap(&self, now: Instant) -> Option<usize> {
+        self.alone.map(|alone| if now >= alone.all_from { self.share } else { alone.cap.min(self.share) })
+    }
+
+    /// Leased and not used.
+    pub(super) fn pool(&self, now: Instant) -> usize {
+        if now < self.until && self.alone.is_none() { self.pool } else { 0 }
+    }
+
+    /// Whether it should be asked for more, with so many waiting.
+    pub(super) fn hungry(&self, waiting: usize, now: Instant) -> bool {
+        let active = self.last_start.is_some_and(|last| now < last + ACTIVE);
+        self.pool(now) == 0 && (waiting > 0 || active)
+    }
+
+    /// What is wished for ahead of need.
+    pub(super) fn ahead(&self, now: Instant) -> usize {
+        if self.last_start.is_some_and(|last| now < last + ACTIVE) { self.block } else { 0 }
+    }
+
+    fn room(&self, window: &Window, allowed: usize, now: Instant) -> Room {
+        let Some(cap) = self.cap(now) else {
+            return if window.used() >= allowed {
+                Room::At(window.when(0, allowed, now))
+            } else if self.pool(now) > 0 {
+                Room::Now
+            } else {
+                Room::Asked
+            };
+        };
+        let cap = cap.min(allowed);
+        if window.used() < cap {
+            return Room::Now;
+        }
+        let more = self.alone.map(|alone| alone.all_from).filter(|from| *from > now && self.share > cap);
+        let free = (cap > 0).then(|| window.when(0, cap, now));
+        more.into_iter().chain(free).min().map_or(Room::Asked, Room::At)
+    }
+
+    /// Notes what is reported now.
+    pub(super) fn report(&mut self, kept: usize, now: Instant) {
+        (self.taken, self.reported, self.kept, self.ended) = (0, now, kept, 0);
+    }
+
+    /// What was answered to the report of `sent`.
+    pub(super) fn granted(&mut self, grant: &Grant, sent: Instant, window: &Window, now: Instant) {
+        (self.share, self.promised, self.members, self.rate) =
+            (grant.share, grant.promised, grant.members, grant.rate.max(1));
+        self.known = self.kept.saturating_sub(self.ended);
+        if grant.quiet > 0 {
+            self.leave(window, now);
+            return;
+        }
+        self.alone = None;
+        self.pool = grant.lease.saturating_sub(self.taken);
+        self.until = sent + VALID;
+    }
+
+    /// Nobody grants any more.
+    pub(super) fn leave(&mut self, window: &Window, now: Instant) {
+        if self.alone.is_none() {
+            let cap = window.used() + self.pool(now);
+            self.alone = Some(Alone { cap, all_from: self.reported + super::shared::ALL_FROM });
+            self.losses += 1;
+        }
+        self.pool = 0;
+    }
+
+    /// Nothing starts any more.
+    pub(super) fn close(&mut self, now: Instant) {
+        (self.share, self.pool, self.alone) = (0, 0, Some(Alone { cap: 0, all_from: now }));
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        self.last_start = Some(now);
+        if self.alone.is_some() {
+            return false;
+        }
+        self.pool = self.pool.saturating_sub(1);
+        self.taken += 1;
+        self.pool <= self.block / 2
+    }
+
+    fn kept_ended(&mut self) -> bool {
+        self.ended += 1;
+        let known = self.known > 0;
+        self.known = self.known.saturating_sub(1);
+        known
+    }
+}
+
+/// At most a quarter at a time, and at least one.
+pub(super) fn block(granted: usize) -> usize {
+    (granted / 4).max(1)
+}
+
+impl Places {
+    /// Whether one more may start.
+    pub(super) fn room(&self, window: &Window, allowed: usize, now: Instant) -> Room {
+        match self {
+            Self::Own if window.used() < allowed => Room::Now,
+            Self::Own => Room::At(window.when(0, allowed, now)),
+            Self::Leased(leases) => leases.room(window, allowed, now),
+        }
+    }
+
+    /// A place is used. True when it is time to ask for more.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        match self {
+            Self::Own => false,
+            Self::Leased(leases) => leases.take(now),
+        }
+    }
+
+    /// How many starts a window may be hoped to have.
+    pub(super) fn hoped(&self, allowed: usize, now: Instant) -> usize {
+        match self {
+            Self::Own => allowed,
+            Self::Leased(leases) => leases.cap(now).unwrap_or(leases.rate).clamp(1, allowed.max(1)),
+        }
+    }
+
+    /// How many are left for requests that come now.
+    pub(super) fn left(&self, free: usize, window: &Window, now: Instant) -> usize {
+        match self {
+            Self::Own => free,
+            Self::Leased(leases) => match leases.cap(now) {
+                Some(cap) => cap.saturating_sub(window.used()).min(free),
+                None => leases.pool(now).min(free),
+            },
+        }
+    }
+
+    /// Whether a start of that date may be dated `now` instead: not once others count on its place being free again.
+    pub(super) fn may_date_anew(&self, at: Instant, window: &Window, now: Instant) -> bool {
+        let Self::Leased(leases) = self else { return true };
+        match leases.cap(now) {
+            Some(cap) => window.used() <= cap,
+            None => at > leases.reported || now.saturating_duration_since(at) <= Duration::from_millis(10),
+        }
+    }
+
+    /// A kept place is about to start; false when it may not, since nobody else knows of it.
+    pub(super) fn may_start_kept(&mut self, window: &Window, now: Instant) -> bool {
+        let Self::Leased(leases) = self else { return true };
+        let known = leases.kept_ended();
+        known || leases.cap(now).is_none_or(|cap| window.used() <= cap)
+    }
+
+    /// A kept place has gone back.
+    pub(super) fn kept_gone(&mut self) {
+        if let Self::Leased(leases) = self {
+            leases.kept_ended();
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What replicas tell each other of a budget, by way of somebody between them.
+//!
+//! In and out: a [`Report`] of everything that one replica did in the last window, and the [`Grant`] it gets for it. The
+//! times that both sides must keep stand here too, with the reasons why together they are enough.
+//!
+//! No wall clock is compared: a report tells ages, and a lease ends by the clock of the replica, counted from when it sent
+//! its report. Whoever grants counts from when it read it, which is later.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::window::COUNTS;
+
+/// How long a lease can be used after the report was sent that it answers.
+pub const VALID: Duration = Duration::from_millis(400);
+
+/// How long a replica waits for an answer. A report that is read later than this is not acted on.
+pub const PATIENCE: Duration = Duration::from_millis(150);
+
+/// How long after that a replica starts nothing on its own: until then its places run out by the clock.
+pub const GRACE: Duration = Duration::from_millis(50);
+
+/// How often a replica reports when it has nothing to ask for.
+pub const BEAT: Duration = Duration::from_millis(150);
+
+/// After so long without a report, a replica's whole share is kept free: a beat, an answer, and some more.
+pub const SILENT: Duration = Duration::from_millis(450);
+
+/// Since its last report, until a replica that is alone may use its whole share: by then its silence was noticed, and
+/// what others had leased before has been used and has run out.
+pub(super) const ALL_FROM: Duration = PATIENCE
+    .saturating_add(SILENT)
+    .saturating_add(VALID)
+    .saturating_add(COUNTS)
+    .saturating_add(Duration::from_millis(50));
+
+/// A replica that has not been heard of for so long, and did not say goodbye, is gone.
+pub const GONE: Duration = Duration::from_secs(60 * 60);
+
+/// When nobody has reported for so long, what replicas hold is not known any more.
+pub const GAP: Duration = Duration::from_secs(2);
+
+/// What one replica has done, holds and wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Starts a second, as configured, and as Cloudbeds lets this replica have now.
+    pub granted: usize,
+    /// See there.
+    pub allowed: usize,
+    /// The most that may be leased at a time.
+    pub block: usize,
+    /// Its share for when it is alone, and the sum of all shares as it knows it.
+    pub share: usize,
+    /// See there.
+    pub promised: usize,
+    /// What it may use by itself until it has an answer.
+    pub cap: usize,
+    /// Places of requests that are about to start.
+    pub kept: usize,
+    /// Leased and not used.
+    pub pool: usize,
+    /// How many it could use: requests that wait, or what it likes to have ahead.
+    pub want: usize,
+    /// Properties of which requests wait.
+    pub waiting: usize,
+    /// Milliseconds for which Cloudbeds wants to hear nothing.
+    pub pause: u64,
+    /// Starts that count: age in milliseconds and how many, in turn.
+    pub starts: Vec<u64>,
+    /// A share that the configuration names, or 0, and how many such shares there are.
+    pub fallback: usize,
+    /// See there.
+    pub parts: usize,
+}
+
+/// What a replica may have until its next report.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct Grant {
+    /// Milliseconds until anything is granted at all.
+    pub quiet: u64,
+    /// Leased: it may have so many unused ones, with those it had when it reported.
+    pub lease: usize,
+    /// Its share for when it is alone.
+    pub share: usize,
+    /// The sum of all shares.
+    pub promised: usize,
+    /// How many replicas there are.
+    pub members: usize,
+    /// Starts a window that it can hope for while others wait too.
+    pub rate: usize,
+    /// Milliseconds for which Cloudbeds wants to hear nothing of any replica.
+    pub pause: u64,
+    /// Milliseconds until it is worth asking for more.
+    pub soon: u64,
+}
+
+/// How a budget is shared, for metrics.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Sharing {
+    /// Whether somebody grants.
+    pub up: bool,
+    /// What this replica has when nobody does.
+    pub share: usize,
+    /// How many share, as last heard.
+    pub members: usize,
+    /// How often it was left alone.
+    pub losses: u64,
+}
+
+/// What the configuration says of shares.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Fallback {
+    /// Starts a second.
+    pub share: usize,
+    /// How many such shares there are.
+    pub parts: usize,
+}

@@ -1,0 +1,85 @@
+//! What the section `shared` means.
+//!
+//! In: the section as typed, and what the apps are granted. Out: a [`Shared`] where a Redis is named, or faults: a
+//! password in the file, a share that lets nothing through.
+
+use super::check::Check;
+use super::raw;
+use super::{App, Limits, Share, Shared};
+use crate::redis_url::{NotARedisUrl, RedisUrl, is_user};
+
+/// The longest prefix of keys, in bytes.
+const PREFIX_MAX: usize = 64;
+
+impl Check<'_, '_> {
+    pub(super) fn shared(
+        &mut self,
+        typed: &raw::Shared,
+        apps: &[App],
+        limits: Option<&Limits>,
+    ) -> Option<Option<Shared>> {
+        let Some(redis) = &typed.redis else {
+            let lonely = [("user", typed.user.is_some()), ("password_file", typed.password_file.is_some())];
+            for (option, _) in lonely.iter().filter(|(_, given)| *given) {
+                self.fault(&format!("shared.{option}"), "is of no use without `shared.redis`", "name the server too");
+            }
+            return Some(None);
+        };
+        let url = redis.parse::<RedisUrl>().map_err(|error| {
+            let hint = match error {
+                NotARedisUrl::Password => "write it to a file that only this user may read: `shared.password_file`",
+                _ => "",
+            };
+            self.fault("shared.redis", error.to_string(), hint);
+        });
+        if limits.is_none() {
+            self.fault("shared.redis", "there are no budgets to share", "`limits` is null; remove one of the two");
+        }
+        let user = typed.user.clone();
+        if user.as_deref().is_some_and(|user| !is_user(user)) {
+            self.fault("shared.user", NotARedisUrl::User.to_string(), "");
+        }
+        if user.is_some() && url.as_ref().is_ok_and(|url| url.user.is_some()) {
+            self.fault("shared.user", "the URL names a user already", "remove one of the two");
+        }
+        if (user.is_some() || url.as_ref().is_ok_and(|url| url.user.is_some())) && typed.password_file.is_none() {
+            let hint = "write its password to a file, and name that in `shared.password_file`";
+            self.fault("shared.user", "a user without a password is not sent to Redis", hint);
+        }
+        let password_file = typed.password_file.as_deref().and_then(|file| self.file("shared.password_file", file));
+        if typed.ca_file.is_some() && url.as_ref().is_ok_and(|url| !url.tls) {
+            self.fault("shared.ca_file", "is of no use without TLS", "write rediss:// in `shared.redis`");
+        }
+        let ca_file = typed.ca_file.as_deref().and_then(|file| self.file("shared.ca_file", file));
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+        let prefix = typed.prefix.clone();
+        if prefix.is_empty() || prefix.len() > PREFIX_MAX || !prefix.bytes().all(plain) {
+            self.fault("shared.prefix", "expected 1 to 64 letters, digits, `-`, `_`, `.` or `:`", "");
+        }
+        let fallback_share = typed.fallback_share.and_then(|share| self.share(share, apps, limits));
+        let url = url.ok()?;
+        let user = user.or_else(|| url.user.clone());
+        Some(Some(Shared { url, user, password_file, ca_file, prefix, fallback_share }))
+    }
+
+    fn share(&mut self, typed: f64, apps: &[App], limits: Option<&Limits>) -> Option<Share> {
+        let option = "shared.fallback_share";
+        let hint = "write 1 divided by the most replicas you run, or leave it out";
+        let Some(share) = Share::new(typed) else {
+            self.fault(option, "expected a number above 0 and up to 1", hint);
+            return None;
+        };
+        let mut granted: Vec<_> = apps.iter().map(|app| (app.name.as_str(), app.requests_per_second)).collect();
+        if granted.is_empty() {
+            granted.extend(limits.map(|limits| ("the default", limits.requests_per_second)));
+        }
+        for (name, granted) in granted {
+            if share.of(granted) == 0 {
+                let message = format!("leaves no whole request a second of {granted} ({name})");
+                self.fault(option, message, "shares are whole requests: run fewer replicas, or leave it out");
+                return None;
+            }
+        }
+        Some(share)
+    }
+}

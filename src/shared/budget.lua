@@ -1,0 +1,206 @@
+-- One call of one replica (a member) about one app's budget.
+--
+-- In: what the member has done in the last window, what it holds and what it wants, as JSON. Out: what it may have until
+-- its next call. Each call brings everything the script must know of its member, so a record that was lost is whole again
+-- after one call. All times are this server's, in milliseconds; members tell ages, never times of their own clocks.
+--
+-- What is counted, summed over the members, never exceeds what the app is granted.
+
+local me = cjson.decode(ARGV[1])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- A server that was frozen reads late what was sent in time. By now the member goes on without us.
+if me.by < now then
+    return cjson.encode({ late = true, now = now })
+end
+
+local state
+local members = {}
+local stored = redis.call('HGETALL', KEYS[1])
+for i = 1, #stored, 2 do
+    if stored[i] == 'state' then
+        state = cjson.decode(stored[i + 1])
+    else
+        members[stored[i]] = cjson.decode(stored[i + 1])
+    end
+end
+
+-- Empty, another server, a clock that was set, or nobody for a while: what members hold now is not known. Nothing is
+-- handed out until all they may hold has run out and each has told what it did since.
+if not state or state.run ~= me.run or now < state.seen or now - state.seen > me.gap then
+    local unknown = not state or state.run ~= me.run
+    state = {
+        run = me.run,
+        quiet = now + me.valid + me.counts + 20,
+        virtual = state and state.virtual or 0,
+        pause = 0,
+        -- Shares of members that have not come back: 'promised' is their sum as members know it.
+        unknown = unknown,
+        promised = 0,
+        missing = state and state.missing or 0,
+        since = now,
+    }
+    for _, member in pairs(members) do
+        member.starts, member.lease, member.want, member.seen = {}, 0, 0, now - me.silent - 1
+    end
+end
+state.seen = now
+local quiet = now < state.quiet
+
+-- How many places a member has, or may have without our knowing.
+local function counted(member)
+    local live, later = member.kept, member.kept
+    local starts = member.starts
+    for i = 1, #starts, 2 do
+        if starts[i] > now then live = live + starts[i + 1] end
+        if starts[i] > member.seen + me.grace then later = later + starts[i + 1] end
+    end
+    if member.lease > 0 then
+        if member.till > now then live = live + member.lease end
+        if member.till > member.seen + me.grace then later = later + member.lease end
+    end
+    -- 'cap' is what it may use by itself until it has our answer.
+    local held = member.cap
+    if now > member.seen + me.silent then
+        held = math.max(held, member.share)
+    elseif now > member.seen + me.grace then
+        -- It may have lost us: then it replaces what counted when it found out, up to its share.
+        held = math.max(held, math.min(later, member.share))
+    end
+    return math.max(live, held)
+end
+
+-- The others.
+local others, promised, count, rank, allowed, waiting = 0, 0, 1, 0, me.allowed, me.waiting
+local queue, gone = {}, {}
+for id, member in pairs(members) do
+    local places = id ~= me.id and counted(member) or 0
+    if now - member.seen > me.gone or (member.bye and places == 0) then
+        gone[#gone + 1] = id
+    elseif id ~= me.id then
+        others = others + places
+        promised = promised + member.share
+        if not member.bye then
+            count = count + 1
+            if id < me.id then rank = rank + 1 end
+        end
+        if now - member.seen <= me.silent then allowed = math.min(allowed, member.allowed) end
+        if member.want > 0 and now - member.seen <= me.patience then
+            queue[#queue + 1] = { virtual = member.virtual, step = 1 / member.waiting, want = member.want }
+            waiting = waiting + member.waiting
+        end
+    end
+end
+for _, id in ipairs(gone) do
+    redis.call('HDEL', KEYS[1], id)
+end
+
+-- This one, as it tells.
+local old = members[me.id]
+local mine = {
+    seen = now, share = me.share, cap = me.cap, kept = me.kept, lease = me.pool, till = now + 1 + me.valid + me.counts,
+    starts = {}, want = 0, waiting = me.waiting, allowed = me.allowed, virtual = old and old.virtual or 0,
+    bye = me.bye or nil,
+}
+for i = 1, #me.starts, 2 do
+    mine.starts[i] = now + 1 - me.starts[i] + me.counts
+    mine.starts[i + 1] = me.starts[i + 1]
+end
+
+-- Shares of members that were known before this server's memory was lost, and have not come back.
+if state.unknown then
+    state.promised = math.max(state.promised, me.promised)
+    state.missing = math.max(0, state.promised - promised - me.share)
+    if not quiet then state.unknown = false end
+elseif not old then
+    state.missing = math.max(0, state.missing - me.share)
+end
+if now - state.since > me.gone then state.missing = 0 end
+-- Those that may start without ever having asked have their places kept.
+local absent = me.fallback > 0 and math.max(0, me.parts - count) * me.fallback or 0
+
+-- Its share for when it loses us: whole places. It grows only once the others have been told that theirs are smaller.
+local share = me.fallback > 0 and me.fallback or math.floor(me.granted / count)
+if me.fallback == 0 and rank < me.granted % count then share = share + 1 end
+if me.bye then
+    share = 0
+elseif share > me.share then
+    local room = me.granted - promised - state.missing
+    share = quiet and me.share or math.max(me.share, math.min(share, room))
+end
+mine.share = math.max(me.share, share)
+if me.bye then mine.share = 0 end
+
+if me.pause > 0 then state.pause = math.max(state.pause, now + me.pause) end
+
+-- What it gets.
+local free = allowed - others - state.missing - absent - counted(mine)
+local grant, more = 0, 0
+if not quiet and not me.bye then
+    local want = math.min(me.want, me.block)
+    if free < 0 or want <= me.pool then
+        grant = math.max(0, math.min(want, me.pool + math.min(0, free)))
+    elseif me.waiting == 0 then
+        -- Ahead of need, and only of what nobody waits for.
+        more = #queue > 0 and 0 or math.min(want - me.pool, math.floor(free / 2))
+        grant = me.pool + more
+    else
+        -- Whose turn it is, by start-time fair queueing: a grant moves its owner on by 1 / (its waiting properties).
+        if not old or old.waiting == 0 then mine.virtual = math.max(mine.virtual, state.virtual) end
+        local most = want - me.pool
+        if #queue == 0 then
+            more = math.min(most, free)
+            if more > 0 then
+                state.virtual = math.max(state.virtual, mine.virtual)
+                mine.virtual = mine.virtual + more / me.waiting
+            end
+        else
+            for _ = 1, free do
+                if more == most then break end
+                local first
+                for _, other in ipairs(queue) do
+                    if other.want > 0 and (not first or other.virtual < first.virtual) then first = other end
+                end
+                if first and first.virtual < mine.virtual then
+                    first.virtual, first.want = first.virtual + first.step, first.want - 1
+                else
+                    more = more + 1
+                    state.virtual = math.max(state.virtual, mine.virtual)
+                    mine.virtual = mine.virtual + 1 / me.waiting
+                end
+            end
+        end
+        grant = me.pool + more
+    end
+end
+-- While this answer travels, it uses what it held before.
+mine.lease = math.max(me.pool, grant)
+if me.waiting > 0 then mine.want = math.max(0, me.want - grant) end
+
+-- When it is worth asking again.
+local soon = 1000
+members[me.id] = mine
+for _, member in pairs(members) do
+    for i = 1, #member.starts, 2 do
+        if member.starts[i] > now then soon = math.min(soon, member.starts[i] - now) end
+    end
+    if member.lease > 0 and member.till > now then soon = math.min(soon, member.till - now) end
+end
+if free > more then soon = grant >= me.block and 0 or math.min(soon, 3) end
+
+redis.call('HSET', KEYS[1], 'state', cjson.encode(state), me.id, cjson.encode(mine))
+redis.call('PEXPIRE', KEYS[1], 2 * me.gone)
+return cjson.encode({
+    late = false,
+    now = now,
+    quiet = math.max(0, state.quiet - now),
+    lease = grant,
+    share = share,
+    promised = promised + mine.share + state.missing,
+    members = count,
+    allowed = allowed,
+    rate = math.max(1, math.floor(allowed * math.max(1, me.waiting) / math.max(1, waiting))),
+    pause = math.max(0, state.pause - now),
+    soon = soon,
+})

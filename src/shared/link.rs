@@ -1,0 +1,127 @@
+//! A connection to Redis, for one app.
+//!
+//! In: a [`Server`]. Out: answers of the script, or a [`Failure`] in words for the operator; after one the connection is
+//! not used again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, Script};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::in_time;
+use super::script::{self, Answer, Clock};
+use crate::budget::Report;
+use crate::https::{DialError, Dialer};
+use crate::origin::Origin;
+use crate::redis_url::RedisUrl;
+use crate::secret::RedisPassword;
+
+/// For a connection and its greeting.
+const OPENING: Duration = Duration::from_secs(1);
+
+/// Where Redis is, and how we come in.
+#[derive(Debug)]
+pub struct Server {
+    /// Where.
+    pub url: RedisUrl,
+    /// The ACL user.
+    pub user: Option<String>,
+    /// The password.
+    pub password: Option<RedisPassword>,
+    /// What the names of keys begin with.
+    pub prefix: String,
+    /// How it is dialled.
+    pub dialer: Dialer,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// There is no connection.
+    #[error("{}", chain(.0))]
+    Dial(#[from] DialError),
+    /// None in time.
+    #[error("it did not answer in time")]
+    Slow,
+    /// Redis says so: refused, full, read-only, loading.
+    #[error("{0}")]
+    Refused(String),
+    /// It is not what the script returns.
+    #[error("its answer makes no sense; does something else write to its keys?")]
+    Nonsense,
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl From<redis::RedisError> for Failure {
+    fn from(error: redis::RedisError) -> Self {
+        // The code and Redis' own words; neither repeats what was sent, but for an ACL user's name.
+        Self::Refused(error.to_string())
+    }
+}
+
+/// An open connection.
+pub(super) struct Link {
+    connection: MultiplexedConnection,
+    driver: JoinHandle<()>,
+    script: Script,
+    key: String,
+    /// The server's own name for its present life.
+    run: String,
+    clock: Option<Clock>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Link {
+    /// Connects, says who we are, and asks who answers.
+    pub(super) async fn open(server: &Arc<Server>, app: &str) -> Result<Self, Failure> {
+        let key = format!("{{{}:{app}}}:budget", server.prefix);
+        timeout(OPENING, Self::to(server, &server.url.server, &key)).await.unwrap_or(Err(Failure::Slow))
+    }
+
+    async fn to(server: &Arc<Server>, at: &Origin, key: &str) -> Result<Self, Failure> {
+        let stream = server.dialer.dial_redis(at, server.url.tls).await?;
+        let mut info = RedisConnectionInfo::default().set_db(i64::from(server.url.database));
+        if let Some(user) = &server.user {
+            info = info.set_username(user);
+        }
+        if let Some(password) = &server.password {
+            info = info.set_password(password.for_login());
+        }
+        let (mut connection, driver) =
+            MultiplexedConnection::new_with_config(&info, stream, AsyncConnectionConfig::new()).await?;
+        let driver = tokio::spawn(driver);
+        let told: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
+        let run = told.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned();
+        Ok(Self { connection, driver, script: Script::new(script::BUDGET), key: key.to_owned(), run, clock: None })
+    }
+
+    /// One report, and its answer.
+    pub(super) async fn call(&mut self, id: &str, report: &Report, bye: bool) -> Result<Answer, Failure> {
+        let sent = Instant::now();
+        let argument = script::argument(id, &self.run, self.clock, sent, report, bye).map_err(|_| Failure::Nonsense)?;
+        let mut invocation = self.script.key(self.key.as_str());
+        invocation.arg(argument);
+        let text: String = in_time(sent, async { Ok(invocation.invoke_async(&mut self.connection).await?) }).await?;
+        let (answer, clock) = script::answer(&text, Instant::now()).ok_or(Failure::Nonsense)?;
+        self.clock = Some(clock);
+        Ok(answer)
+    }
+}

@@ -1,0 +1,215 @@
+//! Budgets that replicas share through one Redis.
+//!
+//! In: the budgets, and where Redis is. Out: for each app a task that carries reports there and grants back, on its beat
+//! and whenever somebody waits. No request ever waits for this module but by its place in the queue, and where Redis
+//! fails, the budget is told within a fifth of a second that it is alone.
+//!
+//! What is decided is decided in `budget.lua`, in one step at the server; what a replica may do until its next answer is
+//! `budget/places.rs`.
+
+mod link;
+mod script;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use self::link::Link;
+pub use self::link::{Failure, Server};
+use self::script::Answer;
+use crate::budget::{BEAT, Budget, Budgets, GRACE, Grant, PATIENCE};
+
+/// Between two reports of a replica that waits for more.
+const PACE: Duration = Duration::from_millis(1);
+
+/// The longest that a replica with waiting requests goes without asking: somebody may have given places back.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// How many reports in a row may be read too late.
+const LATE_MAX: usize = 3;
+
+/// The first pause before Redis is dialled again, and the longest.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// A loss that follows the last one within this time is not worth another line in the log.
+const QUIET_LOG: Duration = Duration::from_secs(60);
+
+/// Shares all budgets until `stop` says so, and says goodbye then.
+pub async fn serve(server: Arc<Server>, budgets: Arc<Budgets>, stop: watch::Receiver<bool>) {
+    let mut apps = JoinSet::new();
+    for budget in budgets.iter() {
+        let member = Member::new(Arc::clone(&server), Arc::clone(budget));
+        apps.spawn(member.serve(stop.clone()));
+    }
+    while apps.join_next().await.is_some() {}
+}
+
+/// This replica's part in one budget.
+struct Member {
+    server: Arc<Server>,
+    budget: Arc<Budget>,
+    id: String,
+    /// When to go on alone, unless an answer comes before.
+    alone_at: Option<Instant>,
+    alone: bool,
+    /// Whether Redis was ever heard, and when its loss was last told.
+    heard: bool,
+    told: Option<Instant>,
+    why: String,
+}
+
+impl Member {
+    fn new(server: Arc<Server>, budget: Arc<Budget>) -> Self {
+        let id = script::fresh_id();
+        Self { server, budget, id, alone_at: None, alone: true, heard: false, told: None, why: String::new() }
+    }
+
+    async fn serve(mut self, mut stop: watch::Receiver<bool>) {
+        let mut link = None;
+        let stopped = async move {
+            // A sender that is gone means the same as a word from it.
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        tokio::select! {
+            () = self.share(&mut link) => {}
+            () = stopped => {}
+        }
+        self.budget.close();
+        if let Some(mut link) = link {
+            let report = self.budget.report(false, Instant::now());
+            // Whatever comes of it: without it, the share is kept for a while.
+            let _ = link.call(&self.id, &report, true).await;
+        }
+    }
+
+    /// Reports for ever, by as many connections as it takes.
+    async fn share(&mut self, link: &mut Option<Link>) {
+        let mut pause = AGAIN.0;
+        loop {
+            let ended = self.session(link).await;
+            *link = None;
+            self.why = ended.why.to_string();
+            self.lost(ended.sent);
+            if !self.heard && self.told.is_none() {
+                self.told = Some(Instant::now());
+                let why = &self.why;
+                tracing::warn!(app = self.budget.name(), "Redis cannot be used: {why}; nothing is shared until it can");
+            }
+            pause = if ended.answered { AGAIN.0 } else { (pause * 2).min(AGAIN.1) };
+            self.meanwhile(sleep(pause)).await;
+        }
+    }
+
+    /// Reports until that fails.
+    async fn session(&mut self, link: &mut Option<Link>) -> Ended {
+        let (server, budget) = (Arc::clone(&self.server), Arc::clone(&self.budget));
+        let opened = match self.meanwhile(Link::open(&server, budget.name())).await {
+            Ok(opened) => link.insert(opened),
+            Err(why) => return Ended { why, sent: None, answered: false },
+        };
+        let id = self.id.clone();
+        let (mut answered, mut late) = (false, 0);
+        loop {
+            let sent = Instant::now();
+            let report = budget.report(self.alone_at.is_some(), sent);
+            let grant = match self.meanwhile(opened.call(&id, &report, false)).await {
+                Ok(Answer::Granted(grant)) => grant,
+                // The first one only tells the time. More mean that its clock jumps about.
+                Ok(Answer::Late) if late < LATE_MAX => {
+                    late += 1;
+                    continue;
+                }
+                Ok(Answer::Late) => return Ended { why: Failure::Slow, sent: Some(sent), answered },
+                Err(why) => return Ended { why, sent: Some(sent), answered },
+            };
+            (answered, late) = (true, 0);
+            self.alone_at = None;
+            budget.granted(&grant, sent);
+            self.found(grant.quiet);
+            self.rest(sent, report.waiting > 0, &grant).await;
+        }
+    }
+
+    /// Until the next report.
+    async fn rest(&self, sent: Instant, waiting: bool, grant: &Grant) {
+        if waiting && self.budget.hungry() {
+            // The more ask, the more seldom each.
+            let members = u32::try_from(grant.members).unwrap_or(u32::MAX).min(100);
+            let look = LOOK.max(Duration::from_millis(2) * members).min(BEAT);
+            return sleep(Duration::from_millis(grant.soon).clamp(PACE, look)).await;
+        }
+        let beat = sent + if grant.quiet > 0 { LOOK } else { BEAT };
+        tokio::select! {
+            () = sleep_until(beat) => {}
+            () = self.budget.asked() => sleep_until(sent + PACE).await,
+        }
+    }
+
+    /// Does something, and goes on alone meanwhile when it is time.
+    async fn meanwhile<T>(&mut self, something: impl Future<Output = T>) -> T {
+        let mut something = std::pin::pin!(something);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut something => return done,
+                () = self.time_is_up() => self.go_on_alone(),
+            }
+        }
+    }
+
+    /// The last report has no answer.
+    fn lost(&mut self, sent: Option<Instant>) {
+        if self.alone_at.is_none() && !self.alone {
+            // Until then Redis may still act on the report, and lets our places run out by the clock.
+            self.alone_at = Some(sent.unwrap_or_else(Instant::now) + PATIENCE + GRACE);
+        }
+    }
+
+    /// Ends when this replica is to go on alone.
+    async fn time_is_up(&self) {
+        match self.alone_at {
+            Some(at) if !self.alone => sleep_until(at).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    fn go_on_alone(&mut self) {
+        self.alone = true;
+        let share = self.budget.leave();
+        let now = Instant::now();
+        if self.told.is_none_or(|told| now >= told + QUIET_LOG) {
+            self.told = Some(now);
+            let why = &self.why;
+            tracing::warn!(
+                app = self.budget.name(),
+                share,
+                "Redis is lost: {why}; this replica goes on with its own share of requests a second, and never with more"
+            );
+        }
+    }
+
+    fn found(&mut self, quiet: u64) {
+        if quiet > 0 {
+            self.alone = true;
+        } else if std::mem::take(&mut self.alone) {
+            self.heard = true;
+            tracing::info!(app = self.budget.name(), "Redis is there: the budget is shared by all replicas");
+        }
+    }
+}
+
+/// How a session ended.
+struct Ended {
+    why: Failure,
+    /// When the report was sent that has no answer.
+    sent: Option<Instant>,
+    answered: bool,
+}
+
+/// Ends within the time an answer has.
+async fn in_time<T>(sent: Instant, answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    timeout(PATIENCE.saturating_sub(sent.elapsed()), answer).await.unwrap_or(Err(Failure::Slow))
+}

@@ -1,0 +1,242 @@
+//! Random members of one budget, against a real Redis: bursts, dials, permits that go back, members that come, say
+//! goodbye, die or are cut off, and a Redis that freezes, forgets, breaks off or is replaced.
+//!
+//! The members run in this process, each with a connection of its own, so that a start's moment is exact.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cloudbeds_auth_proxy::budget::{Ask, Budget, Budgets, Flow, Limits, Priority, SECOND};
+use cloudbeds_auth_proxy::https::Dialer;
+use cloudbeds_auth_proxy::secret::RedisPassword;
+use cloudbeds_auth_proxy::shared::{self, Server};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::harness::Redis;
+
+/// How many members there may be; each has a user of its own, so that it can be cut off.
+const MEMBERS: usize = 5;
+
+#[derive(Clone, Debug)]
+enum Act {
+    /// So many requests of a hotel, which need this long to dial.
+    Burst {
+        member: usize,
+        hotel: u64,
+        count: usize,
+        dial: u64,
+    },
+    /// A permit that is taken and not used.
+    Unused {
+        member: usize,
+    },
+    Cut {
+        member: usize,
+    },
+    Mend {
+        member: usize,
+    },
+    Goodbye {
+        member: usize,
+    },
+    Die {
+        member: usize,
+    },
+    Freeze {
+        millis: u64,
+    },
+    Forget,
+    BreakOff,
+    Replace,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let member = 0..MEMBERS;
+    prop_oneof![
+        12 => (member.clone(), 1u64..4, 1usize..9, prop_oneof![Just(0u64), 0u64..900])
+            .prop_map(|(member, hotel, count, dial)| Act::Burst { member, hotel, count, dial }),
+        1 => member.clone().prop_map(|member| Act::Unused { member }),
+        1 => member.clone().prop_map(|member| Act::Cut { member }),
+        2 => member.clone().prop_map(|member| Act::Mend { member }),
+        1 => member.clone().prop_map(|member| Act::Goodbye { member }),
+        1 => member.prop_map(|member| Act::Die { member }),
+        1 => (50u64..2500).prop_map(|millis| Act::Freeze { millis }),
+        1 => Just(Act::Forget),
+        1 => Just(Act::BreakOff),
+        1 => Just(Act::Replace),
+    ]
+}
+
+/// One member: its budget, and the tasks that serve it.
+struct Member {
+    budget: Arc<Budget>,
+    stop: watch::Sender<bool>,
+    sharing: JoinHandle<()>,
+    serving: JoinHandle<()>,
+    requests: Vec<JoinHandle<bool>>,
+}
+
+type Starts = Arc<Mutex<Vec<Instant>>>;
+
+impl Member {
+    fn join(redis: &Redis, user: usize, granted: usize) -> Self {
+        let limits = Limits {
+            max_wait: Duration::from_secs(4),
+            max_waiting: 100,
+            max_waiting_per_property: 100,
+            weights: Arc::default(),
+        };
+        let budgets = Arc::new(Budgets::shared(vec![("main".to_owned(), granted)], &limits, |_| None));
+        let budget = Arc::clone(budgets.of(None).unwrap());
+        let limit = Duration::from_secs(1);
+        let server = Arc::new(Server {
+            url: redis.url().parse().unwrap(),
+            user: Some(format!("m{user}")),
+            password: Some(RedisPassword::parse("password").unwrap()),
+            prefix: "model".to_owned(),
+            dialer: Dialer::new(None, false, limit, limit).unwrap().0,
+        });
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn({
+            let budget = Arc::clone(&budget);
+            async move { budget.serve_queue().await }
+        });
+        let sharing = tokio::spawn(shared::serve(server, budgets, stopped));
+        Self { budget, stop, sharing, serving, requests: Vec::new() }
+    }
+
+    fn request(&mut self, hotel: u64, dial: Duration, starts: &Starts) {
+        let (budget, starts) = (Arc::clone(&self.budget), Arc::clone(starts));
+        let ask = Ask { flow: Flow::Property(hotel.to_string().parse().unwrap()), priority: Priority::Normal };
+        self.requests.push(tokio::spawn(async move {
+            let Ok(mut permit) = budget.take(ask, Instant::now()).await else { return false };
+            if !dial.is_zero() {
+                permit.keep();
+                tokio::time::sleep(dial).await;
+            }
+            let now = Instant::now();
+            let started = permit.start(now);
+            if started {
+                starts.lock().unwrap().push(now);
+            }
+            started
+        }));
+    }
+
+    /// Ends it; whatever it was about to start does not start.
+    async fn end(mut self, goodbye: bool) {
+        if goodbye {
+            for request in &self.requests {
+                request.abort();
+            }
+            let _ = self.stop.send(true);
+            (&mut self.sharing).await.unwrap();
+        }
+        self.sharing.abort();
+        self.serving.abort();
+        for request in &self.requests {
+            request.abort();
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.sharing.abort();
+        self.serving.abort();
+    }
+}
+
+fn users(redis: &Redis) {
+    for user in 0..MEMBERS {
+        let answer = redis.command(&format!("ACL SETUSER m{user} on >password ~* +@all"));
+        assert!(answer.starts_with("+OK"), "{answer}");
+    }
+}
+
+/// The most starts in any one second, and when that began.
+fn most(starts: &mut [Instant]) -> (usize, Option<Instant>) {
+    starts.sort_unstable();
+    let within = |(at, from): (usize, &Instant)| {
+        (starts[at..].iter().take_while(|start| **start < *from + SECOND).count(), Some(*from))
+    };
+    starts.iter().enumerate().map(within).max_by_key(|(count, _)| *count).unwrap_or_default()
+}
+
+async fn play(redis: &mut Redis, granted: usize, acts: &[(u64, Act)]) {
+    redis.start_again();
+    users(redis);
+    let starts: Starts = Arc::default();
+    let begun = Instant::now();
+    let mut members: Vec<Member> = (0..MEMBERS).map(|user| Member::join(redis, user, granted)).collect();
+    for (gap, act) in acts {
+        tokio::time::sleep(Duration::from_millis(*gap)).await;
+        match act {
+            Act::Burst { member, hotel, count, dial } => {
+                for _ in 0..*count {
+                    members[*member].request(*hotel, Duration::from_millis(*dial), &starts);
+                }
+            }
+            Act::Unused { member } => {
+                let budget = Arc::clone(&members[*member].budget);
+                let ask = Ask { flow: Flow::Own, priority: Priority::Normal };
+                drop(tokio::spawn(async move { drop(budget.take(ask, Instant::now()).await) }));
+            }
+            Act::Cut { member } => {
+                redis.command(&format!("ACL SETUSER m{member} off"));
+                redis.command(&format!("CLIENT KILL USER m{member}"));
+            }
+            Act::Mend { member } => drop(redis.command(&format!("ACL SETUSER m{member} on"))),
+            Act::Goodbye { member } => {
+                let new = Member::join(redis, *member, granted);
+                std::mem::replace(&mut members[*member], new).end(true).await;
+            }
+            Act::Die { member } => {
+                let new = Member::join(redis, *member, granted);
+                std::mem::replace(&mut members[*member], new).end(false).await;
+            }
+            Act::Freeze { millis } => {
+                redis.freeze();
+                tokio::time::sleep(Duration::from_millis(*millis)).await;
+                redis.thaw();
+            }
+            Act::Forget => drop(redis.command("FLUSHALL")),
+            Act::BreakOff => drop(redis.command("CLIENT KILL TYPE normal SKIPME yes")),
+            Act::Replace => {
+                redis.start_again();
+                users(redis);
+            }
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut starts = starts.lock().unwrap().clone();
+    let (most, when) = most(&mut starts);
+    let tell = |at: Instant| at.saturating_duration_since(begun).as_millis();
+    let around: Vec<_> = when
+        .into_iter()
+        .flat_map(|when| starts.iter().filter(move |at| **at >= when && **at < when + SECOND))
+        .collect();
+    assert!(most <= granted, "{most} of {granted}: {:?}", around.iter().map(|at| tell(**at)).collect::<Vec<_>>());
+    println!("{} starts in {:?}, {most} of {granted} in a second", starts.len(), begun.elapsed());
+}
+
+#[test]
+fn whatever_members_and_redis_do_no_second_has_more_starts_than_granted() {
+    let Some(redis) = Redis::start() else { return };
+    let redis = RefCell::new(redis);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // Each takes some seconds, and a smaller one that fails as well would take as many.
+    let config = Config { cases: 5, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
+    let played = (3usize..14, prop::collection::vec((0u64..250, act()), 40..90));
+    TestRunner::new(config)
+        .run(&played, |(granted, acts)| {
+            runtime.block_on(play(&mut redis.borrow_mut(), granted, &acts));
+            Ok(())
+        })
+        .unwrap();
+}
