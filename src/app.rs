@@ -150,6 +150,7 @@ impl Loaded {
                     url: shared.url.clone(),
                     user: shared.user.clone(),
                     password,
+                    name: name(config),
                     prefix: shared.prefix.clone(),
                     dialer,
                 });
@@ -201,7 +202,14 @@ pub fn dialer(config: &Config) -> Result<(Dialer, Roots), RootsError> {
 fn redis_dialer(config: &Config) -> Result<Option<Dialer>, RootsError> {
     let Some(shared) = &config.shared else { return Ok(None) };
     let limit = Duration::from_secs(1);
-    Ok(Some(Dialer::new(shared.ca_file.as_deref(), false, limit, limit)?.0))
+    Ok(Some(Dialer::without_http(shared.ca_file.as_deref(), limit, limit)?))
+}
+
+/// What this replica is called among others: the same when it is started again in the same container or place.
+fn name(config: &Config) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let listen: Vec<_> = config.listen.iter().map(|listener| listener.address.to_string()).collect();
+    format!("{}\n{}\n{}", host.trim(), listen.join(","), config.keys.file.display())
 }
 
 /// Everything bound and loaded; nothing served yet.

@@ -142,6 +142,24 @@ impl Dialer {
         connect: Duration,
         handshake: Duration,
     ) -> Result<(Self, Roots), RootsError> {
+        let alpn: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+        Self::offering(alpn, ca_file, connect, handshake)
+    }
+
+    /// One for what is no HTTP, so nothing is offered by ALPN.
+    ///
+    /// # Errors
+    /// As for [`Dialer::new`].
+    pub fn without_http(ca_file: Option<&Path>, connect: Duration, handshake: Duration) -> Result<Self, RootsError> {
+        Ok(Self::offering(&[], ca_file, connect, handshake)?.0)
+    }
+
+    fn offering(
+        alpn: &[&[u8]],
+        ca_file: Option<&Path>,
+        connect: Duration,
+        handshake: Duration,
+    ) -> Result<(Self, Roots), RootsError> {
         let mut roots = RootCertStore::empty();
         let native = rustls_native_certs::load_native_certs();
         let (added, _unusable) = roots.add_parsable_certificates(native.certs);
@@ -162,8 +180,7 @@ impl Dialer {
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols =
-            if http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Ok((Self { tls: TlsConnector::from(Arc::new(config)), connect, handshake }, source))
     }
 

@@ -85,7 +85,8 @@ impl FromStr for Origin {
         let port = match given.port() {
             Some(port) if port.as_u16() != 0 => port.as_u16(),
             Some(_) => return Err(NotAnOrigin::NotAUrl),
-            None if given.as_str().ends_with(':') => return Err(NotAnOrigin::NotAUrl),
+            // Something stands behind the host, and it is no port.
+            None if given.as_str() != given.host() => return Err(NotAnOrigin::NotAUrl),
             None => 443,
         };
         let host = given.host();
@@ -146,6 +147,8 @@ mod tests {
             ("https://api.cloudbeds.com#x", NotAnOrigin::MoreThanAnOrigin),
             ("https://user:pw@api.cloudbeds.com", NotAnOrigin::MoreThanAnOrigin),
             ("https://api.cloudbeds.com:0", NotAnOrigin::NotAUrl),
+            ("https://api.cloudbeds.com:", NotAnOrigin::NotAUrl),
+            ("https://api.cloudbeds.com:x", NotAnOrigin::NotAUrl),
             ("https://-bad-", NotAnOrigin::BadHost),
         ] {
             assert_eq!(text.parse::<Origin>().err(), Some(why), "{text}");

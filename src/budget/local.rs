@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::pause::{Gate, Pace};
+use super::pause::{self, Gate, Pace};
 use super::permit::Permit;
 use super::places::{self, Leases, Places, Room};
 use super::queue::{Place, Queue};
@@ -302,7 +302,7 @@ impl Local {
         let State { window, places, pace, queue, .. } = &mut *state;
         window.pass(now);
         let (allowed, waiting) = (pace.allowed(now), queue.len());
-        let pause = pace.paused(now).map(|until| until - now).unwrap_or_default();
+        let pause = pace.paused_here(now).map(|until| until - now).unwrap_or_default();
         let (kept, flows) = (window.kept(), queue.flows());
         // In steps that leave a report of a thousand starts short; an age that is too low counts for longer.
         let step = (self.granted as u64 / 100).max(1);
@@ -345,10 +345,13 @@ impl Local {
 
     pub(super) fn granted(self: &Arc<Self>, grant: &Grant, sent: Instant, now: Instant) {
         let mut state = self.state();
-        let State { window, places, .. } = &mut *state;
+        let State { window, places, pace, .. } = &mut *state;
         window.pass(now);
         if let Places::Leased(leases) = places {
             leases.granted(grant, sent, window, now);
+        }
+        if grant.pause > 0 {
+            pace.told(now + Duration::from_millis(grant.pause).min(pause::LONGEST));
         }
         drop(state);
         self.give_out();

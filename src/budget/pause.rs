@@ -48,6 +48,8 @@ pub(super) struct Pace {
 struct Pause {
     until: Instant,
     trying: Option<Instant>,
+    /// Cloudbeds told us, and not only another replica.
+    ours: bool,
 }
 
 impl Pace {
@@ -78,6 +80,20 @@ impl Pace {
         self.pause.as_ref().map(|pause| pause.until.max(now))
     }
 
+    /// The same, where Cloudbeds told us and not only another replica.
+    pub(super) fn paused_here(&self, now: Instant) -> Option<Instant> {
+        self.pause.as_ref().filter(|pause| pause.ours && pause.until > now).map(|pause| pause.until)
+    }
+
+    /// Another replica was told to wait.
+    pub(super) fn told(&mut self, until: Instant) {
+        match &mut self.pause {
+            Some(pause) if pause.until >= until => {}
+            Some(pause) => (pause.until, pause.trying) = (until, None),
+            None => self.pause = Some(Pause { until, trying: None, ours: false }),
+        }
+    }
+
     /// One goes to try.
     pub(super) fn try_one(&mut self, now: Instant) {
         if let Some(pause) = &mut self.pause {
@@ -103,13 +119,16 @@ impl Pace {
     pub(super) fn refused(&mut self, trial: bool, asked: Option<Duration>, now: Instant) -> Option<(Duration, usize)> {
         let asked = asked.map(|asked| asked.min(LONGEST));
         if let Some(pause) = self.pause.as_mut().filter(|_| !trial) {
-            pause.until = pause.until.max(now + asked.unwrap_or_default());
+            let until = now + asked.unwrap_or_default();
+            if until > pause.until {
+                (pause.until, pause.ours) = (until, true);
+            }
             return None;
         }
         let doubled = FIRST.saturating_mul(1u32.checked_shl(self.in_a_row).unwrap_or(u32::MAX)).min(LONGEST);
         self.in_a_row = self.in_a_row.saturating_add(1).min(16);
         let length = asked.unwrap_or(doubled).max(Duration::from_millis(100));
-        self.pause = Some(Pause { until: now + length, trying: None });
+        self.pause = Some(Pause { until: now + length, trying: None, ours: true });
         self.allowed = self.allowed.saturating_sub(self.step()).max(1);
         self.better = (self.allowed < self.granted).then_some(now + length + CLEAN);
         Some((length, self.allowed))
@@ -148,6 +167,19 @@ mod tests {
         pace.welcome();
         assert_eq!(pace.gate(now), Gate::Open);
         assert_eq!(pace.refused(false, Some(seconds(86_400)), now).unwrap().0, LONGEST);
+    }
+
+    #[test]
+    fn what_another_replica_was_told_stops_this_one_and_is_not_passed_on() {
+        let (mut pace, t0) = (Pace::new(10), Instant::now());
+        pace.told(t0 + seconds(3));
+        pace.told(t0 + seconds(2));
+        assert_eq!(pace.gate(t0), Gate::Shut(t0 + seconds(3)));
+        assert_eq!((pace.paused_here(t0), pace.allowed(t0)), (None, 10));
+        assert_eq!(pace.gate(t0 + seconds(3)), Gate::Trial);
+        assert_eq!(pace.refused(false, Some(seconds(5)), t0), None);
+        assert_eq!(pace.paused_here(t0), Some(t0 + seconds(5)), "now we were told as well");
+        assert_eq!(pace.paused_here(t0 + seconds(5)), None);
     }
 
     #[test]

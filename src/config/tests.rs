@@ -378,13 +378,14 @@ fn a_redis_is_named_by_a_url_without_a_password() {
         ("rediss://cache.test:7000", true, 1)
     );
     assert_eq!((shared.user.as_deref(), shared.prefix.as_str()), (Some("proxy"), "cbap"));
-    assert!(accepted("").shared.is_none());
+    assert!(accepted("workers: 1").shared.is_none());
     let words = "shared.redis: holds a password, which belongs in a file of its own — write it to a file that only this \
                  user may read: `shared.password_file`";
     let secret = "shared:\n  redis: redis://:s3cret@cache.test";
     let faults = with(secret, &[]).unwrap_err();
     assert_eq!(faults, [format!("config.yaml:2:10: {words}")]);
-    let variable = with("", &[("CLOUDBEDS_AUTH_PROXY__SHARED__REDIS", "redis://a:s3cret@cache.test")]).unwrap_err();
+    let variable =
+        with("workers: 1", &[("CLOUDBEDS_AUTH_PROXY__SHARED__REDIS", "redis://a:s3cret@cache.test")]).unwrap_err();
     assert_eq!(variable, [format!("CLOUDBEDS_AUTH_PROXY__SHARED__REDIS: {words}")]);
     check_refused("shared: { redis: 'http://x' }", "shared.redis: not the URL of a Redis server");
     check_refused("shared: { redis: 'redis://x', ca_file: y }", "shared.ca_file: is of no use without TLS");

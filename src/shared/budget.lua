@@ -26,6 +26,12 @@ for i = 1, #stored, 2 do
     end
 end
 
+-- A process that was started again goes on under its name once its predecessor is silent. Two at a time cannot.
+local old = members[me.id]
+if old and old.life ~= me.life and not old.bye and state and now - old.seen <= me.silent and now >= old.seen then
+    return cjson.encode({ late = false, taken = true, now = now })
+end
+
 -- Empty, another server, a clock that was set, or nobody for a while: what members hold now is not known. Nothing is
 -- handed out until all they may hold has run out and each has told what it did since.
 if not state or state.run ~= me.run or now < state.seen or now - state.seen > me.gap then
@@ -42,7 +48,7 @@ if not state or state.run ~= me.run or now < state.seen or now - state.seen > me
         since = now,
     }
     for _, member in pairs(members) do
-        member.starts, member.lease, member.want, member.seen = {}, 0, 0, now - me.silent - 1
+        member.starts, member.rest, member.lease, member.want, member.seen = {}, {}, 0, 0, now - me.silent - 1
     end
 end
 state.seen = now
@@ -55,6 +61,10 @@ local function counted(member)
     for i = 1, #starts, 2 do
         if starts[i] > now then live = live + starts[i + 1] end
         if starts[i] > member.seen + me.grace then later = later + starts[i + 1] end
+    end
+    -- What its predecessor started.
+    for i = 1, #member.rest, 2 do
+        if member.rest[i] > now then live = live + member.rest[i + 1] end
     end
     if member.lease > 0 then
         if member.till > now then live = live + member.lease end
@@ -97,15 +107,26 @@ for _, id in ipairs(gone) do
 end
 
 -- This one, as it tells.
-local old = members[me.id]
 local mine = {
-    seen = now, share = me.share, cap = me.cap, kept = me.kept, lease = me.pool, till = now + 1 + me.valid + me.counts,
-    starts = {}, want = 0, waiting = me.waiting, allowed = me.allowed, virtual = old and old.virtual or 0,
+    life = me.life, seen = now, share = me.share, cap = me.cap, kept = me.kept, lease = me.pool, till = now + 1 + me.valid + me.counts,
+    starts = {}, rest = {}, want = 0, waiting = me.waiting, allowed = me.allowed, virtual = old and old.virtual or 0,
     bye = me.bye or nil,
 }
 for i = 1, #me.starts, 2 do
     mine.starts[i] = now + 1 - me.starts[i] + me.counts
     mine.starts[i + 1] = me.starts[i + 1]
+end
+
+if old then
+    local rest = old.rest
+    if old.life ~= me.life then
+        rest = old.starts
+        if old.lease > 0 then rest[#rest + 1], rest[#rest + 2] = old.till, old.lease end
+        for i = 1, #old.rest do rest[#rest + 1] = old.rest[i] end
+    end
+    for i = 1, #rest, 2 do
+        if rest[i] > now then mine.rest[#mine.rest + 1], mine.rest[#mine.rest + 2] = rest[i], rest[i + 1] end
+    end
 end
 
 -- Shares of members that were known before this server's memory was lost, and have not come back.
@@ -185,6 +206,9 @@ for _, member in pairs(members) do
     for i = 1, #member.starts, 2 do
         if member.starts[i] > now then soon = math.min(soon, member.starts[i] - now) end
     end
+    for i = 1, #member.rest, 2 do
+        if member.rest[i] > now then soon = math.min(soon, member.rest[i] - now) end
+    end
     if member.lease > 0 and member.till > now then soon = math.min(soon, member.till - now) end
 end
 if free > more then soon = grant >= me.block and 0 or math.min(soon, 3) end
@@ -193,6 +217,7 @@ redis.call('HSET', KEYS[1], 'state', cjson.encode(state), me.id, cjson.encode(mi
 redis.call('PEXPIRE', KEYS[1], 2 * me.gone)
 return cjson.encode({
     late = false,
+    taken = false,
     now = now,
     quiet = math.max(0, state.quiet - now),
     lease = grant,

@@ -31,6 +31,8 @@ pub struct Server {
     pub user: Option<String>,
     /// The password.
     pub password: Option<RedisPassword>,
+    /// What this replica is called: the same each time it is started, and another one for each that runs.
+    pub name: String,
     /// What the names of keys begin with.
     pub prefix: String,
     /// How it is dialled.
@@ -114,9 +116,10 @@ impl Link {
     }
 
     /// One report, and its answer.
-    pub(super) async fn call(&mut self, id: &str, report: &Report, bye: bool) -> Result<Answer, Failure> {
+    pub(super) async fn call(&mut self, name: (&str, &str), report: &Report, bye: bool) -> Result<Answer, Failure> {
         let sent = Instant::now();
-        let argument = script::argument(id, &self.run, self.clock, sent, report, bye).map_err(|_| Failure::Nonsense)?;
+        let argument =
+            script::argument(name, &self.run, self.clock, sent, report, bye).map_err(|_| Failure::Nonsense)?;
         let mut invocation = self.script.key(self.key.as_str());
         invocation.arg(argument);
         let text: String = in_time(sent, async { Ok(invocation.invoke_async(&mut self.connection).await?) }).await?;

@@ -51,7 +51,9 @@ pub async fn serve(server: Arc<Server>, budgets: Arc<Budgets>, stop: watch::Rece
 struct Member {
     server: Arc<Server>,
     budget: Arc<Budget>,
+    /// What stands for its name, and for this process.
     id: String,
+    life: String,
     /// When to go on alone, unless an answer comes before.
     alone_at: Option<Instant>,
     alone: bool,
@@ -63,8 +65,8 @@ struct Member {
 
 impl Member {
     fn new(server: Arc<Server>, budget: Arc<Budget>) -> Self {
-        let id = script::fresh_id();
-        Self { server, budget, id, alone_at: None, alone: true, heard: false, told: None, why: String::new() }
+        let (id, life) = (script::id_of(&server.name), script::fresh_id());
+        Self { server, budget, id, life, alone_at: None, alone: true, heard: false, told: None, why: String::new() }
     }
 
     async fn serve(mut self, mut stop: watch::Receiver<bool>) {
@@ -81,7 +83,7 @@ impl Member {
         if let Some(mut link) = link {
             let report = self.budget.report(false, Instant::now());
             // Whatever comes of it: without it, the share is kept for a while.
-            let _ = link.call(&self.id, &report, true).await;
+            let _ = link.call((&self.id, &self.life), &report, true).await;
         }
     }
 
@@ -110,16 +112,22 @@ impl Member {
             Ok(opened) => link.insert(opened),
             Err(why) => return Ended { why, sent: None, answered: false },
         };
-        let id = self.id.clone();
+        let (mut id, life) = (self.id.clone(), self.life.clone());
         let (mut answered, mut late) = (false, 0);
         loop {
             let sent = Instant::now();
             let report = budget.report(self.alone_at.is_some(), sent);
-            let grant = match self.meanwhile(opened.call(&id, &report, false)).await {
+            let grant = match self.meanwhile(opened.call((&id, &life), &report, false)).await {
                 Ok(Answer::Granted(grant)) => grant,
                 // The first one only tells the time. More mean that its clock jumps about.
                 Ok(Answer::Late) if late < LATE_MAX => {
                     late += 1;
+                    continue;
+                }
+                Ok(Answer::Taken) => {
+                    // As where two processes share a port. This one is called otherwise, until it is started again.
+                    id = script::fresh_id();
+                    self.id.clone_from(&id);
                     continue;
                 }
                 Ok(Answer::Late) => return Ended { why: Failure::Slow, sent: Some(sent), answered },

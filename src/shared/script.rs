@@ -20,6 +20,7 @@ const QUEUED: u64 = 100;
 #[derive(Serialize)]
 pub(super) struct Argument<'a> {
     id: &'a str,
+    life: &'a str,
     run: &'a str,
     by: u64,
     bye: bool,
@@ -39,12 +40,16 @@ pub(super) struct Argument<'a> {
 pub(super) enum Answer {
     /// Read too late, or the first one: nothing was done.
     Late,
+    /// Another process goes by the same name.
+    Taken,
     Granted(Grant),
 }
 
 #[derive(Deserialize)]
 struct Told {
     late: bool,
+    #[serde(default)]
+    taken: bool,
     now: u64,
     #[serde(flatten)]
     grant: Option<Grant>,
@@ -71,7 +76,7 @@ fn millis(time: std::time::Duration) -> u64 {
 
 /// The argument as text.
 pub(super) fn argument(
-    id: &str,
+    (id, life): (&str, &str),
     run: &str,
     clock: Option<Clock>,
     sent: Instant,
@@ -80,6 +85,7 @@ pub(super) fn argument(
 ) -> Result<String, serde_json::Error> {
     serde_json::to_string(&Argument {
         id,
+        life,
         run,
         by: Clock::by(clock, sent),
         bye,
@@ -102,7 +108,16 @@ pub(super) fn answer(text: &str, now: Instant) -> Option<(Answer, Clock)> {
     if told.late {
         return Some((Answer::Late, clock));
     }
+    if told.taken {
+        return Some((Answer::Taken, clock));
+    }
     Some((Answer::Granted(told.grant?), clock))
+}
+
+/// What stands for a replica's name: the same each time it is started, and it tells nothing of the host.
+pub(super) fn id_of(name: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
+    BASE64_URL_SAFE_NO_PAD.encode(&digest.as_ref()[..12])
 }
 
 /// A name that no other replica has.
@@ -111,4 +126,64 @@ pub(super) fn fresh_id() -> String {
     // Where the system has no randomness, the process does not get this far: TLS needs it too.
     let _ = getrandom::fill(&mut bytes);
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            granted: 10,
+            allowed: 9,
+            block: 2,
+            share: 5,
+            promised: 10,
+            cap: 0,
+            kept: 1,
+            pool: 2,
+            want: 3,
+            waiting: 1,
+            pause: 0,
+            starts: vec![900, 1, 20, 2],
+            fallback: 0,
+            parts: 0,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_tells_ages_and_the_servers_own_time_and_nothing_of_this_hosts_clock() {
+        let at = |sent, clock| argument(("id", "life"), "run", clock, sent, &report(), false).unwrap();
+        let now = Instant::now();
+        // Before the server's time is known, nothing is to be done.
+        assert!(at(now, None).contains("\"by\":0,"));
+        assert_eq!(at(now, None), at(now + Duration::from_secs(86_400), None));
+        let clock = Some(Clock { shown: 5_000_000, at: now });
+        assert!(at(now, clock).contains("\"by\":5000149,"));
+        assert!(at(now + Duration::from_millis(250), clock).contains("\"by\":5000399,"));
+        assert!(at(now, clock).contains("\"starts\":[900,1,20,2]"));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_is_none() {
+        let now = Instant::now();
+        let whole = "{\"late\":false,\"taken\":false,\"now\":7,\"quiet\":0,\"lease\":2,\"share\":5,\"promised\":10,\
+                     \"members\":2,\"allowed\":10,\"rate\":5,\"pause\":0,\"soon\":3}";
+        let (granted, clock) = answer(whole, now).unwrap();
+        assert!(matches!(granted, Answer::Granted(Grant { lease: 2, share: 5, .. })));
+        assert_eq!(clock.shown, 7);
+        assert!(matches!(answer("{\"late\":true,\"now\":7}", now), Some((Answer::Late, _))));
+        let torn = &whole[..whole.len() - 9];
+        for bad in ["", "OK", "{}", "[]", "{\"late\":false,\"now\":7}", &whole.replace(":2,", ":-2,"), torn] {
+            assert!(answer(bad, now).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_one_id_and_a_fresh_one_is_another_each_time() {
+        assert_eq!(id_of("a"), id_of("a"));
+        assert!(id_of("a") != id_of("b") && fresh_id() != fresh_id());
+    }
 }

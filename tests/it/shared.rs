@@ -5,12 +5,12 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Sandbox, Settings, Verdict};
+use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Rule, Sandbox, Settings, Verdict};
 
 use rustix::process::Signal;
 
 use super::harness::proxy::write_private;
-use super::harness::{Answer, Builder, Proxy, Redis, together};
+use super::harness::{Answer, Builder, Proxy, Redis, certificate, together};
 
 /// What all replicas together are granted, and the judge allows.
 const GRANTED: usize = 10;
@@ -252,7 +252,7 @@ async fn a_replica_that_is_cut_off_and_those_that_are_not_stay_within_one_budget
 }
 
 #[tokio::test]
-async fn a_replica_that_says_goodbye_leaves_its_share_and_one_that_is_killed_keeps_it() {
+async fn a_replica_that_says_goodbye_leaves_its_share_and_one_that_is_killed_keeps_it_until_it_is_back() {
     let Some(redis) = Redis::start() else { return };
     let mut scene = Scene::new(&redis, 3).await;
     scene.together().await;
@@ -272,10 +272,120 @@ async fn a_replica_that_says_goodbye_leaves_its_share_and_one_that_is_killed_kee
     let (_, served) = scene.busy(seconds(4)).await;
     assert!(served > 33, "{served} calls in 4 seconds");
     // Whoever is killed may as well have lost Redis, and be at work.
-    scene.replicas.pop().unwrap().kill();
+    let mut killed = scene.replicas.pop().unwrap();
+    killed.kill();
     seconds(3).await;
     let (_, served) = scene.busy(seconds(4)).await;
     assert!((18..=28).contains(&served), "{served} calls in 4 seconds, of 5 a second");
     assert_eq!(scene.replicas[0].metric("shared_replicas{app=\"default\"}").await, 2.0);
-    scene.assert_within("goodbye");
+    // Started again in its place, it takes its share up.
+    killed.restart().await;
+    scene.replicas.push(killed);
+    scene.together().await;
+    let (_, served) = scene.busy(seconds(4)).await;
+    assert!(served > 33, "{served} calls in 4 seconds");
+    scene.assert_within("goodbye, death and resurrection");
+}
+
+#[tokio::test]
+async fn a_429_that_one_replica_gets_stops_all_of_them() {
+    let Some(redis) = Redis::start() else { return };
+    let scene = Scene::new(&redis, 2).await;
+    scene.together().await;
+    scene.cloudbeds.add_rule(Rule {
+        property: None,
+        path: String::new(),
+        times: 1,
+        room: "fail?kind=limit".to_owned(),
+    });
+    assert_eq!(hotels(&scene.replicas[0], "1001").await.status.as_u16(), 429);
+    scene.replicas[1].wait_for_metric("budget_paused_seconds{app=\"default\"}", |paused| paused > 0.0).await;
+    assert_eq!(hotels(&scene.replicas[1], "1001").await.status, 200);
+    let line = scene.replicas[1].wait_for_access(|line| line["property"] == "1001").await;
+    assert!(line["queued_ms"].as_f64().unwrap() > 100.0, "{line}");
+    // The step that one of them takes back is taken back for all.
+    let (_, served) = scene.busy(seconds(3)).await;
+    scene.assert_within("after a 429");
+    assert!(served <= 9 * 7, "{served}");
+}
+
+#[tokio::test]
+async fn over_tls_the_server_must_prove_itself() {
+    let (root, files) = certificate::redis();
+    let options = ["--tls-port", "PORT", "--tls-auth-clients", "no", "--tls-cert-file", "cert.pem"];
+    let Some(redis) = Redis::with_files(&[&options[..], &["--tls-key-file", "key.pem"]].concat(), &files) else {
+        return;
+    };
+    let scene = Scene::new(&redis, 0).await;
+    let port = redis.address.port();
+    let shared = format!("shared: {{ redis: 'rediss://localhost:{port}', ca_file: redis.pem }}");
+    let proxy =
+        scene.builder(&shared).before(move |at| std::fs::write(at.join("redis.pem"), root).unwrap()).start().await;
+    proxy.wait_for_metric(UP, |up| up == 1.0).await;
+    assert_eq!(hotels(&proxy, "1001").await.status, 200);
+    // Without its root, nothing is sent there, and nothing starts.
+    let shared = format!("limits: {{ max_wait: 0s }}\nworkers: 1\nshared: {{ redis: 'rediss://localhost:{port}' }}");
+    let distrustful = Proxy::to(&scene.cloudbeds, &scene.hotels).config(&shared).log("info").start().await;
+    let said = |event: &serde_json::Value| {
+        let message = event["message"].as_str().unwrap_or_default();
+        message.starts_with("Redis cannot be used: no trusted TLS connection").then_some(())
+    };
+    distrustful.wait_for("a warning", || distrustful.events().iter().find_map(said)).await;
+    hotels(&distrustful, "1001").await.assert_refused("budget_exhausted");
+}
+
+#[tokio::test]
+async fn a_configured_share_is_used_also_where_redis_was_never_there() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    let settings = Settings { strict: Some(GRANTED), ..Settings::demo() };
+    let (hotels, client_id) = (settings.hotels.clone(), settings.apps[0].client_id.clone());
+    let cloudbeds = sandbox::start(settings).await.unwrap();
+    let mut scene = Scene { cloudbeds, client_id, hotels, replicas: Vec::new() };
+    let shared = format!("shared: {{ redis: 'redis://{address}', fallback_share: 0.5 }}");
+    scene.replicas = together((0..2).map(|_| scene.replica(&shared))).await;
+    let ((), served) = scene.busy(seconds(6)).await;
+    scene.assert_within("without Redis");
+    assert!(served > 25, "{served}");
+    assert_eq!(scene.replicas[0].metric(UP).await, 0.0);
+}
+
+#[tokio::test]
+async fn places_of_replicas_that_may_start_without_redis_stay_free() {
+    let Some(redis) = Redis::start() else { return };
+    let mut scene = Scene::new(&redis, 0).await;
+    let shared = format!("shared: {{ redis: '{}', fallback_share: 0.5 }}", redis.url());
+    scene.replicas.push(scene.replica(&shared).await);
+    scene.all(1.0).await;
+    let ((), served) = scene.busy(seconds(4)).await;
+    assert!((15..=28).contains(&served), "one of two may have 5 a second: {served} in some 5");
+    scene.replicas.push(scene.replica(&shared).await);
+    scene.all(1.0).await;
+    let ((), served) = scene.busy(seconds(4)).await;
+    assert!(served > 33, "{served}");
+    scene.assert_within("two of two");
+}
+
+#[tokio::test]
+async fn a_hog_at_one_replica_does_not_hold_up_a_hotel_at_another() {
+    let Some(redis) = Redis::start() else { return };
+    let scene = Scene::new(&redis, 2).await;
+    scene.together().await;
+    let begun = Instant::now();
+    let hog = many(&scene.replicas[0], "1001", 60);
+    let other = async {
+        seconds(1).await;
+        let came = Instant::now();
+        for _ in 0..3 {
+            assert_eq!(hotels(&scene.replicas[1], "1002").await.status, 200);
+        }
+        came.elapsed()
+    };
+    let (served, other) = tokio::join!(hog, other);
+    assert_eq!(served, 60);
+    println!("three turns in {other:?}, while the hog took {:?}", begun.elapsed());
+    // Three turns, at most one window each; behind the hog's queue they would have taken longer than all of it.
+    assert!(other < begun.elapsed() - Duration::from_secs(1), "{other:?}");
+    scene.assert_within("a hog");
 }

@@ -58,7 +58,7 @@ enum Act {
 fn act() -> impl Strategy<Value = Act> {
     let member = 0..MEMBERS;
     prop_oneof![
-        12 => (member.clone(), 1u64..4, 1usize..9, prop_oneof![Just(0u64), 0u64..900])
+        40 => (member.clone(), 1u64..4, 1usize..12, prop_oneof![Just(0u64), 0u64..900])
             .prop_map(|(member, hotel, count, dial)| Act::Burst { member, hotel, count, dial }),
         1 => member.clone().prop_map(|member| Act::Unused { member }),
         1 => member.clone().prop_map(|member| Act::Cut { member }),
@@ -98,8 +98,9 @@ impl Member {
             url: redis.url().parse().unwrap(),
             user: Some(format!("m{user}")),
             password: Some(RedisPassword::parse("password").unwrap()),
+            name: format!("m{user}"),
             prefix: "model".to_owned(),
-            dialer: Dialer::new(None, false, limit, limit).unwrap().0,
+            dialer: Dialer::without_http(None, limit, limit).unwrap(),
         });
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn({
@@ -130,17 +131,12 @@ impl Member {
 
     /// Ends it; whatever it was about to start does not start.
     async fn end(mut self, goodbye: bool) {
-        if goodbye {
-            for request in &self.requests {
-                request.abort();
-            }
-            let _ = self.stop.send(true);
-            (&mut self.sharing).await.unwrap();
-        }
-        self.sharing.abort();
-        self.serving.abort();
         for request in &self.requests {
             request.abort();
+        }
+        if goodbye {
+            self.stop.send_replace(true);
+            (&mut self.sharing).await.unwrap();
         }
     }
 }
@@ -192,13 +188,10 @@ async fn play(redis: &mut Redis, granted: usize, acts: &[(u64, Act)]) {
                 redis.command(&format!("CLIENT KILL USER m{member}"));
             }
             Act::Mend { member } => drop(redis.command(&format!("ACL SETUSER m{member} on"))),
-            Act::Goodbye { member } => {
-                let new = Member::join(redis, *member, granted);
-                std::mem::replace(&mut members[*member], new).end(true).await;
-            }
-            Act::Die { member } => {
-                let new = Member::join(redis, *member, granted);
-                std::mem::replace(&mut members[*member], new).end(false).await;
+            Act::Goodbye { member } | Act::Die { member } => {
+                members.swap_remove(*member).end(matches!(act, Act::Goodbye { .. })).await;
+                members.push(Member::join(redis, *member, granted));
+                members.swap(*member, MEMBERS - 1);
             }
             Act::Freeze { millis } => {
                 redis.freeze();
@@ -232,7 +225,7 @@ fn whatever_members_and_redis_do_no_second_has_more_starts_than_granted() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // Each takes some seconds, and a smaller one that fails as well would take as many.
     let config = Config { cases: 5, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
-    let played = (3usize..14, prop::collection::vec((0u64..250, act()), 40..90));
+    let played = (3usize..14, prop::collection::vec((0u64..250, act()), 60..120));
     TestRunner::new(config)
         .run(&played, |(granted, acts)| {
             runtime.block_on(play(&mut redis.borrow_mut(), granted, &acts));

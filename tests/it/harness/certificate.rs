@@ -57,3 +57,15 @@ pub fn config(certificate: Certificate, alpn: Alpn) -> (String, ServerConfig) {
     }];
     (root.pem(), config)
 }
+
+/// The root to trust, and the files of a Redis whose certificate that root has signed.
+pub fn redis() -> (String, [(&'static str, String); 2]) {
+    let mut root = CertificateParams::default();
+    root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let root = CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap();
+    let mut leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let key = KeyPair::generate().unwrap();
+    let leaf = leaf.signed_by(&key, &root).unwrap();
+    (root.pem(), [("cert.pem", leaf.pem()), ("key.pem", key.serialize_pem())])
+}

@@ -23,14 +23,17 @@ pub struct Redis {
 impl Redis {
     /// Starts one.
     pub fn start() -> Option<Self> {
-        Self::with(&[])
+        Self::with_files(&[], &[])
     }
 
-    /// Starts one with further options, such as `--requirepass`.
-    pub fn with(options: &[&str]) -> Option<Self> {
+    /// Starts one with further options, and files in its directory. `PORT` stands for the port.
+    pub fn with_files(options: &[&str], files: &[(&str, String)]) -> Option<Self> {
         // Whoever else takes the port in between makes the test fail loudly, not wrongly.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        }
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         match spawn(address, &options, directory.path()) {
             Ok(child) => Some(Self { child, address, options, directory }),
