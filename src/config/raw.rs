@@ -63,6 +63,7 @@ section! { Tls {
 } }
 section! { Caller {
     token_sha256: Vec<String> = Vec::new(),
+    tokens_file: Option<String> = None,
     certificates: Vec<String> = Vec::new(),
     uids: Vec<u32> = Vec::new(),
     properties: Option<Vec<Id>> = None,
@@ -135,6 +136,8 @@ section! { Identify {
 } }
 section! { Policy {
     credential_paths: String = "refuse".to_owned(),
+    hosts: Vec<String> = Vec::new(),
+    origins: Vec<String> = Vec::new(),
 } }
 section! { Client {
     head_timeout: Time = seconds(10),

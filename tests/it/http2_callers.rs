@@ -75,7 +75,11 @@ impl Client {
         let answer = async {
             let (parts, body) = self.0.clone().send_request(request).await.unwrap().into_parts();
             assert_eq!(parts.version, Version::HTTP_2);
-            Answer { status: parts.status, headers: parts.headers, body: body.collect().await.unwrap().to_bytes().to_vec() }
+            Answer {
+                status: parts.status,
+                headers: parts.headers,
+                body: body.collect().await.unwrap().to_bytes().to_vec(),
+            }
         };
         let answer = in_time(answer).await;
         answer.assert_clean(&self.1);
@@ -210,7 +214,8 @@ async fn a_head_is_held_to_the_rules_of_http1_and_of_rfc_9113() {
         frames.head(stream, list).await;
         match (frames.outcome(stream).await, wanted) {
             (Outcome::Answered(body), Ok(code)) => {
-                let body: serde_json::Value = serde_json::from_str(&body).unwrap_or_else(|_| panic!("{list:?}: {body}"));
+                let body: serde_json::Value =
+                    serde_json::from_str(&body).unwrap_or_else(|_| panic!("{list:?}: {body}"));
                 assert_eq!(body["code"], *code, "{list:?}");
             }
             (Outcome::Reset(code), Err(wanted)) => assert_eq!(code, *wanted, "{list:?}"),
@@ -234,7 +239,9 @@ async fn a_head_is_held_to_the_rules_of_http1_and_of_rfc_9113() {
     let post = [(":method", "POST"), (":scheme", "https"), (":authority", "a"), (":path", "/sandbox/echo")];
     let list = post.into_iter().chain([("x-property-id", "1001"), ("te", "trailers")]);
     frames.send(&frame(HEADERS, END_HEADERS, 1003, &fields(list))).await;
-    frames.send(&frame(HEADERS, END_HEADERS | 1, 1003, &fields([("x-property-id", "1002"), ("authorization", "x")]))).await;
+    frames
+        .send(&frame(HEADERS, END_HEADERS | 1, 1003, &fields([("x-property-id", "1002"), ("authorization", "x")])))
+        .await;
     assert!(matches!(frames.outcome(1003).await, Outcome::Answered(_)));
     let seen = scene.cloudbeds.requests().pop().unwrap();
     assert_eq!((seen.header("x-property-id").len(), seen.header("te").len()), (1, 0));
@@ -269,7 +276,9 @@ async fn a_head_that_is_too_large_is_refused() {
         frames.head(stream, &list).await;
         match frames.outcome(stream).await {
             // The largest are refused by h2, which has no words for it.
-            Outcome::Answered(body) if refused => assert!(body.is_empty() || body.contains("headers_too_large"), "{body}"),
+            Outcome::Answered(body) if refused => {
+                assert!(body.is_empty() || body.contains("headers_too_large"), "{body}")
+            }
             Outcome::Answered(body) => assert!(body.contains("\"success\":true"), "{body}"),
             Outcome::Reset(_) => assert!(refused, "{stream}"),
             other => panic!("{stream}: {other:?}"),
@@ -369,7 +378,8 @@ async fn more_streams_than_announced_are_refused_and_windows_are_kept() {
     // More of a body than the window allows is a fault of the connection or the stream.
     const FLOW_CONTROL_ERROR: u32 = 3;
     let mut frames = scene.frames().await;
-    let list = [(":method", "POST"), (":scheme", "https"), (":authority", "a"), (":path", "/sandbox/upload?hang_after=1")];
+    let list =
+        [(":method", "POST"), (":scheme", "https"), (":authority", "a"), (":path", "/sandbox/upload?hang_after=1")];
     let list = list.into_iter().chain([("x-property-id", "1001")]);
     frames.send(&frame(HEADERS, END_HEADERS, 1, &fields(list))).await;
     let flood: Vec<u8> = std::iter::repeat_n(frame(0, 0, 1, &[0; 16_000]), 400).flatten().collect();

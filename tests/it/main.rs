@@ -36,6 +36,7 @@ mod onboarding;
 mod onboarding_kill;
 mod onboarding_pages;
 mod onboarding_webhook;
+mod pages;
 mod paste;
 mod pool;
 mod races;

@@ -284,13 +284,7 @@ impl Served {
 }
 
 /// Serves the connection to its end.
-pub(super) async fn served<S: Transport>(
-    stream: S,
-    proxy: Rc<Proxy>,
-    arrival: Arrival,
-    limits: Limits,
-    entry: &Entry,
-) {
+pub(super) async fn served<S: Transport>(stream: S, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, entry: &Entry) {
     let streams = Rc::new(Streams {
         open: Cell::new(0),
         empty_since: Cell::new(Instant::now()),

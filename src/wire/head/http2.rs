@@ -82,7 +82,8 @@ fn host(parts: &Parts) -> Result<Option<HeaderValue>, Problem> {
     if more.is_some() {
         return Err(malformed("The request has more than one Host header; send exactly one."));
     }
-    let bad = "The Host header or :authority is not a host name with an optional port; send one such as localhost:8080.";
+    let bad =
+        "The Host header or :authority is not a host name with an optional port; send one such as localhost:8080.";
     if host.is_some_and(|host| !is_host(host.as_bytes())) {
         return Err(malformed(bad));
     }

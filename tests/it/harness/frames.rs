@@ -83,7 +83,13 @@ pub fn fields<'a>(list: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8>
 
 /// The fields of a good GET of a path for property 1001.
 pub fn get(path: &str) -> Vec<(&str, &str)> {
-    vec![(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", path), ("x-property-id", "1001")]
+    vec![
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "localhost"),
+        (":path", path),
+        ("x-property-id", "1001"),
+    ]
 }
 
 impl Frames {
