@@ -156,6 +156,12 @@ impl Loaded {
     }
 }
 
+/// What is wrong with the files of callers' tokens.
+#[must_use]
+pub fn token_faults(config: &Config) -> Vec<Fault> {
+    TokenFiles::load(config).err().unwrap_or_default()
+}
+
 /// What is known of the keys from before. A file that cannot be read costs that, and nothing else.
 fn lives(config: &Config) -> Arc<Lives> {
     let lives = Lives::resume([], Arc::new(Time::now));

@@ -197,7 +197,7 @@ impl ProxyError {
             Self::CallerRefused { .. } => Problem::new(
                 Code::CallerRefused,
                 DENIED,
-                "Your token is good, but not for this property, method or path; ask whoever runs the proxy.",
+                "This caller is known, but not for this property, method or path; ask whoever runs the proxy.",
             ),
             Self::ForeignPage => Problem::new(
                 Code::CallerRefused,

@@ -6,7 +6,7 @@ use std::process::Command;
 use cloudbeds_auth_proxy::sandbox::{Hotel, Protocols, Sandbox};
 use http::StatusCode;
 
-use crate::harness::{Authority, Identity, Proxy, Speaker, Wire, cloudbeds, until};
+use crate::harness::{Authority, Desk, Identity, Proxy, Speaker, Wire, cloudbeds, until};
 
 const DESK: &str = "front-desk-token-4f1c9a7e";
 const DESK_NEXT: &str = "front-desk-token-next-77";
@@ -290,4 +290,14 @@ async fn a_file_of_tokens_that_cannot_be_used_is_told_before_anything_is_served(
         assert_eq!(code, Some(78), "{said}");
         assert!(said.contains(words), "{said}");
     }
+}
+
+#[tokio::test]
+async fn doctor_tells_of_a_file_of_tokens_that_cannot_be_used() {
+    let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
+    let desk = Desk::before(&cloudbeds, &hotels, "callers: { desk: { tokens_file: desk.sha256 } }");
+    desk.write_keys(&format!("\"1001\": {}\n\"1002\": {}\n", hotels[0].key, hotels[1].key));
+    desk.run(&["doctor", "--offline"], "").await.expect(2, &["callers.desk.tokens_file: is not there"]);
+    std::fs::write(desk.path("desk.sha256"), digest(DESK)).unwrap();
+    desk.run(&["doctor", "--offline"], "").await.expect(0, &["Everything is in order."]);
 }
