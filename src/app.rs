@@ -7,6 +7,8 @@ pub mod certificates;
 mod keeping;
 mod pacing;
 mod pasting;
+mod tokens;
+mod watching;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -23,6 +25,7 @@ use tokio::sync::Notify;
 use self::certificates::Certificates;
 use self::keeping::Keeping;
 use self::pacing::Pacing;
+use self::tokens::TokenFiles;
 use self::worker::{Settings, Worker};
 use crate::address::Address;
 use crate::admin::{self, AdminState, KeyView, Paste};
@@ -49,6 +52,7 @@ use crate::shared::Server;
 use crate::telemetry::metrics::Budget;
 use crate::telemetry::{AccessLog, Metrics};
 use crate::wire::gate::Limits;
+use crate::wire::site::Sites;
 
 /// Why the process does not start; each reads as one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +94,8 @@ pub struct Loaded {
     certificates: Option<Certificates>,
     /// The Redis that replicas share budgets through.
     pub redis: Option<Server>,
+    /// Callers' tokens that stand in files.
+    tokens: TokenFiles,
 }
 
 /// Secrets other than keys, each from a file of its own.
@@ -143,8 +149,9 @@ impl Loaded {
         let apps = config.apps.iter().map(|app| app.name.clone()).collect();
         let keys = KeyStore::resume(&config.keys.file, Some(apps), lives(config));
         let certificates = config.tls.as_ref().map(Certificates::load).transpose();
-        match (keys, Secrets::load(config), certificates, dialer(config), redis_dialer(config)) {
-            (Ok(keys), Ok(secrets), Ok(certificates), Ok((dialer, roots)), Ok(redis)) => {
+        let (tokens, redis) = (TokenFiles::load(config), redis_dialer(config));
+        match (keys, Secrets::load(config), certificates, tokens, dialer(config), redis) {
+            (Ok(keys), Ok(secrets), Ok(certificates), Ok(tokens), Ok((dialer, roots)), Ok(redis)) => {
                 let password = secrets.redis.clone();
                 let redis = redis.zip(config.shared.as_ref()).map(|(dialer, shared)| Server {
                     url: shared.url.clone(),
@@ -154,18 +161,25 @@ impl Loaded {
                     prefix: shared.prefix.clone(),
                     dialer,
                 });
-                Ok(Self { keys, secrets, dialer, roots, certificates, redis })
+                Ok(Self { keys, secrets, dialer, roots, certificates, tokens, redis })
             }
-            (keys, secrets, certificates, roots, redis) => {
+            (keys, secrets, certificates, tokens, roots, redis) => {
                 let mut faults = keys.err().unwrap_or_default();
                 faults.extend(secrets.err().unwrap_or_default());
                 faults.extend(certificates.err().unwrap_or_default());
+                faults.extend(tokens.err().unwrap_or_default());
                 faults.extend(roots.err().map(|error| fault(&error, "upstream.ca_file")));
                 faults.extend(redis.err().map(|error| fault(&error, "shared.ca_file")));
                 Err(StartError::Files(faults))
             }
         }
     }
+}
+
+/// What is wrong with the files of callers' tokens.
+#[must_use]
+pub fn token_faults(config: &Config) -> Vec<Fault> {
+    TokenFiles::load(config).err().unwrap_or_default()
 }
 
 /// What is known of the keys from before. A file that cannot be read costs that, and nothing else.
@@ -244,7 +258,7 @@ impl Handle {
     /// Reads the key file again, and all others that are watched.
     pub fn reload(&self) {
         self.reload.notify_one();
-        self.reload_rest.notify_one();
+        self.reload_rest.notify_waiters();
     }
 
     /// Ends the process in order: accepting for `drain.min`, then finishing what is under way, at most `drain.max`.
@@ -385,7 +399,14 @@ impl App {
             };
             Paste { token, desk: Arc::new(desk) }
         });
-        let admin_state = AdminState { phase: Arc::clone(&phase), metrics: metrics.clone(), keys, paste };
+        let admin_state = AdminState {
+            phase: Arc::clone(&phase),
+            metrics: metrics.clone(),
+            keys,
+            paste,
+            sites: sites(&config),
+            loopback: config.admin.listen.ip().to_canonical().is_loopback(),
+        };
         let admin = tokio::net::TcpListener::from_std(admin)?;
         let admin_address = admin.local_addr()?;
         let serving = tokio::spawn({
@@ -406,7 +427,8 @@ impl App {
             None => None,
         };
 
-        let settings = Arc::new(settings(&config));
+        let settings = Arc::new(settings(&config, &loaded.tokens));
+        let admitting = tokio::spawn(loaded.tokens.watch(config.keys.poll, Arc::clone(&handle.reload_rest)));
         let open = Arc::new(AtomicUsize::new(0));
         let mut threads = Vec::with_capacity(listeners.len());
         for (index, listeners) in listeners.into_iter().enumerate() {
@@ -454,6 +476,7 @@ impl App {
         if let Some(renewing) = renewing {
             renewing.abort();
         }
+        admitting.abort();
         keeping.stop().await;
         pacing.say_goodbye().await;
         // Until now somebody may have waited for a turn.
@@ -521,7 +544,7 @@ fn bind(address: &Address, workers: usize, files: &mut Vec<SocketFile>) -> Resul
 }
 
 /// Who may ask for what; nothing where nobody is named.
-fn callers(config: &Config) -> Option<Callers> {
+fn callers(config: &Config, files: &TokenFiles) -> Option<Callers> {
     let caller = |caller: &config::Caller| {
         let may = Caller {
             name: caller.name.as_str().into(),
@@ -531,6 +554,7 @@ fn callers(config: &Config) -> Option<Callers> {
         };
         let known_by = KnownBy {
             tokens: caller.tokens.clone(),
+            file: files.of(&caller.name),
             certificates: caller.certificates.clone(),
             uids: caller.uids.clone(),
         };
@@ -539,10 +563,15 @@ fn callers(config: &Config) -> Option<Callers> {
     (!config.callers.is_empty()).then(|| Callers::new(config.callers.iter().map(caller)))
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, files: &TokenFiles) -> Settings {
     let Config { upstream, client, policy, .. } = config;
     Settings {
-        policy: Policy { credential_paths: policy.credential_paths, callers: callers(config) },
+        policy: Policy {
+            credential_paths: policy.credential_paths,
+            callers: callers(config, files),
+            sites: Arc::new(sites(config)),
+            pages: Arc::default(),
+        },
         base_url: upstream.base_url.clone(),
         routes: upstream.routes.iter().map(|route| (route.prefix.clone(), route.base_url.clone())).collect(),
         timeouts: upstream::Timeouts { first_byte: upstream.timeouts.first_byte, idle: upstream.timeouts.idle },
@@ -561,6 +590,14 @@ fn settings(config: &Config) -> Settings {
         max_connections: client.max_connections,
         connect: connect_links(config),
     }
+}
+
+/// The pages and names that are welcome.
+fn sites(config: &Config) -> Sites {
+    // Cloudbeds' own name is nobody else's, and an application may keep it in `Host`.
+    let upstream = [&config.upstream.base_url].into_iter().chain(config.upstream.routes.iter().map(|to| &to.base_url));
+    let hosts = config.policy.hosts.iter().cloned().chain(upstream.map(|origin| origin.host().to_ascii_lowercase()));
+    Sites { hosts: hosts.collect(), origins: config.policy.origins.clone() }
 }
 
 fn limits(config: &Config) -> IdleDays {

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use tokio::net::TcpListener;
 
@@ -30,6 +30,7 @@ use crate::phase::PhaseCell;
 use crate::property::PropertyId;
 use crate::telemetry::metrics::{Budget, CONTENT_TYPE as METRICS_TYPE, Gauges, Metrics};
 use crate::wire::server::{self, Bounds};
+use crate::wire::site::Sites;
 
 /// A kubelet, a Prometheus and a person need a handful of connections.
 const BOUNDS: Bounds = Bounds { name: "admin", connections: 64, last_answers: Duration::from_secs(1) };
@@ -62,6 +63,10 @@ pub struct AdminState {
     pub keys: Arc<dyn KeyView>,
     /// What it takes to paste keys; nothing where that is off.
     pub paste: Option<Paste>,
+    /// The pages and names that are welcome.
+    pub sites: Sites,
+    /// Whether this listener stands on loopback, where a page's own name could lead to it.
+    pub loopback: bool,
 }
 
 /// Serves the admin routes until `shutdown` resolves, and then for as long as the answers in flight take, one second
@@ -86,8 +91,15 @@ impl AdminState {
                 refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
                 refusal
             }
+            None if self.is_of_a_page(request.headers()) => answer(StatusCode::FORBIDDEN, PLAIN, PAGE.to_owned()),
             None => self.answer(request.method(), request.uri().path()),
         }
+    }
+
+    /// Whether a page of another site asks, and could read the answer. Following a link to here is no such thing.
+    fn is_of_a_page(&self, headers: &HeaderMap) -> bool {
+        let navigates = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate");
+        !navigates && self.sites.is_foreign(headers) || self.loopback && self.sites.is_rebound(headers)
     }
 
     /// The answer to a request; for HEAD the server leaves the body out.
@@ -123,6 +135,8 @@ impl AdminState {
     }
 }
 
+const PAGE: &str =
+    "not for pages of other sites; call it by localhost or 127.0.0.1, or see policy.hosts and policy.origins\n";
 const NOT_HERE: &str = "not here; there are /livez, /readyz, /startupz, /metrics and /api/keys\n";
 
 fn answer(status: StatusCode, media_type: &'static str, body: String) -> Response<String> {

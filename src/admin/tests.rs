@@ -61,6 +61,8 @@ impl Admin {
             metrics: Metrics::new(1),
             keys: Arc::new(keys),
             paste: None,
+            sites: Sites::default(),
+            loopback: true,
         });
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(serve(listener, Arc::clone(&state), async {

@@ -13,10 +13,9 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval, sleep};
 use zeroize::Zeroizing;
 
+use super::watching::{self, Words};
 use crate::config::Tls;
 use crate::fault::Fault;
 use crate::keys;
@@ -25,8 +24,11 @@ use crate::tls::{self, Acceptor, Pem, Unusable};
 /// The largest file read, in bytes: a bundle of all public authorities is a quarter of it.
 const FILE_MAX: u64 = 1 << 20;
 
-/// Between two looks at content that is new: certificate and key are two files, and seldom replaced in one step.
-const SETTLE: Duration = Duration::from_millis(100);
+const WORDS: Words = Words {
+    renewed: "the listener has a new certificate",
+    kept: "the listener keeps its certificate, the new one cannot be used",
+    again: "the files of the listener's certificate hold the one in force again",
+};
 
 /// What the files hold at one moment.
 pub struct Files {
@@ -75,7 +77,8 @@ impl Files {
     }
 }
 
-fn public(path: &Path, option: &str) -> Result<Vec<u8>, Vec<Fault>> {
+/// A file that anybody may read.
+pub(super) fn public(path: &Path, option: &str) -> Result<Vec<u8>, Vec<Fault>> {
     let fault = |message: String| {
         let hint = "put the file there, or correct the option";
         vec![Fault::new(path.display().to_string(), message, hint).about(option)]
@@ -116,55 +119,14 @@ impl Certificates {
     }
 
     /// Looks at the files every `poll` and whenever `look_now` says so, until dropped.
-    pub(super) async fn watch(mut self, poll: Duration, look_now: Arc<Notify>) {
-        let mut ticks = interval(poll);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut candidate, mut refused) = (None, None);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = look_now.notified() => {}
-            }
-            loop {
-                let tls = self.tls.clone();
-                // A panic while reading, which should not be possible, must not end the looks.
-                let Ok(read) = spawn_blocking(move || Files::read(&tls)).await else { break };
-                let outcome = match read {
-                    Ok(files) => {
-                        let found = hash(&files, &self.hashes);
-                        if found == self.in_force {
-                            if refused.take().is_some() {
-                                tracing::info!("the files of the listener's certificate hold the one in force again");
-                            }
-                            candidate = None;
-                            break;
-                        }
-                        if candidate != Some(found) {
-                            candidate = Some(found);
-                            sleep(SETTLE).await;
-                            continue;
-                        }
-                        files.settings(&self.tls).map(|settings| (settings, found))
-                    }
-                    Err(faults) => Err(faults),
-                };
-                match outcome {
-                    Ok((settings, found)) => {
-                        self.acceptor.replace(settings);
-                        (self.in_force, refused) = (found, None);
-                        tracing::info!("the listener has a new certificate");
-                    }
-                    Err(faults) => {
-                        let told = faults.first().map(ToString::to_string).unwrap_or_default();
-                        if refused.as_ref() != Some(&told) {
-                            tracing::warn!("the listener keeps its certificate, the new one cannot be used: {told}");
-                            refused = Some(told);
-                        }
-                    }
-                }
-                break;
-            }
-        }
+    pub(super) async fn watch(self, poll: Duration, look_now: Arc<Notify>) {
+        let Self { tls, acceptor, hashes, in_force } = self;
+        let read = {
+            let tls = tls.clone();
+            move || Files::read(&tls).map(|files| (hash(&files, &hashes), files)).map(|(number, files)| (files, number))
+        };
+        let accept = |files: Files| files.settings(&tls).map(|settings| acceptor.replace(settings));
+        watching::watch((poll, look_now), WORDS, in_force, read, accept).await;
     }
 }
 

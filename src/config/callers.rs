@@ -57,8 +57,12 @@ impl Check<'_, '_> {
     fn caller(&mut self, name: &str, typed: &raw::Caller) -> Option<Caller> {
         self.entry_name("callers", name)?;
         let hint = "printf %s \"$TOKEN\" | sha256sum prints it";
-        if typed.token_sha256.is_empty() && typed.certificates.is_empty() && typed.uids.is_empty() {
-            let hint = "name token_sha256, certificates or uids";
+        if typed.token_sha256.is_empty()
+            && typed.tokens_file.is_none()
+            && typed.certificates.is_empty()
+            && typed.uids.is_empty()
+        {
+            let hint = "name token_sha256, tokens_file, certificates or uids";
             self.caller_fault(name, "token_sha256", "expected something the caller is known by", hint);
         }
         let certificates = typed.certificates.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>();
@@ -106,9 +110,17 @@ impl Check<'_, '_> {
             let hint = "a path stands for itself and all below it";
             self.caller_fault(name, "paths", "expected paths such as /api/v1.3/getRooms, not encoded", hint);
         }
+        let tokens_file = match typed.tokens_file.as_deref() {
+            Some("") => {
+                self.caller_fault(name, "tokens_file", "expected the path of a file", "");
+                None
+            }
+            file => file.map(|file| self.base_dir.join(file)),
+        };
         Some(Caller {
             name: name.to_owned(),
             tokens: tokens.ok()?,
+            tokens_file,
             certificates: certificates.ok()?,
             uids: typed.uids.clone(),
             properties: properties.ok()?,

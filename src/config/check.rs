@@ -54,6 +54,7 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
     let shared = check.shared(&raw.shared, apps.as_deref().unwrap_or_default(), limits.as_ref());
     let policy =
         check.word("policy.credential_paths", &raw.policy.credential_paths, &[("refuse", false), ("allow", true)]);
+    let (hosts, origins) = check.sites(&raw.policy);
     let client = check.client(&raw.client);
     let drain = check.drain(&raw.drain);
     let log = check.log(&raw.log);
@@ -70,7 +71,7 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
         limits,
         shared: shared?,
         identify: Identify { query: raw.identify.query, path_prefix: raw.identify.path_prefix },
-        policy: Policy { credential_paths: policy? },
+        policy: Policy { credential_paths: policy?, hosts, origins },
         client,
         drain,
         log: log?,
@@ -353,6 +354,26 @@ impl Check<'_, '_> {
             weights,
             announce: typed.announce,
         }
+    }
+
+    /// Names and pages that are welcome, in the form that browsers send.
+    fn sites(&mut self, typed: &raw::Policy) -> (Vec<String>, Vec<String>) {
+        let plain = |name: &str| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        };
+        if !typed.hosts.iter().all(|host| plain(host)) {
+            self.fault("policy.hosts", "expected names such as proxy.example.com", "without a port");
+        }
+        let origin = |text: &String| {
+            let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+            let (host, port) = rest.map_or(("", ""), |rest| rest.split_once(':').unwrap_or((rest, "1")));
+            plain(host) && port.parse::<u16>().is_ok() && !text.bytes().any(|byte| byte.is_ascii_uppercase())
+        };
+        if !typed.origins.iter().all(origin) {
+            let hint = "as browsers send it: small letters, and no slash at the end";
+            self.fault("policy.origins", "expected origins such as https://app.example.com", hint);
+        }
+        (typed.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(), typed.origins.clone())
     }
 
     fn client(&mut self, typed: &raw::Client) -> Client {

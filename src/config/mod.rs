@@ -98,6 +98,8 @@ pub struct Caller {
     pub name: String,
     /// Digests of its tokens; several while they are replaced. A caller is known in at least one of these ways.
     pub tokens: Vec<TokenDigest>,
+    /// Holds digests of further ones, and is read again when it changes.
+    pub tokens_file: Option<PathBuf>,
     /// Names in its client certificates, of which one must be there.
     pub certificates: Vec<CertificateName>,
     /// The users its processes run as, where they connect to a unix socket.
@@ -315,6 +317,10 @@ pub struct Identify {
 pub struct Policy {
     /// Whether paths that hand out or destroy credentials are forwarded.
     pub credential_paths: bool,
+    /// Names of this host that others could own, without a port, in small letters.
+    pub hosts: Vec<String>,
+    /// Origins whose pages may send requests.
+    pub origins: Vec<String>,
 }
 
 /// Bounds on a client's connection.

@@ -64,6 +64,7 @@ section! { Tls {
 } }
 section! { Caller {
     token_sha256: Vec<String> = Vec::new(),
+    tokens_file: Option<String> = None,
     certificates: Vec<String> = Vec::new(),
     uids: Vec<u32> = Vec::new(),
     properties: Option<Vec<Id>> = None,
@@ -144,6 +145,8 @@ section! { Identify {
 } }
 section! { Policy {
     credential_paths: String = "refuse".to_owned(),
+    hosts: Vec<String> = Vec::new(),
+    origins: Vec<String> = Vec::new(),
 } }
 section! { Client {
     head_timeout: Time = seconds(10),

@@ -4,16 +4,20 @@
 //! nothing is decoded, merged or cleaned up, and a target that two servers could read differently is refused.
 
 use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{CONNECTION, EXPECT, UPGRADE};
 use http::{HeaderMap, Method, Uri, Version};
 use percent_encoding::percent_decode;
 
 use super::Arrival;
-use super::callers::{Callers, Known};
+use super::callers::{Callers, Known, X_PROXY_TOKEN};
 use super::error::ProxyError;
 use super::identify::Identified;
 use crate::listen::Peer;
+use crate::telemetry::Sparing;
+use crate::wire::site::Sites;
 
 /// How often a path may be encoded over and over. Nobody does it twice in earnest, and each round costs the whole path.
 const ROUNDS: u32 = 3;
@@ -25,6 +29,10 @@ pub struct Policy {
     pub credential_paths: bool,
     /// Who may ask for what; nothing serves whoever reaches the listener.
     pub callers: Option<Callers>,
+    /// The pages and names that are welcome.
+    pub sites: Arc<Sites>,
+    /// How often requests of other pages are told.
+    pub pages: Arc<Sparing>,
 }
 
 /// A request that may go to Cloudbeds.
@@ -42,8 +50,9 @@ impl Policy {
         &'a self,
         headers: &HeaderMap,
         arrival: &'a Arrival,
-        peer: impl FnOnce() -> Option<Peer>,
+        peer: impl Fn() -> Option<Peer>,
     ) -> Result<Known<'a>, ProxyError> {
+        self.page(headers, arrival, &peer)?;
         let Some(callers) = &self.callers else { return Ok(Known(None)) };
         callers.who(headers, arrival, peer).map(|known| Known(Some(known)))
     }
@@ -83,6 +92,31 @@ impl Policy {
             caller.may(request.method(), &decoded, &identified.subject)?;
         }
         Ok(Authorized { identified })
+    }
+}
+
+impl Policy {
+    /// Refuses what a page of another site sends by way of somebody's browser. No page reaches a unix socket, and none
+    /// knows a caller's token. A name of its own can lead it to this host (DNS rebinding), where it counts as one of
+    /// ours; on a network names are not looked at, since applications use all sorts of them there.
+    fn page(&self, headers: &HeaderMap, arrival: &Arrival, peer: &impl Fn() -> Option<Peer>) -> Result<(), ProxyError> {
+        let Some(local) = arrival.local else { return Ok(()) };
+        if self.callers.is_some() && headers.contains_key(X_PROXY_TOKEN) {
+            return Ok(());
+        }
+        let by_name = self.callers.is_none() && !arrival.encrypted && local.ip().to_canonical().is_loopback();
+        let why = if self.sites.is_foreign(headers) {
+            ProxyError::ForeignPage
+        } else if by_name && self.sites.is_rebound(headers) {
+            ProxyError::ForeignName
+        } else {
+            return Ok(());
+        };
+        if let Some(silent) = self.pages.turn(Instant::now()) {
+            let peer = peer().map(tracing::field::display);
+            tracing::warn!(peer, not_told = silent, "a request was refused: {why}");
+        }
+        Err(why)
     }
 }
 

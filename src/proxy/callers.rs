@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, Method};
 
 use super::Arrival;
@@ -47,10 +48,29 @@ pub struct Known<'a>(pub(super) Option<&'a Caller>);
 pub struct KnownBy {
     /// Digests of its tokens.
     pub tokens: Vec<TokenDigest>,
+    /// Further ones, which are replaced now and then.
+    pub file: Option<TokenSet>,
     /// Names in its certificates.
     pub certificates: Vec<CertificateName>,
     /// The users it runs as.
     pub uids: Vec<u32>,
+}
+
+/// Digests of one caller's tokens that are replaced as a whole while requests are served.
+#[derive(Clone, Debug)]
+pub struct TokenSet(Arc<ArcSwap<HashSet<TokenDigest>>>);
+
+impl TokenSet {
+    /// With these, until others replace them.
+    #[must_use]
+    pub fn new(tokens: HashSet<TokenDigest>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(tokens)))
+    }
+
+    /// Other ones for the requests to come.
+    pub fn replace(&self, tokens: HashSet<TokenDigest>) {
+        self.0.store(Arc::new(tokens));
+    }
 }
 
 /// All callers there are.
@@ -60,6 +80,7 @@ pub struct Callers(Arc<All>);
 #[derive(Debug, Default)]
 struct All {
     tokens: HashMap<TokenDigest, Arc<Caller>>,
+    files: Vec<(TokenSet, Arc<Caller>)>,
     certificates: HashMap<CertificateName, Arc<Caller>>,
     uids: HashMap<u32, Arc<Caller>>,
     unknown: Sparing,
@@ -73,6 +94,7 @@ impl Callers {
         for (caller, by) in callers {
             let caller = Arc::new(caller);
             all.tokens.extend(by.tokens.into_iter().map(|token| (token, Arc::clone(&caller))));
+            all.files.extend(by.file.map(|set| (set, Arc::clone(&caller))));
             all.certificates.extend(by.certificates.into_iter().map(|name| (name, Arc::clone(&caller))));
             all.uids.extend(by.uids.into_iter().map(|uid| (uid, Arc::clone(&caller))));
         }
@@ -132,8 +154,11 @@ impl All {
     /// takes the same time for every digest all the same.
     fn by_token(&self, token: &[u8]) -> Option<&Caller> {
         let shown = TokenDigest::of(token)?;
-        let (known, caller) = self.tokens.get_key_value(&shown)?;
-        known.is(&shown).then_some(&**caller)
+        if let Some((known, caller)) = self.tokens.get_key_value(&shown) {
+            return known.is(&shown).then_some(&**caller);
+        }
+        let has = |set: &TokenSet| set.0.load().get(&shown).is_some_and(|known| known.is(&shown));
+        self.files.iter().find(|(set, _)| has(set)).map(|(_, caller)| &**caller)
     }
 }
 

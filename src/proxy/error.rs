@@ -47,6 +47,10 @@ pub enum ProxyError {
     CallerUnknown(&'static str),
     #[error("{caller} may not ask for this {why}")]
     CallerRefused { caller: Box<str>, why: &'static str },
+    #[error("it comes from a page of another site")]
+    ForeignPage,
+    #[error("it calls this host by a name that a stranger can own")]
+    ForeignName,
     #[error("method refused")]
     Method,
     #[error("the client wants to upgrade the connection")]
@@ -193,7 +197,17 @@ impl ProxyError {
             Self::CallerRefused { .. } => Problem::new(
                 Code::CallerRefused,
                 DENIED,
-                "Your token is good, but not for this property, method or path; ask whoever runs the proxy.",
+                "This caller is known, but not for this property, method or path; ask whoever runs the proxy.",
+            ),
+            Self::ForeignPage => Problem::new(
+                Code::CallerRefused,
+                DENIED,
+                "A browser says that a page of another site sent this; if that is meant to be, name it in policy.origins.",
+            ),
+            Self::ForeignName => Problem::new(
+                Code::CallerRefused,
+                DENIED,
+                "The Host header is a name that others could own; use localhost or 127.0.0.1, or name it in policy.hosts.",
             ),
             Self::CredentialPath => Problem::new(
                 Code::PathRefused,

@@ -15,3 +15,4 @@ pub mod mask;
 pub mod peek;
 pub mod problem;
 pub mod server;
+pub mod site;

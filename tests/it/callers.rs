@@ -1,11 +1,12 @@
 //! Known callers only: by their tokens, certificates and users, and what each may ask for.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use cloudbeds_auth_proxy::sandbox::{Hotel, Protocols, Sandbox};
 use http::StatusCode;
 
-use crate::harness::{Authority, Identity, Proxy, Speaker, Wire, cloudbeds};
+use crate::harness::{Authority, Desk, Identity, Proxy, Speaker, Wire, cloudbeds, until};
 
 const DESK: &str = "front-desk-token-4f1c9a7e";
 const DESK_NEXT: &str = "front-desk-token-next-77";
@@ -217,4 +218,86 @@ async fn a_flood_of_strangers_is_not_a_flood_of_lines() {
     let lines = proxy.log().matches("its caller is not known").count();
     // Ten in ten seconds; a slow machine may take longer for a hundred calls.
     assert!((1..=50).contains(&lines), "{lines}");
+}
+
+#[tokio::test]
+async fn tokens_in_a_file_are_exchanged_while_requests_are_served() {
+    let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
+    let config =
+        format!("callers:\n  desk: {{ tokens_file: desk.sha256 }}\n  books: {{ token_sha256: [{}] }}\n", digest(BOOKS));
+    let (old, new) = (digest(DESK), digest(DESK_NEXT));
+    let first = format!("# of the desk\n\n{old}  -\n");
+    let mut proxy = Proxy::to(&cloudbeds, &hotels)
+        .config(&config)
+        .before(move |directory| std::fs::write(directory.join("desk.sha256"), first).unwrap())
+        .start()
+        .await;
+    proxy.secrets.extend([DESK, DESK_NEXT, BOOKS].map(str::to_owned));
+    let write = |text: &str| {
+        std::fs::write(proxy.path("desk.new"), text).unwrap();
+        std::fs::rename(proxy.path("desk.new"), proxy.path("desk.sha256")).unwrap();
+    };
+    let is_good = async |token: &str| {
+        let answer =
+            proxy.get("/api/v1.3/getHotelDetails").property("1001").header("x-proxy-token", token).send().await;
+        match answer.status {
+            StatusCode::OK => true,
+            _ => {
+                answer.assert_refused("caller_unknown");
+                false
+            }
+        }
+    };
+    assert!(is_good(DESK).await && !is_good(DESK_NEXT).await && is_good(BOOKS).await);
+    write(&format!("{old}\n{new}\n"));
+    until("the next token is good", async || is_good(DESK_NEXT).await).await;
+    assert!(is_good(DESK).await);
+    write(&format!("{new}\n"));
+    until("the old token is good no longer", async || !is_good(DESK).await).await;
+    let kept = |what: &'static str| {
+        let proxy = &proxy;
+        async move {
+            let told = |line: &str| line.contains("callers keep their tokens") && line.contains(what);
+            proxy.wait_for(what, || proxy.log().lines().any(told).then_some(())).await;
+        }
+    };
+    write(&format!("{old}\nnonsense\n"));
+    kept("desk.sha256:2:1: callers.desk.tokens_file: expected 64 hexadecimal digits").await;
+    write("");
+    kept("holds no digest").await;
+    write(&digest(BOOKS));
+    kept("holds a token that is named elsewhere too").await;
+    assert!(is_good(DESK_NEXT).await && !is_good(DESK).await && is_good(BOOKS).await);
+}
+
+#[tokio::test]
+async fn a_file_of_tokens_that_cannot_be_used_is_told_before_anything_is_served() {
+    let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
+    let good = digest(DESK);
+    for (text, mode, words) in [
+        (None, 0o644, "callers.desk.tokens_file: is not there"),
+        (Some(good.as_str()), 0o666, "callers.desk.tokens_file: may be written by others"),
+        (Some("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"), 0o644, "is the digest of nothing"),
+    ] {
+        let text = text.map(str::to_owned);
+        let builder = Proxy::to(&cloudbeds, &hotels).config("callers: { desk: { tokens_file: desk.sha256 } }");
+        let builder = builder.before(move |directory| {
+            let Some(text) = text else { return };
+            std::fs::write(directory.join("desk.sha256"), text).unwrap();
+            std::fs::set_permissions(directory.join("desk.sha256"), std::fs::Permissions::from_mode(mode)).unwrap();
+        });
+        let (code, said) = builder.refused().await;
+        assert_eq!(code, Some(78), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn doctor_tells_of_a_file_of_tokens_that_cannot_be_used() {
+    let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
+    let desk = Desk::before(&cloudbeds, &hotels, "callers: { desk: { tokens_file: desk.sha256 } }");
+    desk.write_keys(&format!("\"1001\": {}\n\"1002\": {}\n", hotels[0].key, hotels[1].key));
+    desk.run(&["doctor", "--offline"], "").await.expect(2, &["callers.desk.tokens_file: is not there"]);
+    std::fs::write(desk.path("desk.sha256"), digest(DESK)).unwrap();
+    desk.run(&["doctor", "--offline"], "").await.expect(0, &["Everything is in order."]);
 }

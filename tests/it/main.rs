@@ -37,6 +37,7 @@ mod onboarding;
 mod onboarding_kill;
 mod onboarding_pages;
 mod onboarding_webhook;
+mod pages;
 mod paste;
 mod pool;
 mod races;

@@ -12,7 +12,8 @@ struct Scene {
 
 async fn scene(protocols: Protocols) -> Scene {
     let (cloudbeds, hotels) = cloudbeds(protocols).await;
-    Scene { proxy: Proxy::to(&cloudbeds, &hotels).start().await, cloudbeds, hotels }
+    let builder = Proxy::to(&cloudbeds, &hotels).config("policy: { origins: ['https://a.test'] }");
+    Scene { proxy: builder.start().await, cloudbeds, hotels }
 }
 
 impl Scene {

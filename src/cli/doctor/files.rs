@@ -44,6 +44,8 @@ pub(super) fn all(desk: &Desk) -> Vec<Finding> {
             Err(faults) => findings.extend(faults.into_iter().map(|fault| Finding::fault(FAMILY, fault))),
         }
     }
+    let tokens = crate::app::token_faults(&desk.config);
+    findings.extend(tokens.into_iter().map(|fault| Finding::fault(FAMILY, fault)));
     findings.extend(desk.config.tls.as_ref().map(listeners).unwrap_or_default());
     findings
 }

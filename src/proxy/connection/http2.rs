@@ -329,16 +329,12 @@ pub(super) async fn served<S: Transport>(stream: S, proxy: Rc<Proxy>, arrival: A
             }
             let now = Instant::now();
             let idle = streams.open.get() == 0;
-            if idle && told.is_none() && due.passed(streams.empty_since.get() + limits.idle, cx)
-                || streams.flooded()
-                || streams.ending.get()
-                || entry.open.closing.get()
-            {
-                if told.is_none() {
-                    told = Some(now);
-                    Pin::new(&mut connection).graceful_shutdown();
-                    continue;
-                }
+            let quiet = idle && told.is_none() && due.passed(streams.empty_since.get() + limits.idle, cx);
+            let ends = quiet || streams.flooded() || streams.ending.get() || entry.open.closing.get();
+            if ends && told.is_none() {
+                told = Some(now);
+                Pin::new(&mut connection).graceful_shutdown();
+                continue;
             }
             // A caller that does not go is let go. Requests under way are finished, but not a flood of them.
             if let Some(told) = told
