@@ -33,6 +33,7 @@ pub fn install() {
 /// `CLOUDBEDS_AUTH_PROXY_TEST_PANIC` set, and for this path.
 #[cfg(debug_assertions)]
 #[track_caller]
+#[allow(clippy::panic, reason = "it is what it is for")]
 pub fn if_a_test_asks(path: &str, text: impl FnOnce() -> String) {
     static ASKED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     let asked = || std::env::var_os("CLOUDBEDS_AUTH_PROXY_TEST_PANIC").is_some();

@@ -231,7 +231,8 @@ async fn a_start_without_threads_says_so_in_a_sentence() {
         let (said, log) = (read("stderr"), read("log"));
         if status.code() == Some(101) {
             // The one moment between our asking for a thread and a library's: it panics, with its place told.
-            let library = ["tracing-appender", "src/process.rs"].iter().any(|name| format!("{said}{log}").contains(name));
+            let library =
+                ["tracing-appender", "src/process.rs"].iter().any(|name| format!("{said}{log}").contains(name));
             assert!(library, "{count}: {said}{log}");
             continue;
         }
