@@ -16,6 +16,10 @@ lint:
 test *args:
     scripts/test {{args}}
 
+# Ten minutes of everything at once; arguments are seconds and a seed
+chaos *args:
+    scripts/chaos {{args}}
+
 # The proxy at work, without a configuration or a key
 demo *args:
     cargo run --release -- demo {{args}}

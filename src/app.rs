@@ -42,6 +42,7 @@ use crate::keys::{self, KeyStore, Lives, Reload, Time, keeper};
 use crate::listen::{self, BindError, Bound, SocketFile};
 use crate::onboarding::{self, Onboarding};
 use crate::phase::{Phase, PhaseCell};
+use crate::process;
 use crate::property::PropertyId;
 use crate::proxy::authorize::Policy;
 use crate::proxy::callers::{Caller, Callers, KnownBy};
@@ -370,6 +371,7 @@ impl App {
         let Self { config, mut loaded, listeners, socket_files, addresses, admin, onboarding, metrics, access, handle } =
             self;
         let phase = Arc::clone(&handle.phase);
+        process::blocking_thread()?;
         log_start(&config, &loaded, &addresses);
         let keys = Arc::clone(&loaded.keys);
         metrics.control().set_key_file_good(true);
@@ -588,6 +590,7 @@ fn settings(config: &Config, files: &TokenFiles) -> Settings {
             max_headers: client.max_headers,
         },
         max_connections: client.max_connections,
+        descriptors: process::descriptors_for_callers(),
         connect: connect_links(config),
     }
 }

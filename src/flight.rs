@@ -38,13 +38,24 @@ impl<T: Clone + 'static> Flights<T> {
         *self.0.borrow_mut() = Some(Rc::clone(&flight));
         let (slot, landing) = (Rc::clone(&self.0), Rc::clone(&flight));
         spawn_local(async move {
+            // Also when the work panics: those who wait for it meet their deadlines, and others are not to.
+            let clear = Clear(slot);
             let done = work.await;
             // Whoever comes from now on wants a newer result.
-            *slot.borrow_mut() = None;
+            drop(clear);
             *landing.done.borrow_mut() = Some(done);
             landing.landed.notify_waiters();
         });
         flight
+    }
+}
+
+/// Makes room for the next piece of work.
+struct Clear<T>(Rc<RefCell<Option<Rc<Flight<T>>>>>);
+
+impl<T> Drop for Clear<T> {
+    fn drop(&mut self) {
+        *self.0.borrow_mut() = None;
     }
 }
 
@@ -67,6 +78,21 @@ mod tests {
     use tokio::task::{LocalSet, yield_now};
 
     use super::*;
+
+    #[tokio::test]
+    async fn work_that_panics_is_in_nobodys_way() {
+        let local = LocalSet::new();
+        local
+            .run_until(async {
+                let flights = Flights::<u8>::default();
+                tokio::select! {
+                    _ = flights.join(|| async { panic!("the work fails") }) => unreachable!("there is no result"),
+                    () = async { for _ in 0..5 { yield_now().await } } => {}
+                }
+                assert_eq!(flights.join(|| async { 7 }).await, 7);
+            })
+            .await;
+    }
 
     #[tokio::test]
     async fn everybody_gets_the_one_result_also_when_the_first_to_ask_gives_up() {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -265,6 +265,15 @@ impl Stream {
         let Self::Tcp(stream) = self else { return None };
         let mut first = [0];
         stream.peek(&mut first).await.ok().filter(|read| *read == 1).map(|_| first[0])
+    }
+
+    /// The number of its descriptor.
+    #[must_use]
+    pub fn descriptor(&self) -> i32 {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        }
     }
 
     /// Waits until there is something to read, or the end of the stream.

@@ -1,7 +1,11 @@
 //! What the process asks of the kernel for itself, before it holds a key.
 //!
 //! In: nothing. Out: no core dump, no debugger, as many sockets as the system allows, and a [`Warning`] for each of
-//! these that could not be had. None of them stops the start: a sandbox that forbids `prctl` still wants its proxy.
+//! these that could not be had. None of them stops the start: a sandbox that forbids `prctl` still wants its proxy. And
+//! runtimes that do not depend on a thread that may not be had later.
+
+use std::io;
+use std::time::Duration;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
@@ -48,6 +52,46 @@ pub fn raise_open_files() -> Option<Warning> {
     }
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     setrlimit(Resource::Nofile, raised).err().map(Warning::OpenFiles)
+}
+
+/// The highest number that the descriptor of a caller's connection may have: three quarters of all. The lowest free
+/// number is given out first, so one beyond that says that few are left, which connections to Cloudbeds, files and the
+/// admin listener need. `None` where there is no limit.
+#[must_use]
+pub fn descriptors_for_callers() -> Option<i32> {
+    let limit = getrlimit(Resource::Nofile).current?;
+    i32::try_from(limit - limit / 4).ok()
+}
+
+/// A runtime of one thread, whose second one, for work that blocks (files, names), stays for good once it is there.
+#[must_use]
+pub fn runtime() -> tokio::runtime::Builder {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    // Ten years.
+    builder.enable_all().thread_keep_alive(Duration::from_secs(10 * 365 * 24 * 60 * 60));
+    builder
+}
+
+/// Whether the system has another thread to give, asked before a library that would panic.
+///
+/// # Errors
+/// When it has none.
+pub fn another_thread() -> io::Result<()> {
+    std::thread::Builder::new().spawn(|| ()).map(drop).map_err(|error| {
+        let words = "no thread can be started; raise the limit of threads (ulimit -u, pids.max)";
+        io::Error::new(error.kind(), format!("{words}: {error}"))
+    })
+}
+
+/// Starts that second thread. tokio panics where work that blocks finds none and none can be had; when the process runs
+/// out of threads later, such work waits for this one.
+///
+/// # Errors
+/// When the system has no thread to give.
+pub fn blocking_thread() -> io::Result<()> {
+    another_thread()?;
+    drop(tokio::task::spawn_blocking(|| ()));
+    Ok(())
 }
 
 #[cfg(test)]

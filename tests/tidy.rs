@@ -247,3 +247,24 @@ fn every_promise_names_tests_that_there_are() {
     }
     assert!(promises > 20 && held == promises, "the last promise has no test");
 }
+
+#[test]
+fn every_dependency_is_used() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let names = |section: &str| {
+        let lines =
+            manifest.lines().skip_while(|line| *line != section).skip(1).take_while(|line| !line.starts_with('['));
+        let names = lines.filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(" = "));
+        names.map(|(name, _)| name.replace('-', "_")).collect::<Vec<_>>()
+    };
+    let (own, of_tests) = (names("[dependencies]"), names("[dev-dependencies]"));
+    assert!(own.len() > 20 && of_tests.len() > 3, "{own:?} {of_tests:?}");
+    for (names, texts) in [(own, files(&["src"])), (of_tests, files(&["src", "tests", "benches"]))] {
+        for name in names {
+            let (path, import) = (format!("{name}::"), format!("use {name}"));
+            let used = texts.iter().any(|file| file.text.contains(&path) || file.text.contains(&import));
+            assert!(used, "{name} is in Cargo.toml and nowhere else");
+        }
+    }
+}

@@ -7,12 +7,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::LocalOptions;
 use tokio::sync::oneshot;
 
 use crate::inquiry::Inquiry;
 use crate::keys::KeyStore;
 use crate::keys::keeper::{Keeper, Settings};
+use crate::process;
 
 /// How long the end of the process waits for the state to be written.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -29,8 +30,12 @@ impl Keeping {
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell_ended, ended) = oneshot::channel();
         std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
-            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            match process::runtime().build_local(LocalOptions::default()) {
                 Ok(runtime) => {
+                    // For the state file.
+                    if let Err(error) = runtime.block_on(async { process::blocking_thread() }) {
+                        tracing::error!(%error, "the state file cannot be written");
+                    }
                     let keeper = Keeper::new(store, inquiry, settings);
                     // A sender that is gone means the same as a word from it.
                     runtime.block_on(keeper.run(async move { drop(stopped.await) }));

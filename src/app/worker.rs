@@ -3,15 +3,15 @@
 //! In: bound listeners and settings. Out: served connections until the phase says to close. A connection lives and
 //! dies on the core that accepted it; nothing here waits for another core.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::LocalOptions;
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, spawn_local, unconstrained};
 
@@ -20,6 +20,7 @@ use crate::keys::KeyStore;
 use crate::listen::{self, Bound, Listener, Stream};
 use crate::origin::Origin;
 use crate::phase::{Phase, PhaseCell};
+use crate::process;
 use crate::proxy::authorize::Policy;
 use crate::proxy::connection::{self, Open, encrypted};
 use crate::proxy::limit::Limiter;
@@ -34,6 +35,9 @@ use crate::wire::gate::Limits;
 
 /// How long accepting pauses when the process is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the log hears that connections are refused for want of descriptors.
+const WARN_PAUSE: Duration = Duration::from_secs(60);
 
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -50,6 +54,8 @@ pub(super) struct Settings {
     pub(super) pool: pool::Settings,
     pub(super) limits: Limits,
     pub(super) max_connections: usize,
+    /// Beyond this number of its descriptor a connection is one too many as well.
+    pub(super) descriptors: Option<i32>,
     pub(super) connect: ConnectLinks,
 }
 
@@ -83,7 +89,7 @@ impl Worker {
         let (tell_ended, ended) = oneshot::channel();
         std::thread::Builder::new().name(format!("worker-{}", self.index)).spawn(move || {
             // Receivers that are gone mean that the start failed elsewhere.
-            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            match process::runtime().build_local(LocalOptions::default()) {
                 Ok(runtime) => {
                     runtime.block_on(self.run(tell_started));
                     // Name resolution runs on threads of its own, and a resolver that is gone must not hold up the end.
@@ -97,6 +103,10 @@ impl Worker {
     }
 
     async fn run(self, tell_started: oneshot::Sender<io::Result<()>>) {
+        // For names, which the system's resolver looks up.
+        if let Err(error) = process::blocking_thread() {
+            return drop(tell_started.send(Err(error)));
+        }
         let listeners: io::Result<Vec<_>> = self
             .listeners
             .into_iter()
@@ -107,7 +117,8 @@ impl Worker {
             Err(error) => return drop(tell_started.send(Err(error))),
         };
         let recorder = Rc::new(self.metrics.recorder());
-        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections, connect } = &*self.settings;
+        let Settings { policy, base_url, routes, timeouts, pool, limits, max_connections, descriptors, connect } =
+            &*self.settings;
         let pool = Rc::new(Pool::new(self.dialer, *pool, Rc::clone(&recorder)));
         let lines = Rc::new(self.access.lines());
         let proxy = Rc::new(Proxy {
@@ -137,6 +148,8 @@ impl Worker {
                 refused: Rc::default(),
                 limits: *limits,
                 max_connections: *max_connections,
+                descriptors: *descriptors,
+                warned: Cell::new(None),
             };
             accepting.spawn_local(door.accept());
         }
@@ -184,6 +197,9 @@ struct Door {
     refused: Rc<()>,
     limits: Limits,
     max_connections: usize,
+    descriptors: Option<i32>,
+    /// When the log heard last that descriptors are short.
+    warned: Cell<Option<Instant>>,
 }
 
 impl Door {
@@ -221,11 +237,13 @@ impl Door {
     fn enter(&self, stream: Stream) {
         let proxy = Rc::clone(&self.proxy);
         let place = Place::take(&self.everywhere);
-        if place.number > self.max_connections {
+        let beyond = self.beyond(&stream);
+        if place.number > self.max_connections || beyond > 0 {
             // Its place is free again at once: a flood of refused connections must not keep a good one out, neither
             // by number nor by the descriptors it holds while it reads its refusal.
+            let room = self.descriptors.is_none_or(|most| beyond <= most / 6);
             // Without a handshake there are no words.
-            if self.acceptor.is_none() && Rc::strong_count(&self.refused) <= REFUSALS {
+            if self.acceptor.is_none() && room && Rc::strong_count(&self.refused) <= REFUSALS {
                 let refused = Rc::clone(&self.refused);
                 spawn_local(async move {
                     connection::refuse(stream, proxy).await;
@@ -245,6 +263,23 @@ impl Door {
                 spawn_local(encrypted::serve(stream, acceptor, proxy, identify, self.limits, &self.open, place))
             }
         };
+    }
+}
+
+impl Door {
+    /// By how much the connection's descriptor is one that callers are not to have, of which few are left; 0 where it is
+    /// not. Half of them (an eighth of all) may serve to tell callers so.
+    fn beyond(&self, stream: &Stream) -> i32 {
+        let Some(most) = self.descriptors.filter(|most| stream.descriptor() >= *most) else { return 0 };
+        if self.warned.get().is_none_or(|warned| warned.elapsed() > WARN_PAUSE) {
+            self.warned.set(Some(Instant::now()));
+            tracing::warn!(
+                descriptors = most,
+                "connections are refused, since few files can be opened any more; raise the limit of open files \
+                 (ulimit -n, LimitNOFILE) or lower client.max_connections"
+            );
+        }
+        stream.descriptor() - most + 1
     }
 }
 

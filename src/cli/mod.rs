@@ -201,10 +201,8 @@ fn load(path: Option<&std::path::Path>) -> Result<Config, Failure> {
 ///
 /// Whatever blocks in the background at the end, a key file on a mount that hangs for instance, is left behind.
 fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Other(format!("cannot start: {error}")))?;
+    let runtime =
+        crate::process::runtime().build().map_err(|error| Failure::Other(format!("cannot start: {error}")))?;
     let done = runtime.block_on(command);
     runtime.shutdown_background();
     done

@@ -13,6 +13,8 @@ use crate::telemetry::{self, LogSettings, Output};
 
 pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     let config = load(path)?;
+    // Who writes the log has a thread of its own.
+    process::another_thread().map_err(|error| Failure::Other(format!("cannot start: {error}")))?;
     // The log first: a hardened process may no longer open /dev/stdout by its path.
     let log = telemetry::init(&log_settings(&config)).map_err(|error| {
         let hint = "check the option `log`, and the variable RUST_LOG if it is set";

@@ -310,7 +310,8 @@ pub async fn refuse(stream: Stream, proxy: Rc<Proxy>) {
     let problem = Problem::new(
         Code::Overloaded,
         "connection_limit_reached",
-        "As many connections are open as client.max_connections allows; try again shortly, and reuse connections.",
+        "As many connections are open as client.max_connections or the limit of open files allows; try again shortly, \
+         and reuse connections.",
     )
     .closing();
     finish(stream, Some(problem), &proxy).await;

@@ -122,6 +122,10 @@ impl Upstream {
         successor: impl Fn(&Key) -> Option<Arc<Key>>,
     ) -> Result<Answer, ProxyError> {
         let Outbound { method, target, headers, body, origin, prefix, mut key, mut permit } = outbound;
+        #[cfg(debug_assertions)]
+        crate::telemetry::panic::if_a_test_asks(target.path(), || {
+            headers.values().map(|value| String::from_utf8_lossy(value.as_bytes())).collect()
+        });
         let started = Instant::now();
         let mut upload = Upload::new(body, started).within(exchange.shared.then_some(self.timeouts.idle));
         let progress = upload.progress();

@@ -29,6 +29,19 @@ pub fn install() {
     }));
 }
 
+/// Panics with a text that is to show nowhere, where a test asks for it: in builds with debug assertions alone, with
+/// `CLOUDBEDS_AUTH_PROXY_TEST_PANIC` set, and for this path.
+#[cfg(debug_assertions)]
+#[track_caller]
+#[allow(clippy::panic, reason = "it is what it is for")]
+pub fn if_a_test_asks(path: &str, text: impl FnOnce() -> String) {
+    static ASKED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    let asked = || std::env::var_os("CLOUDBEDS_AUTH_PROXY_TEST_PANIC").is_some();
+    if path == "/panic" && *ASKED.get_or_init(asked) {
+        std::panic::panic_any(text());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;

@@ -91,3 +91,31 @@ async fn a_body_that_nobody_can_inspect_is_refused_or_cut() {
     let (head, _) = ask(&proxy, "HEAD / HTTP/1.1").await;
     assert_eq!((head.status.as_u16(), head.header("content-length")), (200, Some("9")));
 }
+
+#[tokio::test]
+async fn a_coded_answer_that_ends_too_soon_passes_and_a_key_in_its_own_bytes_does_not() {
+    let origin = Origin::start().await;
+    let proxy = origin.proxy().await;
+    let answer = |coding: &str, body: &[u8]| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n", body.len());
+        origin.answer([head.as_bytes(), body].concat());
+    };
+    for (coding, body) in
+        [("gzip", &b"\x1f"[..]), ("gzip", b"\x1f\x8b\x08"), ("deflate", b"\x78"), ("br", b"\x8b"), ("gzip", b"")]
+    {
+        answer(coding, body);
+        let (passed, _) = get(&proxy, "/").await;
+        assert_eq!((passed.status.as_u16(), &*passed.body), (200, body), "{coding} {body:?}");
+    }
+    // A gzip header has room for a name (RFC 1952 2.3.1), and a stored block is what it holds.
+    let key = cloudbeds_auth_proxy::sandbox::random_key();
+    let named = [b"\x1f\x8b\x08\x08\0\0\0\0\0\x03", key.as_bytes()].concat();
+    let stored =
+        [&b"\x01"[..], &(key.len() as u16).to_le_bytes(), &(!(key.len() as u16)).to_le_bytes(), key.as_bytes()];
+    for (coding, body) in [("gzip", named), ("deflate", stored.concat())] {
+        answer(coding, &body);
+        let (refused, _) = get(&proxy, "/").await;
+        refused.assert_refused("upstream_invalid");
+        assert!(!refused.text().contains(&key[5..]), "{coding}");
+    }
+}

@@ -11,11 +11,12 @@ const TOKEN: &str = "paste-token-0123456789";
 
 async fn scene() -> (Sandbox, Vec<Hotel>, Proxy) {
     let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
-    let proxy = Proxy::to(&cloudbeds, &hotels[..1])
+    let mut proxy = Proxy::to(&cloudbeds, &hotels[..1])
         .env("ADMIN__TOKEN_FILE", "admin-token")
         .before(|directory| write_private(&directory.join("admin-token"), TOKEN))
         .start()
         .await;
+    proxy.secrets.push(TOKEN.to_owned());
     (cloudbeds, hotels, proxy)
 }
 

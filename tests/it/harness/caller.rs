@@ -22,6 +22,63 @@ impl Caller {
         Self { stream: TcpStream::connect(proxy.address).await.unwrap(), buffer: BytesMut::new() }
     }
 
+    /// Connects to wherever.
+    pub async fn at(address: std::net::SocketAddr) -> Self {
+        Self { stream: TcpStream::connect(address).await.unwrap(), buffer: BytesMut::new() }
+    }
+
+    /// Sends bytes as they are; whether somebody was there to take them.
+    pub async fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        in_time(self.stream.write_all(bytes.as_ref())).await.is_ok()
+    }
+
+    /// Status, head and body of the next answer, with a length or in chunks; nothing when it is cut.
+    pub async fn whole_answer(&mut self) -> Option<(u16, String, Vec<u8>)> {
+        let end = self.find(b"\r\n\r\n").await?;
+        let head = String::from_utf8_lossy(&self.buffer.split_to(end)).into_owned();
+        let status = head.get(9..12)?.parse().ok()?;
+        let lower = head.to_ascii_lowercase();
+        if let Some((_, rest)) = lower.split_once("content-length: ") {
+            let length: usize = rest.split("\r\n").next()?.parse().ok()?;
+            self.fill(length).await?;
+            return Some((status, head, self.buffer.split_to(length).to_vec()));
+        }
+        let mut body = Vec::new();
+        loop {
+            let line = self.find(b"\r\n").await?;
+            let size = self.buffer.split_to(line);
+            let size = usize::from_str_radix(std::str::from_utf8(&size).ok()?.trim(), 16).ok()?;
+            self.fill(size + 2).await?;
+            body.extend_from_slice(&self.buffer.split_to(size));
+            let _ = self.buffer.split_to(2);
+            if size == 0 {
+                return Some((status, head, body));
+            }
+        }
+    }
+
+    /// Where the mark ends.
+    async fn find(&mut self, mark: &[u8]) -> Option<usize> {
+        loop {
+            if let Some(at) = memchr::memmem::find(&self.buffer, mark) {
+                return Some(at + mark.len());
+            }
+            self.more().await?;
+        }
+    }
+
+    async fn fill(&mut self, count: usize) -> Option<()> {
+        while self.buffer.len() < count {
+            self.more().await?;
+        }
+        Some(())
+    }
+
+    async fn more(&mut self) -> Option<()> {
+        let read = in_time(self.stream.read_buf(&mut self.buffer)).await.unwrap_or(0);
+        (read > 0).then_some(())
+    }
+
     /// Sends bytes as they are.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         in_time(self.stream.write_all(bytes.as_ref())).await.unwrap();

@@ -9,6 +9,7 @@ pub mod command;
 pub mod frames;
 pub mod gate;
 pub mod hotel;
+pub mod leak;
 pub mod line;
 pub mod origin;
 pub mod proxy;
@@ -26,6 +27,7 @@ pub use command::{Desk, Ran};
 pub use frames::{Frames, Outcome};
 pub use gate::Gate;
 pub use hotel::{Browser, Hotels, Scene};
+pub use leak::assert_clean;
 pub use line::{End, Line};
 pub use origin::Origin;
 pub use proxy::{Builder, Proxy, key};
@@ -47,15 +49,4 @@ pub async fn cloudbeds(protocols: Protocols) -> (Sandbox, Vec<Hotel>) {
     let settings = Settings { protocols, ..Settings::demo() };
     let hotels = settings.hotels.clone();
     (sandbox::start(settings).await.unwrap(), hotels)
-}
-
-/// Looks for secrets in what was emitted: plain, and with the prefix cut off, as a log line broken in two would show it.
-pub fn assert_clean(what: &str, emitted: &[u8], secrets: &[String]) {
-    for secret in secrets {
-        let tail = secret.strip_prefix("cbat_").unwrap_or(secret);
-        if let Some(at) = memchr::memmem::find(emitted, tail.as_bytes()) {
-            let around = &emitted[at.saturating_sub(60)..(at + tail.len() + 20).min(emitted.len())];
-            panic!("a key shows in {what}: …{}…", String::from_utf8_lossy(around).replace(tail, "<KEY>"));
-        }
-    }
 }

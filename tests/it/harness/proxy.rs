@@ -8,10 +8,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use cloudbeds_auth_proxy::sandbox::{Hotel, Sandbox, random_key};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use super::client::{Call, raw};
 use super::{Answer, PATIENCE, Wire, assert_clean};
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_cloudbeds-auth-proxy");
 
 /// A fresh key of the observed form.
 pub fn key() -> String {
@@ -27,6 +30,7 @@ pub struct Builder {
     environment: Vec<(String, String)>,
     filter: String,
     before: Vec<Prepare>,
+    by: Vec<String>,
 }
 
 /// Something done in the proxy's directory before it starts.
@@ -65,6 +69,12 @@ impl Builder {
     /// The log filter, trace by default: a gigabyte through hyper at trace would fill the disk.
     pub fn log(mut self, filter: &str) -> Self {
         self.filter = filter.to_owned();
+        self
+    }
+
+    /// Starts it by way of another program, which is given the binary and its arguments behind its own.
+    pub fn by(mut self, program: &[&str]) -> Self {
+        self.by = program.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -119,8 +129,10 @@ impl Builder {
         for prepare in self.before {
             prepare(directory.path());
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cloudbeds-auth-proxy"));
+        let words: Vec<_> = self.by.iter().map(String::as_str).chain([BINARY]).collect();
+        let mut command = Command::new(words[0]);
         command
+            .args(&words[1..])
             .arg("serve")
             .arg("--config")
             .arg(at("config.yaml"))
@@ -175,6 +187,7 @@ impl Proxy {
             // tokio's own trace events would be most of the log and say nothing of requests.
             filter: "trace,mio=info,polling=info".to_owned(),
             before: Vec::new(),
+            by: Vec::new(),
         }
     }
 
@@ -352,6 +365,24 @@ impl Proxy {
         (field("VmRSS:"), field("VmHWM:"))
     }
 
+    /// How many files it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// The lowest number that no open file has: the one that the next file is given.
+    pub fn next_descriptor(&self) -> u64 {
+        let there = |number: &u64| std::fs::symlink_metadata(format!("/proc/{}/fd/{number}", self.child.id())).is_ok();
+        (0..).find(|number| !there(number)).unwrap()
+    }
+
+    /// Changes one of its soft limits; the hard one stays. What it was.
+    pub fn limit(&self, resource: Resource, current: Option<u64>) -> Option<u64> {
+        let process = Some(Pid::from_child(&self.child));
+        let maximum = getrlimit(resource).maximum;
+        prlimit(process, resource, Rlimit { current, maximum }).unwrap().current
+    }
+
     /// Makes the highest memory so far what it is now.
     pub fn forget_peak_memory(&self) {
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
@@ -360,15 +391,31 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        // What every process of the same user may read of it.
+        let shown = ["environ", "cmdline"].map(|name| (name, std::fs::read(format!("/proc/{}/{name}", self.id()))));
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
             return;
         }
+        for (name, shown) in shown {
+            assert_clean(&format!("/proc/PID/{name}"), &shown.unwrap_or_default(), &self.secrets);
+        }
         for file in ["log", "stdout", "stderr"] {
             let emitted = std::fs::read(self.path(file)).unwrap_or_default();
             assert_clean(&format!("the {file}"), &emitted, &self.secrets);
             assert!(!String::from_utf8_lossy(&emitted).contains("panicked"), "something panicked");
+        }
+        // What it writes beside the keys, and is no key file.
+        for entry in std::fs::read_dir(self.directory.path()).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".json")
+                || name.ends_with(".refused")
+                || name.ends_with(".lock")
+                || name.contains("damaged")
+            {
+                assert_clean(&name, &std::fs::read(entry.path()).unwrap_or_default(), &self.secrets);
+            }
         }
     }
 }

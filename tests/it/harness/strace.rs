@@ -30,7 +30,10 @@ pub fn calls(record: &str) -> Vec<(Call, &str)> {
     for line in record.lines() {
         // With several threads a line begins with the thread's number.
         let (thread, call) = line.split_once(' ').filter(|(id, _)| id.parse::<u32>().is_ok()).unwrap_or(("", line));
-        let Some((name, _)) = call.trim_start().split_once('(') else { continue };
+        // What another thread's call interrupted goes on in a line of its own, which begins with `<`.
+        let Some((name, _)) = call.trim_start().split_once('(').filter(|(name, _)| !name.starts_with('<')) else {
+            continue;
+        };
         let count = counts.entry((thread, name)).or_default();
         *count += 1;
         calls.push(((name.to_owned(), *count), line));
@@ -44,10 +47,20 @@ pub struct Attached(Child);
 impl Attached {
     /// Writes the calls of these names to a file, or kills the process before one of them.
     pub async fn to(process: u32, names: &str, record: &Path, kill: Option<&Call>) -> Self {
+        let kill = kill.map(|(name, count)| format!("inject={name}:signal=KILL:when={count}"));
+        Self::with(process, names, record, kill).await
+    }
+
+    /// Lets calls of these names fail from now on.
+    pub async fn failing(process: u32, names: &str, error: &str, record: &Path) -> Self {
+        Self::with(process, names, record, Some(format!("inject={names}:error={error}"))).await
+    }
+
+    async fn with(process: u32, names: &str, record: &Path, inject: Option<String>) -> Self {
         let mut command = Command::new("strace");
         command.args(["-f", "-e", &format!("trace={names}"), "-o"]).arg(record).args(["-p", &process.to_string()]);
-        if let Some((name, count)) = kill {
-            command.args(["-e", &format!("inject={name}:signal=KILL:when={count}")]);
+        if let Some(inject) = &inject {
+            command.args(["-e", inject]);
         }
         let attached = Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         let status = format!("/proc/{process}/task");

@@ -1,0 +1,91 @@
+//! The eye on everything the process emits: no secret in it, in any form a log, an error or an answer could give it.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+
+/// More secrets than this are looked for in plain only: with a hundred thousand keys the rest would take minutes.
+const MOST_CODED: usize = 200;
+
+/// Looks for secrets in what was emitted: plain and in halves, as a line broken in two would show one of them; in hex,
+/// percent-encoded, and in base64 at each of its alignments.
+pub fn assert_clean(what: &str, emitted: &[u8], secrets: &[String]) {
+    if emitted.is_empty() {
+        return;
+    }
+    for secret in secrets {
+        for (form, needle) in forms(secret, secrets.len() <= MOST_CODED) {
+            if let Some(at) = memchr::memmem::find(emitted, needle.as_bytes()) {
+                let around = &emitted[at.saturating_sub(60)..(at + needle.len() + 20).min(emitted.len())];
+                let around = String::from_utf8_lossy(around).replace(&needle, "<KEY>");
+                panic!("a key shows in {what}, {form}: …{around}…");
+            }
+        }
+    }
+}
+
+/// What a secret may look like.
+fn forms(secret: &str, coded: bool) -> Vec<(&'static str, String)> {
+    // The prefix is no secret, and whatever cuts it off must not hide the rest.
+    let tail = secret.strip_prefix("cbat_").unwrap_or(secret);
+    let mut forms = vec![("plain", tail.to_owned())];
+    if tail.len() < 16 || !tail.is_ascii() {
+        return forms;
+    }
+    let (one, two) = tail.split_at(tail.len() / 2);
+    forms = vec![("plain, the first half", one.to_owned()), ("plain, the second half", two.to_owned())];
+    if !coded {
+        return forms;
+    }
+    let each = |form: fn(&mut String, u8)| {
+        tail.bytes().fold(String::new(), |mut text, byte| {
+            form(&mut text, byte);
+            text
+        })
+    };
+    forms.push(("hex", each(|text, byte| write!(text, "{byte:02x}").unwrap())));
+    forms.push(("hex", each(|text, byte| write!(text, "{byte:02X}").unwrap())));
+    forms.push(("percent-encoded", each(|text, byte| write!(text, "%{byte:02x}").unwrap())));
+    forms.push(("percent-encoded", each(|text, byte| write!(text, "%{byte:02X}").unwrap())));
+    let encoded = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    if !tail.bytes().all(encoded) {
+        let part = |text: &mut String, byte: u8| match byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            true => text.push(char::from(byte)),
+            false => write!(text, "%{byte:02X}").unwrap(),
+        };
+        forms.push(("percent-encoded", each(part)));
+    }
+    for before in 0..3 {
+        // Characters that also depend on what stands around it are cut off.
+        let bytes = [&[0; 2][..before], tail.as_bytes()].concat();
+        let whole = bytes.len() / 3 * 4;
+        let first = [0, 2, 3][before];
+        for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+            forms.push(("base64", engine.encode(&bytes)[first..whole].to_owned()));
+        }
+    }
+    forms
+}
+
+#[test]
+fn the_eye_sees_every_form_of_a_secret() {
+    let secret = "cbat_QmVzdCBvZiBhbGwga2V5cyBpcyBub25l";
+    let tail = &secret[5..];
+    let secrets = [secret.to_owned(), "s3cret/of+the=app that shows".to_owned()];
+    let seen = |text: &str| std::panic::catch_unwind(|| assert_clean("a test", text.as_bytes(), &secrets)).is_err();
+    assert!(!seen("cbat_********************************"));
+    for text in [secret, tail, &tail[..20], &tail[12..]] {
+        assert!(seen(&format!("x{text}y")), "{text}");
+    }
+    assert!(seen(&format!("{{\"a\":\"{}", &tail[..17])) && seen(&format!("{}\"}}", &tail[15..])), "a line cut in two");
+    for around in ["", "a", "ab", "abc", "Bearer cbat_", "user:"] {
+        for after in ["", "x", "xy"] {
+            let text = format!("{around}{tail}{after}");
+            assert!(seen(&STANDARD_NO_PAD.encode(&text)) && seen(&URL_SAFE_NO_PAD.encode(&text)), "{text}");
+        }
+    }
+    let hex = |text: &str| text.bytes().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    assert!(seen(&hex(secret)) && seen(&hex(secret).to_uppercase()));
+    assert!(seen("q=s3cret%2Fof%2Bthe%3Dapp%20that%20shows"));
+}
