@@ -202,7 +202,7 @@ fn well_encoded(raw: &[u8]) -> bool {
         .all(|at| raw.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)))
 }
 
-/// No empty or dot segment, no backslash, no control byte, no `#`.
+/// No empty or dot segment, with its parameters or without, no backslash, no control byte, no `#`.
 fn plain(path: &[u8]) -> Result<(), ProxyError> {
     if path.iter().any(|byte| *byte < b' ' || matches!(*byte, b'\\' | b'#' | 0x7f)) {
         return Err(ProxyError::Path);
@@ -213,7 +213,8 @@ fn plain(path: &[u8]) -> Result<(), ProxyError> {
         // Systems that cut spaces off read `.. ` as `..` (CWE-46).
         let name = segment.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         let last = segments.peek().is_none();
-        if (segment.is_empty() && !last) || matches!(name, b"." | b"..") {
+        // To both, `/;x/` and `/%20/` are the empty segment of `//`, which many merge: `/payments/;x/sdk-api/v1/keys`.
+        if (name.is_empty() && !last) || matches!(name, b"." | b"..") {
             return Err(ProxyError::Path);
         }
     }
@@ -225,8 +226,8 @@ fn is_credential_path(decoded: &[u8]) -> bool {
     // Segments as a lenient server would compare them: any case, without parameters.
     let mut segments = decoded
         .split(|byte| *byte == b'/')
-        .filter(|segment| !segment.is_empty())
-        .map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii());
+        .map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii())
+        .filter(|name| !name.is_empty());
     let is = |name: &[u8], known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     let mut last: [&[u8]; 4] = [b""; 4];
     while let Some(name) = segments.next() {
@@ -309,6 +310,11 @@ mod tests {
             "/..%20/a",
             "/a/..;x/b",
             "/%2e%2e;x/a",
+            "/;x/a",
+            "/a/;/b",
+            "/a/%20/b",
+            "/a/%3bx/b",
+            "/payments/;x/sdk-api/v1/keys",
         ] {
             assert!(matches!(unambiguous(path), Err(ProxyError::Path)), "{path}");
         }
