@@ -4,6 +4,8 @@
 //! to wait: one look at the window, one date. Whoever must wait stands in the queue, and one task per app gives the
 //! permits out at their times. No code that could panic, and no waker, runs under the lock.
 
+mod sharing;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,11 +13,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::pause::{self, Gate, Pace};
+use super::pause::{Gate, Pace};
 use super::permit::Permit;
-use super::places::{self, Leases, Places, Room};
+use super::places::{Leases, Places, Room};
 use super::queue::{Place, Queue};
-use super::shared::{ALL_FROM, Fallback, Grant, PATIENCE, Report, Sharing};
+use super::shared::{ALL_FROM, Fallback, PATIENCE, Sharing};
 use super::tally::{Account, Tally};
 use super::window::{self, Window};
 use super::{Ask, Exhausted, Left, Limits, Why};
@@ -295,99 +297,6 @@ impl Local {
         // Only now is it known when its place is free again.
         self.ring(state);
         may
-    }
-
-    pub(super) fn report(&self, lost: bool, now: Instant) -> Report {
-        let mut state = self.state();
-        let State { window, places, pace, queue, .. } = &mut *state;
-        window.pass(now);
-        let (allowed, waiting) = (pace.allowed(now), queue.len());
-        let pause = pace.paused_here(now).map(|until| until - now).unwrap_or_default();
-        let (kept, flows) = (window.kept(), queue.flows());
-        // In steps that leave a report of a thousand starts short; an age that is too low counts for longer.
-        let step = (self.granted as u64 / 100).max(1);
-        let mut starts: Vec<u64> = Vec::new();
-        for age in window.ages(now) {
-            let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX) / step * step;
-            match starts.last_chunk_mut::<2>() {
-                Some([last, count]) if *last == age => *count += 1,
-                _ => starts.extend([age, 1]),
-            }
-        }
-        let fallback = self.fallback.unwrap_or(Fallback { share: 0, parts: 0 });
-        let mut report = Report {
-            granted: self.granted,
-            allowed,
-            block: places::block(self.granted),
-            share: 0,
-            promised: 0,
-            cap: 0,
-            kept,
-            pool: 0,
-            want: waiting,
-            waiting: if waiting > 0 { flows.max(1) } else { 0 },
-            pause: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-            starts,
-            fallback: fallback.share,
-            parts: fallback.parts,
-        };
-        if let Places::Leased(leases) = places {
-            (report.share, report.promised) = (leases.share, leases.promised);
-            report.cap = if lost || leases.is_alone() { leases.share } else { 0 };
-            report.pool = leases.pool(now);
-            if waiting == 0 {
-                report.want = leases.ahead(now);
-            }
-            leases.report(kept, now);
-        }
-        report
-    }
-
-    pub(super) fn granted(self: &Arc<Self>, grant: &Grant, sent: Instant, now: Instant) {
-        let mut state = self.state();
-        let State { window, places, pace, .. } = &mut *state;
-        window.pass(now);
-        if let Places::Leased(leases) = places {
-            leases.granted(grant, sent, window, now);
-        }
-        if grant.pause > 0 {
-            pace.told(now + Duration::from_millis(grant.pause).min(pause::LONGEST));
-        }
-        drop(state);
-        self.give_out();
-        // There may be a moment to wait for now.
-        self.bell.notify_one();
-    }
-
-    pub(super) fn leave(self: &Arc<Self>, now: Instant) -> usize {
-        let mut state = self.state();
-        let State { window, places, .. } = &mut *state;
-        window.pass(now);
-        let Places::Leased(leases) = places else { return 0 };
-        leases.leave(window, now);
-        let share = leases.share;
-        drop(state);
-        self.give_out();
-        self.bell.notify_one();
-        share
-    }
-
-    pub(super) fn close(&self, now: Instant) {
-        if let Places::Leased(leases) = &mut self.state().places {
-            leases.close(now);
-        }
-    }
-
-    pub(super) fn hungry(&self, now: Instant) -> bool {
-        let state = self.state();
-        match &state.places {
-            Places::Own => false,
-            Places::Leased(leases) => leases.hungry(state.queue.len(), now),
-        }
-    }
-
-    pub(super) async fn asked(&self) {
-        self.ask.notified().await;
     }
 
     /// The place of a permit that was not used.

@@ -253,3 +253,92 @@ impl Places {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::ALL_FROM;
+    use super::*;
+
+    const GRANT: Grant = Grant { quiet: 0, lease: 2, share: 4, promised: 10, members: 3, rate: 3, pause: 0, soon: 0 };
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// A budget of ten, of which two are leased by the report of `now`.
+    fn leased(now: Instant) -> (Leases, Window) {
+        let (mut leases, window) = (Leases::new(10, None, now + ALL_FROM, now), Window::new(10));
+        assert_eq!(leases.room(&window, 10, now), Room::Asked, "nothing starts before the first answer");
+        leases.report(0, now);
+        leases.granted(&GRANT, now, &window, now + millis(20));
+        (leases, window)
+    }
+
+    fn start(leases: &mut Leases, window: &mut Window, now: Instant) {
+        assert_eq!(leases.room(window, 10, now), Room::Now);
+        leases.take(now);
+        window.start(now);
+    }
+
+    #[test]
+    fn a_lease_ends_by_our_own_clock_counted_from_when_the_report_was_sent() {
+        let t0 = Instant::now();
+        let (mut leases, mut window) = leased(t0);
+        start(&mut leases, &mut window, t0 + millis(30));
+        assert_eq!(leases.room(&window, 10, t0 + VALID - millis(1)), Room::Now);
+        assert_eq!(leases.room(&window, 10, t0 + VALID), Room::Asked);
+    }
+
+    #[test]
+    fn places_used_while_the_answer_travels_are_not_had_twice() {
+        let t0 = Instant::now();
+        let (mut leases, mut window) = leased(t0);
+        leases.report(0, t0 + millis(100));
+        start(&mut leases, &mut window, t0 + millis(101));
+        leases.granted(&GRANT, t0 + millis(100), &window, t0 + millis(102));
+        start(&mut leases, &mut window, t0 + millis(103));
+        assert_eq!(leases.room(&window, 10, t0 + millis(103)), Room::Asked);
+    }
+
+    #[test]
+    fn whoever_is_left_alone_replaces_its_own_starts_and_later_has_its_whole_share() {
+        let t0 = Instant::now();
+        let (mut leases, mut window) = leased(t0);
+        start(&mut leases, &mut window, t0 + millis(30));
+        leases.report(0, t0 + millis(150));
+        let left = t0 + millis(350);
+        leases.leave(&window, left);
+        // One start and one lease.
+        start(&mut leases, &mut window, left);
+        assert_eq!(leases.room(&window, 10, left), Room::At(t0 + millis(30 + 1040)));
+        window.pass(t0 + millis(1070));
+        start(&mut leases, &mut window, t0 + millis(1070));
+        let all = t0 + millis(150) + ALL_FROM;
+        window.pass(all);
+        assert_eq!(leases.cap(all), Some(4));
+        for _ in 0..4 {
+            start(&mut leases, &mut window, all);
+        }
+        assert!(matches!(leases.room(&window, 10, all), Room::At(_)));
+        // Leaving once more changes nothing.
+        leases.leave(&window, all);
+        assert_eq!(leases.cap(all), Some(4));
+    }
+
+    #[test]
+    fn a_kept_place_that_nobody_knows_of_does_not_start_on_top_of_the_share() {
+        let t0 = Instant::now();
+        let (leases, mut window) = leased(t0);
+        for _ in 0..6 {
+            window.keep();
+        }
+        let mut places = Places::Leased(leases);
+        assert!(places.may_start_kept(&window, t0), "while somebody grants, it is reported in time");
+        let Places::Leased(leases) = &mut places else { return };
+        leases.report(2, t0);
+        leases.granted(&GRANT, t0, &window, t0);
+        leases.leave(&window, t0);
+        let known = [0; 3].map(|_| places.may_start_kept(&window, t0));
+        assert_eq!(known, [true, true, false]);
+    }
+}

@@ -393,7 +393,10 @@ fn a_redis_is_named_by_a_url_without_a_password() {
     check_refused("shared: { user: proxy }", "shared.user: is of no use without `shared.redis`");
     check_refused("shared: { redis: 'redis://a@x' }", "shared.user: a user without a password is not sent to Redis");
     check_refused("limits: null\nshared: { redis: 'redis://x' }", "shared.redis: there are no budgets to share");
-    check_refused("shared: { redis: 'redis://a@x', user: b }", "shared.user: the URL names a user already");
+    check_refused(
+        "shared: { redis: 'redis://a@x', user: b, password_file: p }",
+        "shared.user: the URL names a user already",
+    );
 }
 
 #[test]

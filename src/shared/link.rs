@@ -1,7 +1,7 @@
 //! A connection to Redis, for one app.
 //!
-//! In: a [`Server`]. Out: answers of the script, or a [`Failure`] in words for the operator; after one the connection is
-//! not used again.
+//! In: a [`Server`], or the node of its cluster that has the app's keys. Out: answers of the script, or a [`Failure`] in
+//! words for the operator; after one the connection is not used again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +51,9 @@ pub enum Failure {
     /// Redis says so: refused, full, read-only, loading.
     #[error("{0}")]
     Refused(String),
+    /// Another node of its cluster has the keys.
+    #[error("another node of the cluster has the keys: {}", .0.authority())]
+    Moved(Box<Origin>),
     /// It is not what the script returns.
     #[error("its answer makes no sense; does something else write to its keys?")]
     Nonsense,
@@ -69,6 +72,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl From<redis::RedisError> for Failure {
     fn from(error: redis::RedisError) -> Self {
+        if let Some((node, _slot)) = error.redirect_node()
+            && let Ok(node) = format!("https://{node}").parse()
+        {
+            return Self::Moved(Box::new(node));
+        }
         // The code and Redis' own words; neither repeats what was sent, but for an ACL user's name.
         Self::Refused(error.to_string())
     }
@@ -92,10 +100,11 @@ impl Drop for Link {
 }
 
 impl Link {
-    /// Connects, says who we are, and asks who answers.
-    pub(super) async fn open(server: &Arc<Server>, app: &str) -> Result<Self, Failure> {
+    /// Connects to the server, or to another node of its cluster, says who we are, and asks who answers.
+    pub(super) async fn open(server: &Arc<Server>, node: Option<&Origin>, app: &str) -> Result<Self, Failure> {
         let key = format!("{{{}:{app}}}:budget", server.prefix);
-        timeout(OPENING, Self::to(server, &server.url.server, &key)).await.unwrap_or(Err(Failure::Slow))
+        let at = node.unwrap_or(&server.url.server);
+        timeout(OPENING, Self::to(server, at, &key)).await.unwrap_or(Err(Failure::Slow))
     }
 
     async fn to(server: &Arc<Server>, at: &Origin, key: &str) -> Result<Self, Failure> {

@@ -21,6 +21,7 @@ use self::link::Link;
 pub use self::link::{Failure, Server};
 use self::script::Answer;
 use crate::budget::{BEAT, Budget, Budgets, GRACE, Grant, PATIENCE};
+use crate::origin::Origin;
 
 /// Between two reports of a replica that waits for more.
 const PACE: Duration = Duration::from_millis(1);
@@ -61,12 +62,25 @@ struct Member {
     heard: bool,
     told: Option<Instant>,
     why: String,
+    /// The node of the cluster that has the keys, if the server said so.
+    node: Option<Box<Origin>>,
 }
 
 impl Member {
     fn new(server: Arc<Server>, budget: Arc<Budget>) -> Self {
         let (id, life) = (script::id_of(&server.name), script::fresh_id());
-        Self { server, budget, id, life, alone_at: None, alone: true, heard: false, told: None, why: String::new() }
+        Self {
+            server,
+            budget,
+            id,
+            life,
+            alone_at: None,
+            alone: true,
+            heard: false,
+            told: None,
+            why: String::new(),
+            node: None,
+        }
     }
 
     async fn serve(mut self, mut stop: watch::Receiver<bool>) {
@@ -95,7 +109,12 @@ impl Member {
             *link = None;
             self.why = ended.why.to_string();
             self.lost(ended.sent);
-            if !self.heard && self.told.is_none() {
+            // From another node the way leads back to the server that the configuration names.
+            let before = self.node.take();
+            if let Failure::Moved(node) = ended.why {
+                self.node = Some(node).filter(|node| before.as_ref() != Some(node));
+            }
+            if !self.heard && self.told.is_none() && self.node.is_none() {
                 self.told = Some(Instant::now());
                 let why = &self.why;
                 tracing::warn!(app = self.budget.name(), "Redis cannot be used: {why}; nothing is shared until it can");
@@ -107,8 +126,8 @@ impl Member {
 
     /// Reports until that fails.
     async fn session(&mut self, link: &mut Option<Link>) -> Ended {
-        let (server, budget) = (Arc::clone(&self.server), Arc::clone(&self.budget));
-        let opened = match self.meanwhile(Link::open(&server, budget.name())).await {
+        let (server, budget, node) = (Arc::clone(&self.server), Arc::clone(&self.budget), self.node.clone());
+        let opened = match self.meanwhile(Link::open(&server, node.as_deref(), budget.name())).await {
             Ok(opened) => link.insert(opened),
             Err(why) => return Ended { why, sent: None, answered: false },
         };
