@@ -21,6 +21,9 @@ const DETAILS: &str = "/api/v1.3/getHotelDetails";
 const PROTOCOL_ERROR: u32 = 1;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
+/// The fields of a head, and the code of its refusal or the reason of its reset.
+type Case<'a> = (Vec<(&'a str, &'a str)>, Result<&'a str, u32>);
+
 struct Scene {
     cloudbeds: Sandbox,
     hotels: Vec<Hotel>,
@@ -154,7 +157,7 @@ async fn a_head_is_held_to_the_rules_of_http1_and_of_rfc_9113() {
         list
     };
     let reset = || Err(PROTOCOL_ERROR);
-    let cases: Vec<(Vec<(&str, &str)>, Result<&str, u32>)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         // RFC 9113 8.3.1 and 8.3
         (without(":method"), reset()),
         (without(":scheme"), reset()),
@@ -181,13 +184,13 @@ async fn a_head_is_held_to_the_rules_of_http1_and_of_rfc_9113() {
         // 8.1.1: a length without a body, and two of them
         (with("content-length", "5"), reset()),
         (with("content-length", "-1"), reset()),
-        (vec![get(DETAILS), vec![("content-length", "0"), ("content-length", "0")]].concat(), Ok("request_invalid")),
+        ([get(DETAILS), vec![("content-length", "0"), ("content-length", "0")]].concat(), Ok("request_invalid")),
         (with("content_length", "0"), Ok("request_invalid")),
         (with("transfer_encoding", "chunked"), Ok("request_invalid")),
         // Authority and Host
         (without(":authority"), Ok("request_invalid")),
         (with("host", "elsewhere"), Ok("request_invalid")),
-        (vec![get(DETAILS), vec![("host", "localhost"), ("host", "localhost")]].concat(), Ok("request_invalid")),
+        ([get(DETAILS), vec![("host", "localhost"), ("host", "localhost")]].concat(), Ok("request_invalid")),
         (changed(":authority", "a@localhost"), Ok("request_invalid")),
         (changed(":scheme", "http"), Ok("request_invalid")),
         // Path

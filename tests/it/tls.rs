@@ -12,6 +12,9 @@ use crate::harness::{Authority, Desk, Identity, Proxy, Speaker, TLS, Wire, cloud
 
 const DETAILS: &str = "/api/v1.3/getHotelDetails";
 
+/// Something done to the files before the start.
+type Spoil = Box<dyn Fn(&std::path::Path) + Send>;
+
 struct Scene {
     cloudbeds: Sandbox,
     hotels: Vec<Hotel>,
@@ -185,7 +188,6 @@ async fn a_new_certificate_is_shown_from_the_next_handshake_on_and_a_bad_one_nev
 async fn what_is_wrong_with_the_files_is_told_before_anything_is_served() {
     let scene = Scene::new().await;
     let (identity, other) = (scene.authority.server(), scene.authority.server());
-    type Spoil = Box<dyn Fn(&std::path::Path) + Send>;
     let wrong: [(&str, Spoil); 4] = [
         ("tls.certificate_file: is not there", Box::new(|at| std::fs::remove_file(at.join("listener.pem")).unwrap())),
         (
