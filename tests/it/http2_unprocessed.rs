@@ -143,27 +143,58 @@ async fn a_booking_that_a_goaway_includes_is_never_sent_again() {
     }
 }
 
-#[tokio::test]
-async fn an_upload_without_a_window_is_504_and_the_next_request_is_served() {
-    // Answers at the end of a request, and never gives a window: neither the stream's nor the connection's.
-    let upstream = Upstream::start(HTTP2, |mut peer: Peer| async move {
-        peer.write(frame(SETTINGS, 0, 0, &[])).await;
-        let _preface = peer.exactly(24).await;
-        while let Some(head) = peer.exactly(9).await {
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-            let Some(_) = peer.exactly(length).await else { return };
-            match (head[3], head[4] & 1) {
-                (SETTINGS, 0) => peer.write(frame(SETTINGS, 1, 0, &[])).await,
-                (HEADERS | DATA, 1) => {
-                    peer.write(frame(HEADERS, 4, stream, &[0x88])).await;
-                    peer.write(frame(DATA, 1, stream, b"ok")).await;
-                }
-                _ => {}
+/// Answers so many requests at their end, never gives a window, neither a stream's nor the connection's, and then falls
+/// silent: it neither reads nor writes.
+async fn answers(mut peer: Peer, mut most: usize) {
+    peer.write(frame(SETTINGS, 0, 0, &[])).await;
+    let _preface = peer.exactly(24).await;
+    while most > 0 {
+        let Some(head) = peer.exactly(9).await else { return };
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let Some(_) = peer.exactly(length).await else { return };
+        match (head[3], head[4] & 1) {
+            (SETTINGS, 0) => peer.write(frame(SETTINGS, 1, 0, &[])).await,
+            (HEADERS | DATA, 1) => {
+                peer.write(frame(HEADERS, 4, stream, &[0x88])).await;
+                peer.write(frame(DATA, 1, stream, b"ok")).await;
+                most -= 1;
             }
+            _ => {}
         }
+    }
+    peer.hang().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_has_fallen_silent_is_given_up_long_before_its_answers_are() {
+    // `first_byte` is two minutes; a ping is sent after 15 seconds and waited for ten.
+    let upstream = Upstream::start(HTTP2, |peer: Peer| async move {
+        let most = if peer.number == 0 { 1 } else { usize::MAX };
+        answers(peer, most).await;
     })
     .await;
+    let proxy = upstream.proxy().config("workers: 1").log("info").start().await;
+    proxy.assert_serves("before it").await;
+    let (mut get, mut post) = (Caller::connect(&proxy).await, Caller::connect(&proxy).await);
+    get.head("GET", "/x", "").await;
+    post.head("POST", "/book", "content-length: 0\r\n").await;
+    let patience = std::time::Duration::from_secs(45);
+    let head = async |caller: &mut Caller| {
+        tokio::time::timeout(patience, caller.stream.readable()).await.expect("an answer in time").unwrap();
+        caller.answer_head().await
+    };
+    let answer = head(&mut get).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "a GET is sent once more: {answer}");
+    let answer = head(&mut post).await;
+    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("upstream_reset"), "a POST is not: {answer}");
+    assert_eq!(upstream.connections(), 2);
+    proxy.assert_serves("after it").await;
+}
+
+#[tokio::test]
+async fn an_upload_without_a_window_is_504_and_the_next_request_is_served() {
+    let upstream = Upstream::start(HTTP2, |peer: Peer| answers(peer, usize::MAX)).await;
     let proxy =
         upstream.proxy().config("workers: 1").env("UPSTREAM__TIMEOUTS__IDLE", "500ms").log("info").start().await;
     proxy.assert_serves("before it").await;

@@ -36,6 +36,7 @@ mod life;
 mod life_state;
 mod lifecycle;
 mod main_job;
+mod names;
 mod observe;
 mod onboarding;
 mod onboarding_kill;

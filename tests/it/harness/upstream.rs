@@ -49,6 +49,16 @@ impl Upstream {
         Self::start_after(manner, |_| std::future::ready(()), script).await
     }
 
+    /// The same at an address of the test's choice.
+    pub async fn start_at<S, F>(address: SocketAddr, manner: Manner, script: S) -> Self
+    where
+        S: Fn(Peer) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.unwrap();
+        Self::listen(listener, manner, |_| std::future::ready(()), script)
+    }
+
     /// The same, where each connection's handshake waits for `before`, which is given the connection's number.
     pub async fn start_after<B, W, S, F>(manner: Manner, before: B, script: S) -> Self
     where
@@ -58,6 +68,16 @@ impl Upstream {
         F: Future<Output = ()> + Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::listen(listener, manner, before, script)
+    }
+
+    fn listen<B, W, S, F>(listener: TcpListener, manner: Manner, before: B, script: S) -> Self
+    where
+        B: Fn(usize) -> W + Send + Sync + 'static,
+        W: Future<Output = ()> + Send + 'static,
+        S: Fn(Peer) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let (root_pem, tls) = match manner {
             Manner::Tls(certificate, alpn) => {
