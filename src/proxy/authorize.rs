@@ -14,7 +14,7 @@ use percent_encoding::percent_decode;
 use super::Arrival;
 use super::callers::{Callers, Known, X_PROXY_TOKEN};
 use super::error::ProxyError;
-use super::identify::Identified;
+use super::identify::{Identified, X_ORGANIZATION_ID, X_PROPERTY_ID};
 use crate::listen::Peer;
 use crate::telemetry::Sparing;
 use crate::wire::site::Sites;
@@ -97,15 +97,18 @@ impl Policy {
 
 impl Policy {
     /// Refuses what a page of another site sends by way of somebody's browser. No page reaches a unix socket, and none
-    /// knows a caller's token. A name of its own can lead it to this host (DNS rebinding), where it counts as one of
-    /// ours; on a network names are not looked at, since applications use all sorts of them there.
+    /// knows a caller's token. Nor can one of another site name a hotel by a header: a browser asks first, with a request
+    /// that has no such header, and that is refused (Fetch, 4.8, CORS-preflight fetch). So a reverse proxy may hand its
+    /// browsers' `Origin` on with a header of its own. A name of its own can lead a page to this host (DNS rebinding), where
+    /// it counts as one of ours; on a network names are not looked at, since applications use all sorts of them there.
     fn page(&self, headers: &HeaderMap, arrival: &Arrival, peer: &impl Fn() -> Option<Peer>) -> Result<(), ProxyError> {
         let Some(local) = arrival.local else { return Ok(()) };
         if self.callers.is_some() && headers.contains_key(X_PROXY_TOKEN) {
             return Ok(());
         }
         let by_name = self.callers.is_none() && !arrival.encrypted && local.ip().to_canonical().is_loopback();
-        let why = if self.sites.is_foreign(headers) {
+        let named = headers.contains_key(X_PROPERTY_ID) || headers.contains_key(X_ORGANIZATION_ID);
+        let why = if !named && self.sites.is_foreign(headers) {
             ProxyError::ForeignPage
         } else if by_name && self.sites.is_rebound(headers) {
             ProxyError::ForeignName

@@ -21,7 +21,7 @@ use crate::wire::field::is_twin;
 pub const X_PROPERTY_ID: HeaderName = HeaderName::from_static("x-property-id");
 
 /// The organisation's header: Cloudbeds' newer endpoints want it, some of them without a property.
-const X_ORGANIZATION_ID: HeaderName = HeaderName::from_static("x-organization-id");
+pub(super) const X_ORGANIZATION_ID: HeaderName = HeaderName::from_static("x-organization-id");
 
 /// Where else a property may be named, for applications that cannot send a header. All off by default.
 #[derive(Clone, Copy, Debug, Default)]

@@ -10,8 +10,20 @@ use http::{HeaderMap, HeaderName};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Domains in which nobody can register a name (RFC 2606, 6761, 8375; `internal` by ICANN's resolution of 2024).
-const RESERVED: [&str; 6] = ["localhost", "internal", "test", "example", "invalid", "home.arpa"];
+/// Domains in which no stranger can register a name (RFC 2606, 6761, 6762, 8375; `internal` by ICANN's resolution of
+/// 2024).
+const RESERVED: [&str; 10] = [
+    "localhost",
+    "local",
+    "internal",
+    "test",
+    "example",
+    "example.com",
+    "example.net",
+    "example.org",
+    "invalid",
+    "home.arpa",
+];
 
 /// The pages and names that are welcome all the same.
 #[derive(Clone, Debug, Default)]
@@ -78,14 +90,23 @@ mod tests {
             "a.localhost",
             "a.b.test.",
             "a.home.arpa",
+            "proxy.hotel.svc.cluster.local:8080",
+            "example.com",
             "proxy.hotel.com:1",
             "Proxy.Hotel.com",
         ] {
             assert!(!sites.is_rebound(&headers(&[("host", host)])), "{host}");
         }
-        for host in
-            ["evil.com", "evil.com:8080", "evil.com.", "127.0.0.1.evil.com", "xtest.com", "a.xtest", "1.2.3.4.nip.io"]
-        {
+        for host in [
+            "evil.com",
+            "badexample.com",
+            "evil.com:8080",
+            "evil.com.",
+            "127.0.0.1.evil.com",
+            "xtest.com",
+            "a.xtest",
+            "1.2.3.4.nip.io",
+        ] {
             assert!(sites.is_rebound(&headers(&[("host", host)])), "{host}");
         }
         assert!(!sites.is_rebound(&headers(&[])));

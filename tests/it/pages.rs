@@ -23,12 +23,13 @@ async fn get(address: std::net::SocketAddr, target: &str, lines: &[(&str, &str)]
 
 #[tokio::test]
 async fn a_page_of_another_site_is_refused_unless_it_is_named() {
-    let (cloudbeds, _hotels, proxy) = scene("policy: { origins: ['https://app.hotel.com'] }").await;
+    let config = "policy: { origins: ['https://app.hotel.com'] }\nidentify: { query: true }";
+    let (cloudbeds, _hotels, proxy) = scene(config).await;
     let own = format!("http://{}", proxy.address);
     let host = proxy.address.to_string();
     let ask = async |lines: &[(&str, &str)]| {
-        let always = [("host", host.as_str()), ("x-property-id", "1001")];
-        get(proxy.address, DETAILS, &[&always[..], lines].concat()).await
+        let always = [("host", host.as_str())];
+        get(proxy.address, &format!("{DETAILS}?propertyID=1001"), &[&always[..], lines].concat()).await
     };
     for lines in [
         &[("origin", "https://evil.com")][..],
@@ -45,11 +46,20 @@ async fn a_page_of_another_site_is_refused_unless_it_is_named() {
     assert!(cloudbeds.requests().is_empty());
     let told = proxy.wait_for_event("a request was refused: it comes from a page of another site").await;
     assert!(told["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{told}");
+    let asks_first = Request::options(DETAILS)
+        .header("host", &host)
+        .header("origin", "https://evil.com")
+        .header("access-control-request-method", "GET")
+        .header("access-control-request-headers", "x-property-id");
+    let answer = send(proxy.address, asks_first.body(Full::default()).unwrap()).await;
+    answer.assert_refused("caller_refused");
     for lines in [
         &[][..],
         &[("origin", own.as_str()), ("sec-fetch-site", "same-origin")],
         &[("origin", "https://app.hotel.com"), ("sec-fetch-site", "cross-site")],
         &[("sec-fetch-site", "none")],
+        // No page of another site can name a hotel so: its browser would have asked first, and been refused.
+        &[("origin", "https://evil.com"), ("x-property-id", "1001")],
     ] {
         assert_eq!(ask(lines).await.status, StatusCode::OK, "{lines:?}");
     }

@@ -12,8 +12,7 @@ struct Scene {
 
 async fn scene(protocols: Protocols) -> Scene {
     let (cloudbeds, hotels) = cloudbeds(protocols).await;
-    let builder = Proxy::to(&cloudbeds, &hotels).config("policy: { origins: ['https://a.test'] }");
-    Scene { proxy: builder.start().await, cloudbeds, hotels }
+    Scene { proxy: Proxy::to(&cloudbeds, &hotels).start().await, cloudbeds, hotels }
 }
 
 impl Scene {
