@@ -309,7 +309,8 @@ impl Lives {
     }
 
     /// Goes on with a life where a record ends; before the keys are read.
-    pub fn remember(&self, fingerprint: Fingerprint, record: Record) {
+    pub fn remember(&self, fingerprint: Fingerprint, mut record: Record) {
+        record.no_later_than(self.now());
         let life = Life::new(fingerprint, Arc::clone(&self.inbox), record);
         self.table().insert(fingerprint, Arc::new(life));
     }
@@ -348,11 +349,13 @@ impl Lives {
     /// Takes over what others have written down about a key, and returns what is known of it then. Which keys are in
     /// force here, and for whom, this process knows best.
     pub(super) fn learn(&self, fingerprint: Fingerprint, other: &Record) -> Record {
+        let now = self.now();
         self.of(fingerprint).change(|record| {
             match record.ours {
                 true => record.merge(other),
                 false => record.clone_from(other),
             }
+            record.no_later_than(now);
             record.clone()
         })
     }

@@ -179,6 +179,24 @@ impl Record {
         self.warned_days = 0;
     }
 
+    /// Takes times that have not come yet for now: they are from a clock that was wrong, and would outlast what is learnt
+    /// from here on.
+    pub(super) fn no_later_than(&mut self, now: Time) {
+        self.first_seen = self.first_seen.min(now);
+        for time in [&mut self.last_used, &mut self.accepted, &mut self.kept_alive] {
+            *time = time.map(|time| time.min(now));
+        }
+        for judgement in self.property_judgements.values_mut().chain([&mut self.judgement]) {
+            judgement.judged = judgement.judged.min(now);
+        }
+        if let Some(gone) = &mut self.gone {
+            gone.at = gone.at.min(now);
+        }
+        if let Some(hotels) = &mut self.hotels {
+            hotels.at = hotels.at.min(now);
+        }
+    }
+
     /// Takes over what another replica knows better. Who is in force where is each replica's own matter.
     pub(super) fn merge(&mut self, other: &Self) {
         if other.last_used > self.last_used {

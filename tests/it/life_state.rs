@@ -166,3 +166,35 @@ async fn a_state_file_that_cannot_be_used_keeps_nobody_from_serving() {
         }
     }
 }
+
+#[tokio::test]
+async fn times_of_a_clock_that_was_ahead_do_not_outlast_it() {
+    let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
+    let future = now() + 100 * DAY;
+    let record = |property: &str| {
+        serde_json::json!({ "properties": [property], "first_seen": future, "last_used": future, "accepted": future,
+                            "kept_alive": future, "judgement": { "judged": future } })
+    };
+    let keys = [(&hotels[0].key, record("1001")), (&hotels[1].key, record("1002"))];
+    let keys: serde_json::Map<_, _> = keys.into_iter().map(|(key, record)| (name(key).to_string(), record)).collect();
+    let state = serde_json::json!({ "format": 1, "keys": keys }).to_string();
+    let seed = move |directory: &Path| std::fs::write(directory.join("keys.state.json"), state).unwrap();
+    let mut proxy = Proxy::to(&cloudbeds, &hotels).before(seed).start().await;
+    assert_eq!(proxy.get("/api/v1.3/getRooms").property("1001").send().await.status, 200);
+    // A verdict of today counts, although one of the future was there.
+    cloudbeds.revoke(&hotels[1].key);
+    let started = std::time::Instant::now();
+    while proxy.get("/api/v1.3/getRooms").property("1002").send().await.status != 424 {
+        assert!(started.elapsed() < crate::harness::PATIENCE);
+    }
+    proxy.signal(Signal::TERM);
+    assert!(proxy.ended().await.success());
+    let state = state::read(&file(&proxy)).unwrap();
+    for hotel in &hotels[..2] {
+        let record = state.get(name(&hotel.key)).unwrap();
+        assert!(
+            record.last_used.unwrap().0 <= now() && record.first_seen.0 <= now() && record.judgement.judged.0 <= now()
+        );
+    }
+    assert!(state.get(name(&hotels[1].key)).unwrap().judgement.dead.is_some());
+}
