@@ -56,29 +56,27 @@ local quiet = now < state.quiet
 
 -- How many places a member has, or may have without our knowing.
 local function counted(member)
+    -- Those that count now, and those that will when it has found out that it lost us.
+    local grace = member.seen + me.grace
     local live, later = member.kept, member.kept
-    local starts = member.starts
-    for i = 1, #starts, 2 do
-        if starts[i] > now then live = live + starts[i + 1] end
-        if starts[i] > member.seen + me.grace then later = later + starts[i + 1] end
+    for i = 1, #member.starts, 2 do
+        if member.starts[i] > now then live = live + member.starts[i + 1] end
+        if member.starts[i] > grace then later = later + member.starts[i + 1] end
     end
     -- What its predecessor started.
     for i = 1, #member.rest, 2 do
         if member.rest[i] > now then live = live + member.rest[i + 1] end
     end
+    -- What it may use by itself until it has our answer, and then it has what we granted besides.
+    live = math.max(live, member.cap)
     if member.lease > 0 then
         if member.till > now then live = live + member.lease end
-        if member.till > member.seen + me.grace then later = later + member.lease end
+        if member.till > grace then later = later + member.lease end
     end
-    -- 'cap' is what it may use by itself until it has our answer.
-    local held = member.cap
-    if now > member.seen + me.silent then
-        held = math.max(held, member.share)
-    elseif now > member.seen + me.grace then
-        -- It may have lost us: then it replaces what counted when it found out, up to its share.
-        held = math.max(held, math.min(later, member.share))
-    end
-    return math.max(live, held)
+    if now > member.seen + me.silent then return math.max(live, member.share) end
+    -- It may have lost us: then it replaces what counted when it found out, up to its share.
+    if now > grace then return math.max(live, math.min(later, member.share)) end
+    return live
 end
 
 -- The others.

@@ -124,9 +124,14 @@ impl Link {
         Ok(Self { connection, driver, script: Script::new(script::BUDGET), key: key.to_owned(), run, clock: None })
     }
 
-    /// One report, and its answer.
-    pub(super) async fn call(&mut self, name: (&str, &str), report: &Report, bye: bool) -> Result<Answer, Failure> {
-        let sent = Instant::now();
+    /// The report of `sent`, and its answer.
+    pub(super) async fn call(
+        &mut self,
+        name: (&str, &str),
+        report: &Report,
+        sent: Instant,
+        bye: bool,
+    ) -> Result<Answer, Failure> {
         let argument =
             script::argument(name, &self.run, self.clock, sent, report, bye).map_err(|_| Failure::Nonsense)?;
         let mut invocation = self.script.key(self.key.as_str());

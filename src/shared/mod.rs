@@ -95,9 +95,10 @@ impl Member {
         }
         self.budget.close();
         if let Some(mut link) = link {
-            let report = self.budget.report(false, Instant::now());
+            let sent = Instant::now();
+            let report = self.budget.report(false, sent);
             // Whatever comes of it: without it, the share is kept for a while.
-            let _ = link.call((&self.id, &self.life), &report, true).await;
+            let _ = link.call((&self.id, &self.life), &report, sent, true).await;
         }
     }
 
@@ -136,7 +137,7 @@ impl Member {
         loop {
             let sent = Instant::now();
             let report = budget.report(self.alone_at.is_some(), sent);
-            let grant = match self.meanwhile(opened.call((&id, &life), &report, false)).await {
+            let grant = match self.meanwhile(opened.call((&id, &life), &report, sent, false)).await {
                 Ok(Answer::Granted(grant)) => grant,
                 // The first one only tells the time. More mean that its clock jumps about.
                 Ok(Answer::Late) if late < LATE_MAX => {

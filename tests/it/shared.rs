@@ -410,3 +410,51 @@ async fn of_a_cluster_any_node_can_be_named() {
     scene.assert_within("a cluster");
     assert!(one.command("EXISTS {cbap:default}:budget").starts_with(":1"));
 }
+
+#[tokio::test]
+async fn replicas_get_places_in_the_proportion_of_the_hotels_that_wait_at_each() {
+    let Some(redis) = Redis::start() else { return };
+    let scene = Scene::new(&redis, 2).await;
+    scene.together().await;
+    let begun = Instant::now();
+    let hog = async |replica: usize, property: &'static str| {
+        let one = || async {
+            let mut served = 0;
+            while begun.elapsed() < Duration::from_secs(8) {
+                served += usize::from(hotels(&scene.replicas[replica], property).await.status == 200);
+            }
+            served
+        };
+        together((0..10).map(|_| one())).await.iter().sum::<usize>()
+    };
+    let (one, two, three) = tokio::join!(hog(0, "1001"), hog(0, "1002"), hog(1, "1001"));
+    println!("{one} and {two} at one replica, {three} at the other");
+    let ratio = (one + two) as f64 / three as f64;
+    assert!((1.4..=2.8).contains(&ratio), "two hotels at one replica, one at the other: {ratio}");
+    scene.assert_within("two hogs and one");
+}
+
+#[tokio::test]
+async fn when_the_servers_clock_is_set_no_second_has_too_many() {
+    let Some(redis) = Redis::start() else { return };
+    let scene = Scene::new(&redis, 2).await;
+    scene.together().await;
+    for hour in ["+", "-"] {
+        // To the script it is the same whether its clock or its memory of it moves.
+        let set = format!(
+            "EVAL \"local key, state = KEYS[1], cjson.decode(redis.call('HGET', KEYS[1], 'state')); \
+             state.seen = state.seen {hour} 3600000; return redis.call('HSET', key, 'state', cjson.encode(state))\" 1 \
+             {{cbap:default}}:budget"
+        );
+        let ((), _) = scene
+            .busy(async {
+                seconds(1).await;
+                assert!(redis.command(&set).starts_with(":0"));
+                scene.all(0.0).await;
+                scene.all(1.0).await;
+                seconds(2).await;
+            })
+            .await;
+        scene.assert_within(hour);
+    }
+}

@@ -233,3 +233,46 @@ fn whatever_members_and_redis_do_no_second_has_more_starts_than_granted() {
         })
         .unwrap();
 }
+
+/// What the script answers to a report of `id`, with these numbers in place of zeros.
+fn report(redis: &Redis, id: &str, numbers: &[(&str, u64)]) -> serde_json::Value {
+    let mut argument = serde_json::json!({
+        "id": id, "life": "1", "run": "1", "by": u64::from(u32::MAX) * 1000, "bye": false, "starts": [],
+        "counts": 1041, "valid": 400, "grace": 50, "silent": 450, "gone": 3_600_000, "gap": 2000, "patience": 100,
+        "granted": 10, "allowed": 10, "block": 10,
+        "share": 0, "promised": 0, "cap": 0, "kept": 0, "pool": 0, "want": 0, "waiting": 0, "pause": 0,
+        "fallback": 0, "parts": 0,
+    });
+    for (name, number) in numbers {
+        argument[name] = (*number).into();
+    }
+    let script = include_str!("../../src/shared/budget.lua");
+    let answer = redis.call(&["EVAL", script, "1", "{x}:budget", &argument.to_string()]);
+    serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
+}
+
+#[tokio::test]
+async fn what_a_member_may_start_by_itself_counts_beside_what_it_is_granted() {
+    let Some(redis) = Redis::start() else { return };
+    loop {
+        let quiet = report(&redis, "a", &[("share", 5), ("cap", 5)])["quiet"].as_u64().unwrap();
+        report(&redis, "b", &[("share", 5)]);
+        if quiet == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let a = report(&redis, "a", &[("share", 5), ("cap", 5), ("want", 2), ("waiting", 1)]);
+    assert_eq!(a["lease"], 2);
+    let b = report(&redis, "b", &[("share", 5), ("want", 9), ("waiting", 1)]);
+    assert_eq!(b["lease"], 3, "five that it may start alone, two that it was granted: {b}");
+    // A report that was read too late changes nothing.
+    assert_eq!(report(&redis, "b", &[("by", 1)])["late"], true);
+    let a = report(&redis, "a", &[("share", 5), ("pool", 2), ("want", 9), ("waiting", 1)]);
+    assert_eq!(a["lease"], 7, "it has told that it started nothing alone: {a}");
+    // Two processes of one name: the second is told so while the first reports.
+    let script = include_str!("../../src/shared/budget.lua");
+    let twin = serde_json::json!({ "id": "a", "life": "2", "by": u64::from(u32::MAX) * 1000, "silent": 10_000 });
+    let twin = redis.call(&["EVAL", script, "1", "{x}:budget", &twin.to_string()]);
+    assert!(twin.contains("\"taken\":true"), "{twin}");
+}

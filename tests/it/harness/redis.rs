@@ -66,6 +66,21 @@ impl Redis {
         String::from_utf8_lossy(&answer[..length]).into_owned()
     }
 
+    /// One command, whatever is in its words, and the text it answers with.
+    pub fn call(&self, words: &[&str]) -> String {
+        let mut command = format!("*{}\r\n", words.len());
+        for word in words {
+            command.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(command.as_bytes()).unwrap();
+        let mut answer = [0; 4096];
+        let length = stream.read(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+        answer.split_once("\r\n").map_or(answer.clone(), |(_, text)| text.trim_end().to_owned())
+    }
+
     /// It stops in the middle of whatever it does, and keeps its connections.
     pub fn freeze(&self) {
         kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
