@@ -268,6 +268,8 @@ async fn what_a_member_may_start_by_itself_counts_beside_what_it_is_granted() {
     assert_eq!(b["lease"], 3, "five that it may start alone, two that it was granted: {b}");
     // A report that was read too late changes nothing.
     assert_eq!(report(&redis, "b", &[("by", 1)])["late"], true);
+    // Nobody else waits any more.
+    report(&redis, "b", &[("share", 5), ("pool", 3), ("want", 3), ("waiting", 1)]);
     let a = report(&redis, "a", &[("share", 5), ("pool", 2), ("want", 9), ("waiting", 1)]);
     assert_eq!(a["lease"], 7, "it has told that it started nothing alone: {a}");
     // Two processes of one name: the second is told so while the first reports.
