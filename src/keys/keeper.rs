@@ -6,8 +6,10 @@
 //! is the request path's.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::life::{Life, Time, Told};
+use super::peers::{News, Peers, Task};
 use super::record::{DAY, Dead, Hotels, IdleDays, Judgement, Record};
 use super::state::{self, StateError};
 use super::store::{KeyStore, Reload};
@@ -46,6 +49,17 @@ const STRIKES: u32 = 10;
 
 /// Who has taken a keep-alive call upon itself is given this long before another replica tries, in seconds.
 const CLAIM: u64 = 6 * 60 * 60;
+
+/// How often other replicas are listened to, and how often everything is looked through for what they should know, in
+/// seconds; what is judged is told at once.
+const LISTEN: u64 = 2;
+const LOOK_THROUGH: u64 = 60;
+
+/// Records told at a time.
+const NEWS: usize = 500;
+
+/// While a replica asks Cloudbeds about a key, others do not, for so many seconds at most.
+const ASKING: u64 = 30;
 
 /// A key that works for nothing is in doubt for this long at most, in seconds.
 const USELESS: u64 = 60;
@@ -120,6 +134,8 @@ impl Call {
 
 enum Outcome {
     Probe(Probe),
+    /// Another replica does it, and what comes of it will be heard.
+    Elsewhere,
     Hotels(Option<Vec<PropertyId>>),
 }
 
@@ -150,6 +166,21 @@ pub struct Keeper<V> {
     unwritten: bool,
     /// What the file said last, so that each trouble is told once.
     trouble: Option<String>,
+    peers: Option<WithPeers>,
+}
+
+/// What is known of what other replicas know.
+struct WithPeers {
+    peers: Rc<dyn Peers>,
+    /// Digests of what they know of each key.
+    known: HashMap<Fingerprint, u64>,
+    /// What was told in the exchange that is under way.
+    telling: Vec<(Fingerprint, u64)>,
+    exchange: Option<Answered<Option<News>>>,
+    listened: Time,
+    looked_through: Time,
+    /// There is something to tell, or more to hear.
+    news: bool,
 }
 
 impl<V: Vendor> Keeper<V> {
@@ -169,7 +200,23 @@ impl<V: Vendor> Keeper<V> {
             written: None,
             unwritten: true,
             trouble: None,
+            peers: None,
         }
+    }
+
+    /// The same, among other replicas.
+    #[must_use]
+    pub fn among(mut self, peers: Rc<dyn Peers>) -> Self {
+        self.peers = Some(WithPeers {
+            peers,
+            known: HashMap::new(),
+            telling: Vec::new(),
+            exchange: None,
+            listened: Time::default(),
+            looked_through: Time::default(),
+            news: true,
+        });
+        self
     }
 
     /// Keeps the keys until `stop`, and then writes down what is new.
@@ -184,6 +231,7 @@ impl<V: Vendor> Keeper<V> {
                 () = &mut stop => break,
                 () = inbox.rung() => inbox.take().into_iter().for_each(|told| self.hear(told)),
                 (call, outcome) = next(&mut self.under_way) => self.learn(&call, outcome).await,
+                news = exchanged(self.peers.as_mut()) => self.hear_news(news).await,
                 _ = ticks.tick() => self.tick().await,
             }
             self.start();
@@ -266,8 +314,20 @@ impl<V: Vendor> Keeper<V> {
                         Why::CoolDown(about) => key.life().change(|record| record.judgement_mut(about).sign()),
                         _ => None,
                     };
+                    let claim = self.peers.as_ref().map(|with| {
+                        let (task, seconds) =
+                            if why == Why::KeepAlive { (Task::KeepAlive, CLAIM) } else { (Task::Probe, ASKING) };
+                        with.peers.claim(key.life().fingerprint(), task, seconds)
+                    });
                     let probe = self.vendor.probe(key, property, sign);
-                    Box::pin(async move { Outcome::Probe(probe.await) })
+                    Box::pin(async move {
+                        if let Some(claim) = claim
+                            && !claim.await
+                        {
+                            return Outcome::Elsewhere;
+                        }
+                        Outcome::Probe(probe.await)
+                    })
                 }
             };
             self.under_way.push((call, answered));
@@ -281,6 +341,8 @@ impl<V: Vendor> Keeper<V> {
         let now = self.now();
         match outcome {
             Outcome::Probe(probe) => self.judge(call, &life, probe, now),
+            Outcome::Elsewhere if matches!(call.why, Why::Sign(_)) => self.doubt(&life, now),
+            Outcome::Elsewhere => {}
             Outcome::Hotels(Some(properties)) if !properties.is_empty() => {
                 self.hotels_asked.insert(life.fingerprint(), (now, 0));
                 self.hotels(&life, properties, now).await;
@@ -301,7 +363,7 @@ impl<V: Vendor> Keeper<V> {
     }
 
     fn judge(&mut self, call: &Call, life: &Arc<Life>, probe: Probe, now: Time) {
-        self.unwritten = true;
+        self.changed();
         match probe {
             Probe::Dead(verdict) if verdict.is_dead() => self.bury(call, life, verdict, now),
             Probe::Good | Probe::Dead(_) => {
@@ -384,16 +446,28 @@ impl<V: Vendor> Keeper<V> {
             .insert(life.fingerprint(), Doubt { since: now, until: now.plus(pause), pause, life: Arc::clone(life) });
     }
 
-    async fn hotels(&mut self, life: &Arc<Life>, properties: Vec<PropertyId>, now: Time) {
+    /// Something is new that should be written down, and told.
+    fn changed(&mut self) {
         self.unwritten = true;
+        if let Some(with) = &mut self.peers {
+            with.news = true;
+        }
+    }
+
+    async fn hotels(&mut self, life: &Arc<Life>, properties: Vec<PropertyId>, now: Time) {
+        self.changed();
         let changed = life.change(|record| {
             record.accepted = record.accepted.max(Some(now));
             let before = record.hotels.replace(Hotels { at: now, properties });
             before.map(|hotels| hotels.properties) != record.hotels.as_ref().map(|hotels| hotels.properties.clone())
         });
-        if !changed {
-            return;
+        if changed {
+            self.remake().await;
         }
+    }
+
+    /// What a key opens is another list of properties now.
+    async fn remake(&self) {
         let store = Arc::clone(&self.store);
         match spawn_blocking(move || store.remake()).await {
             Ok(Reload::Swapped { properties, keys }) => {
@@ -411,6 +485,7 @@ impl<V: Vendor> Keeper<V> {
         let now = self.now();
         self.hear_again(now);
         self.end_cool_downs(now);
+        self.exchange_news(now);
         // Backwards too: a clock that was set back must not stop the collecting.
         if now.since(self.swept) >= SWEEP || now < self.swept {
             self.swept = now;
@@ -421,6 +496,69 @@ impl<V: Vendor> Keeper<V> {
             if self.unwritten && may {
                 self.write(due).await;
             }
+        }
+    }
+
+    /// Begins to tell other replicas what is new, and to hear what is new elsewhere, when it is time.
+    fn exchange_news(&mut self, now: Time) {
+        let Some(with) = &mut self.peers else { return };
+        let due = with.news || now.since(with.listened) >= LISTEN || now < with.listened;
+        if with.exchange.is_some() || !due {
+            return;
+        }
+        let mut own = Vec::new();
+        if with.news || now.since(with.looked_through) >= LOOK_THROUGH || now < with.looked_through {
+            for life in self.store.lives().all().iter().filter(|life| life.is_ours()) {
+                let (name, record) = (life.fingerprint(), life.snapshot().for_others());
+                let digest = digest(&record);
+                if with.known.get(&name) != Some(&digest) && own.len() < NEWS {
+                    with.telling.push((name, digest));
+                    own.push((name, record));
+                }
+            }
+            with.looked_through = now;
+            with.news = own.len() == NEWS;
+        }
+        with.listened = now;
+        with.exchange = Some(with.peers.exchange(own, now));
+    }
+
+    /// What other replicas know of our keys is known here from now on.
+    async fn hear_news(&mut self, news: Option<News>) {
+        let Some(with) = &mut self.peers else { return };
+        let told = std::mem::take(&mut with.telling);
+        let Some(news) = news else { return };
+        if news.forgotten {
+            with.known.clear();
+        }
+        let mut refused = told.len();
+        for (name, digest) in told {
+            if news.taken.contains(&name) {
+                with.known.insert(name, digest);
+                refused -= 1;
+            }
+        }
+        let mut opened = false;
+        for (name, record) in news.records {
+            // Of keys that are not here nothing is kept. Once they come and are told of, what others know is answered.
+            let Some(life) = self.store.lives().get(name).filter(|life| life.is_ours()) else { continue };
+            let before = life.snapshot();
+            let after = self.store.lives().learn(name, &record);
+            with.known.insert(name, digest(&record));
+            // We know more than they do: that is news.
+            with.news |= digest(&after.for_others()) != digest(&record);
+            self.unwritten |= after != before;
+            opened |= after.hotels != before.hotels;
+            if before.dead().is_none()
+                && let Some(blocked) = after.dead()
+            {
+                let verdict = blocked.verdict.as_str();
+                warn!(key.fingerprint = %name, key.verdict = verdict, "another replica has found that a key is dead");
+            }
+        }
+        with.news |= news.forgotten || news.more || refused > 0;
+        if opened {
+            self.remake().await;
         }
     }
 
@@ -594,6 +732,23 @@ fn cool_down((first, longest): (u64, u64), step: u32) -> u64 {
     // Without a random number there is no jitter, which does no harm.
     let _ = getrandom::fill(&mut random);
     seconds + u64::from_ne_bytes(random) % (seconds / 5 + 1)
+}
+
+/// A digest of what others are told.
+fn digest(record: &Record) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // A record has no map whose keys are no text, so it can always be written.
+    serde_json::to_string(record).unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What other replicas have told; never, while nobody is asked.
+async fn exchanged(with: Option<&mut WithPeers>) -> Option<News> {
+    let Some(with) = with else { return std::future::pending().await };
+    let Some(exchange) = &mut with.exchange else { return std::future::pending().await };
+    let news = exchange.await;
+    with.exchange = None;
+    news
 }
 
 /// The first call under way to be answered; never, while there is none.

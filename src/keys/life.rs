@@ -360,6 +360,11 @@ impl Lives {
         })
     }
 
+    /// The life of a key that has one.
+    pub(super) fn get(&self, fingerprint: Fingerprint) -> Option<Arc<Life>> {
+        self.table().get(&fingerprint).map(Arc::clone)
+    }
+
     /// The life of a key; a new one if it has none yet.
     pub(super) fn of(&self, fingerprint: Fingerprint) -> Arc<Life> {
         let new = || Arc::new(Life::new(fingerprint, Arc::clone(&self.inbox), Record::default()));

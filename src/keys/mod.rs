@@ -32,6 +32,7 @@ pub mod life;
 mod lock;
 pub mod names;
 pub mod paste;
+pub mod peers;
 pub mod pending;
 mod read;
 pub mod record;

@@ -214,7 +214,7 @@ impl Record {
             let own = self.property_judgements.entry(*property).or_default();
             *own = own.later(*judgement);
         }
-        let at = |hotels: &Option<Hotels>| hotels.as_ref().map(|hotels| hotels.at);
+        let at = |hotels: &Option<Hotels>| hotels.as_ref().map(|hotels| (hotels.at, hotels.properties.clone()));
         if at(&other.hotels) > at(&self.hotels) {
             self.hotels.clone_from(&other.hotels);
         }
@@ -223,6 +223,48 @@ impl Record {
         }
         for (name, value) in &other.more {
             self.more.entry(name).or_insert_with(|| value.clone());
+        }
+    }
+}
+
+impl Record {
+    /// The same by a clock that shows so many seconds more.
+    #[must_use]
+    pub fn by_another_clock(mut self, seconds: i64) -> Self {
+        let shift = |time: &mut Time| {
+            // Nothing was ever in 1970: that is how no time is written.
+            if *time != Time::default() {
+                time.0 = time.0.saturating_add_signed(seconds).max(1);
+            }
+        };
+        let judged = |judgement: &mut Judgement| {
+            shift(&mut judgement.judged);
+            for dead in &mut judgement.dead {
+                shift(&mut dead.since);
+                shift(&mut dead.until);
+            }
+        };
+        shift(&mut self.first_seen);
+        [&mut self.last_used, &mut self.accepted, &mut self.kept_alive].into_iter().flatten().for_each(shift);
+        judged(&mut self.judgement);
+        self.property_judgements.values_mut().for_each(judged);
+        self.gone.iter_mut().for_each(|gone| shift(&mut gone.at));
+        self.hotels.iter_mut().for_each(|hotels| shift(&mut hotels.at));
+        self
+    }
+
+    /// What other replicas should know of it, which is what [`merge`](Self::merge) brings to the same end at all of them.
+    /// Uses are told by the hour: a busy key would be news all the time.
+    pub(super) fn for_others(&self) -> Self {
+        let hour = |time: Option<Time>| time.map(|Time(seconds)| Time(seconds - seconds % 3600));
+        Self {
+            properties: Vec::new(),
+            last_used: hour(self.last_used),
+            accepted: hour(self.accepted),
+            gone: None,
+            warned_days: 0,
+            ours: false,
+            ..self.clone()
         }
     }
 }
@@ -237,8 +279,10 @@ impl Judgement {
         }
     }
 
+    /// Of two of the same second the one that keeps still for longer, whoever asks: replicas must end with the same.
     fn later(self, other: Self) -> Self {
-        if other.judged > self.judged { other } else { self }
+        let order = |one: &Self| (one.judged, one.dead.map(|dead| (dead.until, dead.step, dead.since)));
+        if order(&other) > order(&self) { other } else { self }
     }
 }
 

@@ -82,21 +82,46 @@ impl From<redis::RedisError> for Failure {
     }
 }
 
-/// An open connection.
-pub(super) struct Link {
-    connection: MultiplexedConnection,
+/// An open connection, and what moves it on.
+pub(super) struct Wire {
+    pub(super) connection: MultiplexedConnection,
     driver: JoinHandle<()>,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Wire {
+    /// Connects, says who we are, and asks who answers: the server's own name for its present life.
+    pub(super) async fn open(server: &Server, at: &Origin) -> Result<(Self, String), Failure> {
+        let stream = server.dialer.dial_redis(at, server.url.tls).await?;
+        let mut info = RedisConnectionInfo::default().set_db(i64::from(server.url.database));
+        if let Some(user) = &server.user {
+            info = info.set_username(user);
+        }
+        if let Some(password) = &server.password {
+            info = info.set_password(password.for_login());
+        }
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&info, stream, AsyncConnectionConfig::new()).await?;
+        let mut wire = Self { connection, driver: tokio::spawn(driver) };
+        let told: String = redis::cmd("INFO").arg("server").query_async(&mut wire.connection).await?;
+        let run = told.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned();
+        Ok((wire, run))
+    }
+}
+
+/// A connection for one app's budget.
+pub(super) struct Link {
+    wire: Wire,
     script: Script,
     key: String,
     /// The server's own name for its present life.
     run: String,
     clock: Option<Clock>,
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
 }
 
 impl Link {
@@ -108,20 +133,8 @@ impl Link {
     }
 
     async fn to(server: &Arc<Server>, at: &Origin, key: &str) -> Result<Self, Failure> {
-        let stream = server.dialer.dial_redis(at, server.url.tls).await?;
-        let mut info = RedisConnectionInfo::default().set_db(i64::from(server.url.database));
-        if let Some(user) = &server.user {
-            info = info.set_username(user);
-        }
-        if let Some(password) = &server.password {
-            info = info.set_password(password.for_login());
-        }
-        let (mut connection, driver) =
-            MultiplexedConnection::new_with_config(&info, stream, AsyncConnectionConfig::new()).await?;
-        let driver = tokio::spawn(driver);
-        let told: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
-        let run = told.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned();
-        Ok(Self { connection, driver, script: Script::new(script::BUDGET), key: key.to_owned(), run, clock: None })
+        let (wire, run) = Wire::open(server, at).await?;
+        Ok(Self { wire, script: Script::new(script::BUDGET), key: key.to_owned(), run, clock: None })
     }
 
     /// The report of `sent`, and its answer.
@@ -136,7 +149,7 @@ impl Link {
             script::argument(name, &self.run, self.clock, sent, report, bye).map_err(|_| Failure::Nonsense)?;
         let mut invocation = self.script.key(self.key.as_str());
         invocation.arg(argument);
-        let text: String = in_time(sent, async { Ok(invocation.invoke_async(&mut self.connection).await?) }).await?;
+        let text: String = in_time(sent, async { Ok(invocation.invoke_async(&mut self.wire.connection).await?) }).await?;
         let (answer, clock) = script::answer(&text, Instant::now()).ok_or(Failure::Nonsense)?;
         self.clock = Some(clock);
         Ok(answer)

@@ -8,6 +8,7 @@
 //! `budget/places.rs`.
 
 mod link;
+mod lives;
 mod script;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::link::Link;
 pub use self::link::{Failure, Server};
+pub use self::lives::Lives;
 use self::script::Answer;
 use crate::budget::{BEAT, Budget, Budgets, GRACE, Grant, PATIENCE};
 use crate::origin::Origin;
