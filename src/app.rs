@@ -385,10 +385,11 @@ impl App {
         let renewing = certificates
             .map(|certificates| tokio::spawn(certificates.watch(config.keys.poll, Arc::clone(&handle.reload_rest))));
         let limits = limits(&config);
-        let mut pacing = Pacing::start(&config, loaded.redis.take())?;
+        let redis = loaded.redis.take().map(Arc::new);
+        let mut pacing = Pacing::start(&config, redis.clone())?;
         let base_url = config.upstream.base_url.clone();
         let inquiry = Inquiry::new(loaded.dialer.clone(), base_url, pacing.budgets());
-        let keeping = Keeping::start(Arc::clone(&keys), inquiry, keeping(&config))?;
+        let keeping = Keeping::start(Arc::clone(&keys), inquiry, keeping(&config), redis)?;
         let keys = Arc::new(Keys { store: keys, limits, budgets: pacing.budgets() });
         let paste = loaded.secrets.admin.clone().map(|token| {
             let desk = pasting::Desk {

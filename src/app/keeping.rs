@@ -4,6 +4,7 @@
 //! runtime of its own, since it waits for disks and locks, and so that neither a core nor the admin listener ever does.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::inquiry::Inquiry;
 use crate::keys::KeyStore;
 use crate::keys::keeper::{Keeper, Settings};
 use crate::process;
+use crate::shared::{Lives, Server};
 
 /// How long the end of the process waits for the state to be written.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -26,7 +28,12 @@ pub(super) struct Keeping {
 
 impl Keeping {
     /// Starts the thread.
-    pub(super) fn start(store: Arc<KeyStore>, inquiry: Inquiry, settings: Settings) -> io::Result<Self> {
+    pub(super) fn start(
+        store: Arc<KeyStore>,
+        inquiry: Inquiry,
+        settings: Settings,
+        redis: Option<Arc<Server>>,
+    ) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell_ended, ended) = oneshot::channel();
         std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
@@ -36,7 +43,10 @@ impl Keeping {
                     if let Err(error) = runtime.block_on(async { process::blocking_thread() }) {
                         tracing::error!(%error, "the state file cannot be written");
                     }
-                    let keeper = Keeper::new(store, inquiry, settings);
+                    let mut keeper = Keeper::new(store, inquiry, settings);
+                    if let Some(server) = redis {
+                        keeper = keeper.among(Rc::new(Lives::new(server)));
+                    }
                     // A sender that is gone means the same as a word from it.
                     runtime.block_on(keeper.run(async move { drop(stopped.await) }));
                     runtime.shutdown_background();

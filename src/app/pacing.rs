@@ -41,7 +41,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 
 impl Pacing {
     /// Starts the threads; budgets are shared where there is a server.
-    pub(super) fn start(config: &Config, server: Option<Server>) -> io::Result<Self> {
+    pub(super) fn start(config: &Config, server: Option<Arc<Server>>) -> io::Result<Self> {
         let Some(limiter) = limiter(config) else { return Ok(Self { limiter: None, _stop: None, sharing: None }) };
         let sharing = match server {
             Some(server) => Some(Sharer::start(server, Arc::clone(&limiter.budgets))?),
@@ -79,12 +79,12 @@ impl Pacing {
 }
 
 impl Sharer {
-    fn start(server: Server, budgets: Arc<Budgets>) -> io::Result<Self> {
+    fn start(server: Arc<Server>, budgets: Arc<Budgets>) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let (tell_ended, ended) = oneshot::channel();
         let runtime = Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("sharer".to_owned()).spawn(move || {
-            runtime.block_on(shared::serve(Arc::new(server), budgets, stopped));
+            runtime.block_on(shared::serve(server, budgets, stopped));
             runtime.shutdown_background();
             let _ = tell_ended.send(());
         })?;

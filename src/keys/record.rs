@@ -239,7 +239,7 @@ impl Record {
         };
         let judged = |judgement: &mut Judgement| {
             shift(&mut judgement.judged);
-            for dead in &mut judgement.dead {
+            if let Some(dead) = &mut judgement.dead {
                 shift(&mut dead.since);
                 shift(&mut dead.until);
             }

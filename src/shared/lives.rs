@@ -131,7 +131,9 @@ impl Shared {
         let mut wire = self.wire().await?;
         let offset = self.offset(&mut wire, now).await?;
         let mut call = self.script.prepare_invoke();
-        self.keys.iter().for_each(|key| drop(call.key(key.as_str())));
+        for key in &self.keys {
+            call.key(key.as_str());
+        }
         {
             let state = self.state.borrow();
             call.arg(state.since);
