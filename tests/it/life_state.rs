@@ -26,7 +26,7 @@ fn file(proxy: &Proxy) -> PathBuf {
 }
 
 /// Writes a state in which the key was used last so many days ago.
-fn used_before(path: &Path, key: &str, days: u64) {
+pub(crate) fn used_before(path: &Path, key: &str, days: u64) {
     let then = now() - days * DAY;
     let record = serde_json::json!({ "properties": ["1001"], "first_seen": then, "last_used": then });
     let state = serde_json::json!({ "format": 1, "keys": { name(key).to_string(): record } });
