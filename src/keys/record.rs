@@ -295,6 +295,24 @@ mod tests {
     }
 
     #[test]
+    fn by_another_clock_all_times_move_and_what_never_was_stays_so() {
+        let dead = Dead { verdict: Verdict::Rejected, since: Time(100), until: Time(200), step: 1 };
+        let record = Record {
+            first_seen: Time(50),
+            last_used: Some(Time(60)),
+            judgement: Judgement { judged: Time(100), dead: Some(dead) },
+            hotels: Some(Hotels { at: Time(70), properties: Vec::new() }),
+            ..Record::default()
+        };
+        let moved = record.clone().by_another_clock(7200);
+        assert_eq!((moved.first_seen, moved.last_used), (Time(7250), Some(Time(7260))));
+        let moved_dead = moved.judgement.dead.unwrap();
+        assert_eq!((moved.judgement.judged, moved_dead.since, moved_dead.until), (Time(7300), Time(7300), Time(7400)));
+        assert_eq!(moved.by_another_clock(-7200), record);
+        assert_eq!(Record::default().by_another_clock(7200), Record::default());
+    }
+
+    #[test]
     fn an_unused_key_is_idle_at_20_days_and_expiring_at_25() {
         let mut key = record(1000, None);
         for (days, verdict) in

@@ -12,6 +12,7 @@ use crate::keys::{Lives, life};
 use crate::secret::ApiKey;
 
 mod model;
+mod peers;
 
 /// When the tests begin.
 const START: u64 = 1_800_000_000;
@@ -160,13 +161,23 @@ fn settings(directory: &Path) -> Settings {
 impl Process {
     /// Starts on `keys.yaml` in the directory; in a `LocalSet`.
     fn start(directory: &Path, cloudbeds: &Cloudbeds, settings: Settings) -> Self {
+        Self::started(directory, cloudbeds, settings, |keeper| keeper)
+    }
+
+    /// The same, with something more to the keeper.
+    fn started(
+        directory: &Path,
+        cloudbeds: &Cloudbeds,
+        settings: Settings,
+        more: impl FnOnce(Keeper<Cloudbeds>) -> Keeper<Cloudbeds>,
+    ) -> Self {
         let mut records = Vec::new();
         if let Some(path) = &settings.state_file {
             state::each(path, |name, record| records.push((name, record))).unwrap();
         }
         let store = KeyStore::resume(directory.join("keys.yaml"), None, Lives::resume(records, clock())).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let keeper = Keeper::new(Arc::clone(&store), cloudbeds.clone(), settings);
+        let keeper = more(Keeper::new(Arc::clone(&store), cloudbeds.clone(), settings));
         let keeper = tokio::task::spawn_local(keeper.run(async move { drop(stopped.await) }));
         Self { store, cloudbeds: cloudbeds.clone(), stop, keeper }
     }
