@@ -18,7 +18,8 @@ const GRANTED: usize = 10;
 const UP: &str = "shared_up{app=\"default\"}";
 
 /// What docs/budgets.md says an ACL user needs, and no more.
-const PERMITTED: &str = "~{cbap:* -@all +info +evalsha +script|load +time +hgetall +hset +hdel +pexpire";
+const PERMITTED: &str = "~{cbap:* -@all +info +evalsha +script|load +time +hgetall +hset +hdel +pexpire \
+     +get +set +hget +zadd +zscore +zrangebyscore +expire";
 
 /// A sandbox with a judge, and replicas before it.
 struct Scene {

@@ -74,7 +74,13 @@ async fn an_idle_key_is_kept_alive_by_one_replica_for_all() {
     let start = async || {
         let key = hotels[0].key.clone();
         let seed = move |directory: &Path| used_before(&directory.join("keys.state.json"), &key, 22);
-        Proxy::to(&cloudbeds, &hotels).config(keep_alive).config(LIMITS).config(&redis.config()).before(seed).start().await
+        Proxy::to(&cloudbeds, &hotels)
+            .config(keep_alive)
+            .config(LIMITS)
+            .config(&redis.config())
+            .before(seed)
+            .start()
+            .await
     };
     let (one, two) = (start().await, start().await);
     for proxy in [&one, &two] {
