@@ -262,7 +262,8 @@ impl<V: Vendor> Keeper<V> {
         {
             return;
         }
-        if !self.in_force(&key) {
+        // Of a dead key's calls some were under way when it was found dead, and say nothing new.
+        if !self.in_force(&key) || sign != Sign::Hinted && life.blocked(property).is_some() {
             return life.listen();
         }
         if sign == Sign::Foreign {

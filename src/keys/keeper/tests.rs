@@ -338,6 +338,22 @@ async fn what_is_said_now_and_then_between_successes_is_not_believed_without_a_c
 }
 
 #[tokio::test(start_paused = true)]
+async fn answers_to_calls_that_were_under_way_when_the_key_was_found_dead_are_no_reason_to_ask_again() {
+    scene("\"1001\": cbat_a\n", |directory, cloudbeds| async move {
+        let process = Process::start(directory.path(), &cloudbeds, settings(directory.path()));
+        process.call(1001).unwrap();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!((process.call(1001), cloudbeds.calls(Asked::Probe)), (Err(Verdict::Rejected), 1));
+        for _ in 0..20 {
+            process.odd_call(1001);
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(cloudbeds.calls(Asked::Probe), 1);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn cool_downs_grow_as_well_where_our_own_calls_come_to_nothing() {
     scene("\"1001\": cbat_a\n", |directory, cloudbeds| async move {
         let mut process = Process::start(directory.path(), &cloudbeds, settings(directory.path()));
