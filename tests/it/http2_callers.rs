@@ -348,8 +348,8 @@ async fn a_head_that_never_ends_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn pings_and_settings_that_nobody_waits_for_take_no_memory() {
-    let scene = new_scene(Protocols::Both, &[], "info").await;
+async fn pings_and_settings_that_nobody_waits_for_take_no_memory_and_no_connection() {
+    let scene = new_scene(Protocols::Both, &[("CLIENT__IDLE", "400ms")], "info").await;
     for flood in [frame(PING, 0, 0, &[0; 8]), frame(SETTINGS, 0, 0, &[])] {
         let mut frames = scene.frames().await;
         let before = scene.proxy.memory().0;
@@ -365,6 +365,9 @@ async fn pings_and_settings_that_nobody_waits_for_take_no_memory() {
         let after = scene.proxy.memory().0;
         assert!(after < before + (20 << 20), "{before} {after}");
         scene.still_serves().await;
+        // The end that nobody reads is not waited for either, while the caller keeps its side open.
+        scene.proxy.wait_for_metric("connections_open", |open| open == 0.0).await;
+        drop(frames);
     }
 }
 
