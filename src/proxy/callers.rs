@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, Method};
 use super::Arrival;
 use super::authorize::is_below;
 use super::error::ProxyError;
-use super::identify::Subject;
+use super::identify::{Subject, X_ORGANIZATION_ID};
 use crate::listen::{Peer, Stream};
 use crate::property::PropertyId;
 use crate::secret::TokenDigest;
@@ -164,9 +164,21 @@ impl All {
 
 impl Caller {
     /// Whether it may send this request. `path` is decoded.
-    pub(super) fn may(&self, method: &Method, path: &[u8], subject: &Subject) -> Result<(), ProxyError> {
+    ///
+    /// Some of Cloudbeds' endpoints go by `X-Organization-Id` alone, whatever property stands beside it, and answer for
+    /// all hotels of the organisation.
+    pub(super) fn may(
+        &self,
+        method: &Method,
+        path: &[u8],
+        headers: &HeaderMap,
+        subject: &Subject,
+    ) -> Result<(), ProxyError> {
         let why = if !self.properties.as_ref().is_none_or(|own| subject.is_within(own)) {
             "property"
+        } else if self.properties.is_some() && headers.contains_key(X_ORGANIZATION_ID) {
+            // Its twins were refused to everybody when the property was looked for.
+            "organization"
         } else if !self.methods.as_ref().is_none_or(|own| own.contains(method)) {
             "method"
         } else if !self.paths.as_ref().is_none_or(|own| own.iter().any(|prefix| is_below(path, prefix.as_bytes()))) {
