@@ -89,7 +89,7 @@ impl Policy {
             return Err(ProxyError::CredentialPath);
         }
         if let Known(Some(caller)) = caller {
-            caller.may(request.method(), &decoded, &identified.subject)?;
+            caller.may(request.method(), &decoded, headers, &identified.subject)?;
         }
         Ok(Authorized { identified })
     }

@@ -15,16 +15,19 @@ use http::{HeaderMap, HeaderName, Method};
 use super::Arrival;
 use super::authorize::is_below;
 use super::error::ProxyError;
-use super::identify::Subject;
+use super::identify::{Subject, X_ORGANIZATION_ID};
 use crate::listen::{Peer, Stream};
 use crate::property::PropertyId;
 use crate::secret::TokenDigest;
 use crate::telemetry::Sparing;
 use crate::tls::CertificateName;
-use crate::wire::field::is_twin;
+use crate::wire::field::{folded, is_twin};
 
 /// The header that shows a caller's token. Like all of ours it stays here.
 pub const X_PROXY_TOKEN: HeaderName = HeaderName::from_static("x-proxy-token");
+
+/// The headers in which frameworks take another method than the request's: Microsoft's, Google's and IBM's.
+const METHOD_OVERRIDES: [&str; 3] = ["x-http-method", "x-http-method-override", "x-method-override"];
 
 /// What one caller may do.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ pub struct Caller {
     pub name: Box<str>,
     /// The hotels it may ask about; nothing means all.
     pub properties: Option<HashSet<PropertyId>>,
-    /// The methods it may use; nothing means all that are forwarded.
+    /// The methods it may use, and no header that asks for another; nothing means all that are forwarded.
     pub methods: Option<Vec<Method>>,
     /// The paths it may use, and what is below them; nothing means all.
     pub paths: Option<Vec<Box<str>>>,
@@ -164,10 +167,24 @@ impl All {
 
 impl Caller {
     /// Whether it may send this request. `path` is decoded.
-    pub(super) fn may(&self, method: &Method, path: &[u8], subject: &Subject) -> Result<(), ProxyError> {
+    ///
+    /// Some of Cloudbeds' endpoints go by `X-Organization-Id` alone, whatever property stands beside it, and answer for
+    /// all hotels of the organisation.
+    pub(super) fn may(
+        &self,
+        method: &Method,
+        path: &[u8],
+        headers: &HeaderMap,
+        subject: &Subject,
+    ) -> Result<(), ProxyError> {
         let why = if !self.properties.as_ref().is_none_or(|own| subject.is_within(own)) {
             "property"
-        } else if !self.methods.as_ref().is_none_or(|own| own.contains(method)) {
+        } else if self.properties.is_some() && headers.contains_key(X_ORGANIZATION_ID) {
+            // Its twins were refused to everybody when the property was looked for.
+            "organization"
+        } else if let Some(own) = &self.methods
+            && (!own.contains(method) || headers.keys().any(is_method_override))
+        {
             "method"
         } else if !self.paths.as_ref().is_none_or(|own| own.iter().any(|prefix| is_below(path, prefix.as_bytes()))) {
             "path"
@@ -178,4 +195,9 @@ impl Caller {
         tracing::warn!(caller, property, reason = why, "a request was refused: its caller may not ask for this");
         Err(ProxyError::CallerRefused { caller: self.name.clone(), why })
     }
+}
+
+/// Whether some server would take the method from this field instead of from the request.
+fn is_method_override(name: &HeaderName) -> bool {
+    METHOD_OVERRIDES.contains(&&*folded(name.as_str()))
 }

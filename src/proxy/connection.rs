@@ -325,7 +325,9 @@ async fn finish<S: Transport>(mut stream: S, refusal: Option<Problem>, proxy: &P
             return;
         }
     }
-    if stream.shutdown().await.is_err() {
+    // Over TLS this waits until the caller has room for all that was encrypted; one that reads nothing never has.
+    if !matches!(timeout(LINGER, stream.shutdown()).await, Ok(Ok(()))) {
+        stream.socket().end_with_reset();
         return;
     }
     let drain = async {

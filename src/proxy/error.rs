@@ -158,7 +158,7 @@ impl ProxyError {
             Self::OrganizationInvalid => Problem::new(
                 Code::PropertyInvalid,
                 REQUEST,
-                "X-Organization-Id alone must stand once, spelt with hyphens, and hold plain characters.",
+                "X-Organization-Id must stand once at most, spelt with hyphens, and hold plain characters.",
             ),
             Self::OrganizationUnknown => Problem::new(
                 Code::PropertyUnknown,
@@ -197,7 +197,7 @@ impl ProxyError {
             Self::CallerRefused { .. } => Problem::new(
                 Code::CallerRefused,
                 DENIED,
-                "This caller is known, but not for this property, method or path; ask whoever runs the proxy.",
+                "This caller is known, but not for this property, organization, method or path; ask whoever runs the proxy.",
             ),
             Self::ForeignPage => Problem::new(
                 Code::CallerRefused,

@@ -126,9 +126,11 @@ pub struct Identified {
 /// Finds the property.
 ///
 /// # Errors
-/// When none is named, more than one, something that is no id, or two that disagree.
+/// When none is named, more than one, something that is no id, or two that disagree; or an organisation in two ways.
 pub fn property(mut request: Request<Incoming>, settings: Settings) -> Result<Identified, ProxyError> {
     let mut named = header(&request)?;
+    // Beside a property too: Cloudbeds may go by either, so neither may be read in two ways.
+    organization_once(&request)?;
     let prefix = if settings.path_prefix { take_prefix(&mut request)? } else { None };
     if let Some(id) = prefix {
         agree(&mut named, Properties::one(id))?;
@@ -151,17 +153,19 @@ pub fn property(mut request: Request<Incoming>, settings: Settings) -> Result<Id
     Ok(Identified { request, subject, in_query, prefix })
 }
 
-/// The organisation, named once.
-fn organization(request: &Request<Incoming>) -> Result<Option<Box<str>>, ProxyError> {
+/// Checks that an organisation is named once at most.
+fn organization_once(request: &Request<Incoming>) -> Result<(), ProxyError> {
     let headers = request.headers();
-    if headers.keys().any(|name| name.as_str().contains('_') && is_twin(name.as_str(), X_ORGANIZATION_ID.as_str())) {
+    let twin = headers.keys().any(|name| is_twin(name.as_str(), X_ORGANIZATION_ID.as_str()));
+    if twin || headers.get_all(X_ORGANIZATION_ID).iter().nth(1).is_some() {
         return Err(ProxyError::OrganizationInvalid);
     }
-    let mut lines = headers.get_all(X_ORGANIZATION_ID).iter();
-    let Some(line) = lines.next() else { return Ok(None) };
-    if lines.next().is_some() {
-        return Err(ProxyError::OrganizationInvalid);
-    }
+    Ok(())
+}
+
+/// The organisation.
+fn organization(request: &Request<Incoming>) -> Result<Option<Box<str>>, ProxyError> {
+    let Some(line) = request.headers().get(X_ORGANIZATION_ID) else { return Ok(None) };
     let name = line.to_str().map_err(|_| ProxyError::OrganizationInvalid)?.trim();
     Ok((!name.is_empty()).then(|| name.into()))
 }

@@ -88,6 +88,40 @@ async fn each_caller_has_its_hotels_methods_and_paths() {
 }
 
 #[tokio::test]
+async fn a_caller_with_hotels_of_its_own_names_no_organization() {
+    let (cloudbeds, _hotels, proxy) = scene().await;
+    let call = |token: &'static str| {
+        proxy.get("/api/v1.3/getHotelDetails").property("1001").header("x-proxy-token", token)
+    };
+    // Some endpoints answer for all hotels of the organisation, whatever property stands beside it.
+    for value in ["acme", ""] {
+        call(DESK).header("x-organization-id", value).send().await.assert_refused("caller_refused");
+    }
+    call(DESK).header("x_organization_id", "acme").send().await.assert_refused("property_invalid");
+    assert!(cloudbeds.requests().is_empty());
+    assert_eq!(call(BOOKS).header("x-organization-id", "acme").send().await.status, StatusCode::OK);
+    assert_eq!(cloudbeds.requests().pop().unwrap().header("x-organization-id"), [b"acme"]);
+}
+
+#[tokio::test]
+async fn a_caller_with_methods_of_its_own_asks_for_no_other_by_a_header() {
+    let (cloudbeds, _hotels, proxy) = scene().await;
+    let call = |token: &'static str, name: &'static str| {
+        let call = proxy.get("/api/v1.3/getHotelDetails").property("1001").header("x-proxy-token", token);
+        call.header(name, "DELETE").send()
+    };
+    let names = ["x-http-method-override", "x-http-method", "x-method-override", "x_http_method_override", "x-http_method"];
+    for name in names {
+        call(DESK, name).await.assert_refused("caller_refused");
+    }
+    assert!(cloudbeds.requests().is_empty());
+    assert_eq!(call(DESK, "x-http-methods").await.status, StatusCode::OK);
+    // Without methods of its own a caller sends what it likes.
+    assert_eq!(call(BOOKS, "x-http-method-override").await.status, StatusCode::OK);
+    assert_eq!(cloudbeds.requests().pop().unwrap().header("x-http-method-override"), [b"DELETE"]);
+}
+
+#[tokio::test]
 async fn a_token_goes_nowhere() {
     let (cloudbeds, _hotels, proxy) = scene().await;
     let answer = proxy.get("/sandbox/echo").property("1001").header("x-proxy-token", BOOKS).send().await;

@@ -331,6 +331,60 @@ async fn rapid_resets_end_the_connection() {
 }
 
 #[tokio::test]
+async fn a_flood_of_resets_that_overlooks_its_end_is_cut_off() {
+    let scene = scene(&[]).await;
+    let mut frames = scene.frames().await;
+    let head = fields(get("/sandbox/slow?first_byte_ms=60000"));
+    let flood = async {
+        for at in 0.. {
+            frames.send(&frame(HEADERS, END_HEADERS | 1, 2 * at + 1, &head)).await;
+            // Each is given time to start.
+            frames.send(&frame(PING, 0, 0, &[0; 8])).await;
+            loop {
+                match frames.next().await {
+                    Some(answer) if answer.kind == PING && answer.flags == 1 => break,
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+            frames.send(&frame(RST_STREAM, 0, 2 * at + 1, &[0, 0, 0, 8])).await;
+            if at > 100 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    in_time(flood).await;
+    // What came after the end was announced went no further.
+    assert!(scene.cloudbeds.requests().len() < 150, "{}", scene.cloudbeds.requests().len());
+    scene.still_serves().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_overlooks_the_end_is_refused_further_requests_and_let_go() {
+    let scene = scene(&[("CLIENT__IDLE", "400ms")]).await;
+    let mut frames = scene.frames().await;
+    // The PING that would let h2 take no further streams is left unanswered.
+    assert_eq!(frames.outcome(0).await, Outcome::Gone(0));
+    let mut outcomes = Vec::new();
+    let asking = async {
+        for at in 0.. {
+            frames.head(2 * at + 1, &get(DETAILS)).await;
+            let outcome = frames.outcome(2 * at + 1).await;
+            if matches!(outcome, Outcome::Gone(_) | Outcome::Closed) {
+                return;
+            }
+            outcomes.push(outcome);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    in_time(asking).await;
+    const REFUSED_STREAM: u32 = 7;
+    assert!(matches!(&outcomes[0], Outcome::Answered(body) if body.contains("\"success\":true")), "{outcomes:?}");
+    assert_eq!(outcomes.last(), Some(&Outcome::Reset(REFUSED_STREAM)));
+    scene.proxy.wait_for_metric("connections_open", |open| open == 0.0).await;
+}
+
+#[tokio::test]
 async fn a_head_that_never_ends_ends_the_connection() {
     let scene = scene(&[]).await;
     // CVE-2024-27316 and its kin.
@@ -348,8 +402,8 @@ async fn a_head_that_never_ends_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn pings_and_settings_that_nobody_waits_for_take_no_memory() {
-    let scene = new_scene(Protocols::Both, &[], "info").await;
+async fn pings_and_settings_that_nobody_waits_for_take_no_memory_and_no_connection() {
+    let scene = new_scene(Protocols::Both, &[("CLIENT__IDLE", "400ms")], "info").await;
     for flood in [frame(PING, 0, 0, &[0; 8]), frame(SETTINGS, 0, 0, &[])] {
         let mut frames = scene.frames().await;
         let before = scene.proxy.memory().0;
@@ -365,6 +419,9 @@ async fn pings_and_settings_that_nobody_waits_for_take_no_memory() {
         let after = scene.proxy.memory().0;
         assert!(after < before + (20 << 20), "{before} {after}");
         scene.still_serves().await;
+        // The end that nobody reads is not waited for either, while the caller keeps its side open.
+        scene.proxy.wait_for_metric("connections_open", |open| open == 0.0).await;
+        drop(frames);
     }
 }
 

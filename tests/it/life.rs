@@ -251,6 +251,15 @@ async fn an_organisations_key_serves_its_hotels_and_the_organisation_itself() {
     refused("x-organization-id", " ").await.assert_refused("property_missing");
     let twice = proxy.get("/sandbox/echo").header("x-organization-id", "acme").header("x-organization-id", "acme");
     twice.send().await.assert_refused("property_invalid");
+    // Beside a property it is no clearer.
+    let beside = |name: &'static str| {
+        let call = proxy.get("/sandbox/echo").property("1001").header("x-organization-id", "acme");
+        call.header(name, "acme").send()
+    };
+    for name in ["x-organization-id", "x_organization_id", "x-organization_id"] {
+        beside(name).await.assert_refused("property_invalid");
+    }
+    assert_eq!(beside("x-other").await.status, 200);
 }
 
 #[tokio::test]

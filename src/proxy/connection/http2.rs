@@ -63,8 +63,10 @@ const PSEUDO: usize = 1024;
 struct Streams {
     /// Requests that are not answered yet and whose answer is being read.
     open: Cell<usize>,
-    /// When there were none last.
+    /// Since when there is none; only of use while there is none.
     empty_since: Cell<Instant>,
+    /// Since when the caller knows, or should, that the connection ends.
+    told: Cell<Option<Instant>>,
     given_up: Cell<u64>,
     finished: Cell<u64>,
     /// An answer said that the process is ending.
@@ -82,6 +84,12 @@ impl Streams {
 
     fn flooded(&self) -> bool {
         self.given_up.get() > GIVEN_UP + self.finished.get()
+    }
+
+    /// Whether a request comes too late. One that was on its way when the caller was told is served still (RFC 9113 6.8);
+    /// but h2 takes new ones for as long as the caller leaves the PING after the GOAWAY unanswered.
+    fn late(&self) -> bool {
+        self.told.get().is_some_and(|told| self.flooded() || Instant::now() >= told + LINGER)
     }
 
     /// Ends answers that nobody has read on for `limit`: what they hold of Cloudbeds' connections is let go. The stream
@@ -112,8 +120,11 @@ impl Turn {
 
     fn release(&self) {
         if self.counted.replace(false) {
-            self.streams.open.set(self.streams.open.get() - 1);
-            self.streams.empty_since.set(Instant::now());
+            let open = self.streams.open.get() - 1;
+            self.streams.open.set(open);
+            if open == 0 {
+                self.streams.empty_since.set(Instant::now());
+            }
             self.streams.wake();
         }
     }
@@ -191,6 +202,16 @@ impl Body for Answer {
     }
 }
 
+/// Why a request has no answer. h2 resets its stream.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error(transparent)]
+    Gone(#[from] CallerGone),
+    /// The reason is REFUSED_STREAM: nothing was done about it, and it can be sent again elsewhere (RFC 9113 8.7).
+    #[error("the request came after the end was announced")]
+    Late(#[source] h2::Error),
+}
+
 /// A connection of which so much is read in one turn and no more: h2 works off all the frames it can read, and a flood of
 /// small ones would hold up everybody else of the core.
 struct Sliced<S> {
@@ -258,7 +279,10 @@ struct Served {
 }
 
 impl Served {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Answer>, CallerGone> {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Answer>, Unanswered> {
+        if self.streams.late() {
+            return Err(Unanswered::Late(h2::Reason::REFUSED_STREAM.into()));
+        }
         let turn = Turn::new(&self.streams);
         let bare = request.method() == Method::HEAD;
         let (mut parts, body) = request.into_parts();
@@ -288,6 +312,7 @@ pub(super) async fn served<S: Transport>(stream: S, proxy: Rc<Proxy>, arrival: A
     let streams = Rc::new(Streams {
         open: Cell::new(0),
         empty_since: Cell::new(Instant::now()),
+        told: Cell::default(),
         given_up: Cell::new(0),
         finished: Cell::new(0),
         ending: Cell::new(false),
@@ -315,7 +340,6 @@ pub(super) async fn served<S: Transport>(stream: S, proxy: Rc<Proxy>, arrival: A
         .serve_connection(TokioIo::new(sliced), service);
     let (mut due, mut look) = (Deadline::default(), Deadline::default());
     let mut looked = Instant::now();
-    let mut told = None;
     std::future::poll_fn(|cx| {
         entry.listen(cx.waker());
         streams.waker.replace(Some(cx.waker().clone()));
@@ -328,19 +352,22 @@ pub(super) async fn served<S: Transport>(stream: S, proxy: Rc<Proxy>, arrival: A
                 return Poll::Ready(());
             }
             let now = Instant::now();
-            let idle = streams.open.get() == 0;
+            let (idle, told) = (streams.open.get() == 0, streams.told.get());
             let quiet = idle && told.is_none() && due.passed(streams.empty_since.get() + limits.idle, cx);
             let ends = quiet || streams.flooded() || streams.ending.get() || entry.open.closing.get();
             if ends && told.is_none() {
-                told = Some(now);
+                streams.told.set(Some(now));
                 Pin::new(&mut connection).graceful_shutdown();
                 continue;
             }
-            // A caller that does not go is let go. Requests under way are finished, but not a flood of them.
-            if let Some(told) = told
-                && (idle || streams.flooded())
-                && due.passed(told.max(streams.empty_since.get()) + LINGER, cx)
-            {
+            // A caller that does not go is let go. Requests under way are finished, but not a flood of them; and since
+            // late ones are refused, the last one under way is near.
+            let last = match told {
+                Some(told) if streams.flooded() => Some(told),
+                Some(told) if idle => Some(told.max(streams.empty_since.get())),
+                _ => None,
+            };
+            if last.is_some_and(|last| due.passed(last + LINGER, cx)) {
                 return Poll::Ready(());
             }
             if !idle && look.passed(looked + limits.body_idle / 2, cx) {
