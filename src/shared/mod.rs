@@ -22,7 +22,7 @@ use self::link::Link;
 pub use self::link::{Failure, Server};
 pub use self::lives::Lives;
 use self::script::Answer;
-use crate::budget::{BEAT, Budget, Budgets, GRACE, Grant, PATIENCE};
+use crate::budget::{BEAT, Budget, Budgets, GRACE, Grant, PATIENCE, SILENT};
 use crate::origin::Origin;
 
 /// Between two reports of a replica that waits for more.
@@ -33,6 +33,9 @@ const LOOK: Duration = Duration::from_millis(25);
 
 /// How many reports in a row may be read too late.
 const LATE_MAX: usize = 3;
+
+/// For so long another process by our name may be our predecessor, which has died just now. After that it is alive.
+const TAKEN: Duration = SILENT.saturating_add(Duration::from_millis(150));
 
 /// The first pause before Redis is dialled again, and the longest.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
@@ -135,7 +138,7 @@ impl Member {
             Err(why) => return Ended { why, sent: None, answered: false },
         };
         let (mut id, life) = (self.id.clone(), self.life.clone());
-        let (mut answered, mut late) = (false, 0);
+        let (mut answered, mut late, mut taken) = (false, 0, None);
         loop {
             let sent = Instant::now();
             let report = budget.report(self.alone_at.is_some(), sent);
@@ -147,15 +150,20 @@ impl Member {
                     continue;
                 }
                 Ok(Answer::Taken) => {
+                    if *taken.get_or_insert(sent) + TAKEN > sent {
+                        self.meanwhile(sleep(LOOK)).await;
+                        continue;
+                    }
                     // As where two processes share a port. This one is called otherwise, until it is started again.
                     id = script::fresh_id();
                     self.id.clone_from(&id);
+                    taken = None;
                     continue;
                 }
                 Ok(Answer::Late) => return Ended { why: Failure::Slow, sent: Some(sent), answered },
                 Err(why) => return Ended { why, sent: Some(sent), answered },
             };
-            (answered, late) = (true, 0);
+            (answered, late, taken) = (true, 0, None);
             self.alone_at = None;
             budget.granted(&grant, sent);
             self.found(grant.quiet);

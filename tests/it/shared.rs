@@ -310,6 +310,21 @@ async fn a_replica_that_says_goodbye_leaves_its_share_and_one_that_is_killed_kee
 }
 
 #[tokio::test]
+async fn a_replica_that_is_killed_and_started_again_at_once_serves_within_seconds() {
+    let Some(redis) = Redis::start() else { return };
+    let mut scene = Scene::new(&redis, 1).await;
+    scene.together().await;
+    scene.busy(seconds(1)).await;
+    scene.replicas[0].kill();
+    scene.replicas[0].restart().await;
+    scene.together().await;
+    let (_, served) = scene.busy(seconds(4)).await;
+    assert!(served > 33, "{served} calls in 4 seconds");
+    assert_eq!(scene.replicas[0].metric("shared_replicas{app=\"default\"}").await, 1.0);
+    scene.assert_within("killed and started again");
+}
+
+#[tokio::test]
 async fn a_429_that_one_replica_gets_stops_all_of_them() {
     let Some(redis) = Redis::start() else { return };
     let scene = Scene::new(&redis, 2).await;

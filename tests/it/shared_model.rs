@@ -148,6 +148,39 @@ impl Drop for Member {
     }
 }
 
+async fn one_starts(member: &Member) {
+    let ask = Ask { flow: Flow::Own, priority: Priority::Normal };
+    for _ in 0..100 {
+        if let Ok(mut permit) = member.budget.take(ask, Instant::now()).await
+            && permit.start(Instant::now())
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("nothing starts");
+}
+
+#[tokio::test]
+async fn a_member_that_died_and_is_started_again_at_once_has_its_share_and_its_name_again() {
+    let Some(redis) = Redis::start() else { return };
+    users(&redis);
+    let member = Member::join(&redis, 0, 10);
+    one_starts(&member).await;
+    member.end(false).await;
+    let again = Member::join(&redis, 0, 10);
+    one_starts(&again).await;
+    // Its record, and the budget's.
+    assert_eq!(redis.command("HLEN {model:main}:budget").trim(), ":2");
+    // One that lives has its name for itself.
+    let twin = Member::join(&redis, 0, 10);
+    one_starts(&twin).await;
+    assert_eq!(redis.command("HLEN {model:main}:budget").trim(), ":3");
+    one_starts(&again).await;
+    again.end(true).await;
+    twin.end(true).await;
+}
+
 fn users(redis: &Redis) {
     for user in 0..MEMBERS {
         let answer = redis.command(&format!("ACL SETUSER m{user} on >password ~* +@all"));
