@@ -106,7 +106,7 @@ end
 
 -- This one, as it tells.
 local mine = {
-    life = me.life, seen = now, share = me.share, cap = me.cap, kept = me.kept, lease = me.pool, till = now + 1 + me.valid + me.counts,
+    life = me.life, seen = now, share = me.share, cap = me.cap, kept = me.bye and 0 or me.kept, lease = me.pool, till = now + 1 + me.valid + me.counts,
     starts = {}, rest = {}, want = 0, waiting = me.waiting, allowed = me.allowed, virtual = old and old.virtual or 0,
     bye = me.bye or nil,
 }

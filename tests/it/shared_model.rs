@@ -58,7 +58,7 @@ enum Act {
 fn act() -> impl Strategy<Value = Act> {
     let member = 0..MEMBERS;
     prop_oneof![
-        40 => (member.clone(), 1u64..4, 1usize..12, prop_oneof![Just(0u64), 0u64..900])
+        40 => (member.clone(), 1u64..4, 1usize..12, prop_oneof![4 => Just(0u64), 3 => 0u64..900, 1 => 900u64..6000])
             .prop_map(|(member, hotel, count, dial)| Act::Burst { member, hotel, count, dial }),
         1 => member.clone().prop_map(|member| Act::Unused { member }),
         1 => member.clone().prop_map(|member| Act::Cut { member }),
