@@ -158,11 +158,14 @@ local free = allowed - others - state.missing - absent - counted(mine)
 local grant, more = 0, 0
 if not quiet and not me.bye then
     local want = math.min(me.want, me.block)
-    if free < 0 or want <= me.pool then
+    if me.waiting == 0 and #queue > 0 then
+        -- What it holds ahead of need others need now.
+        grant = 0
+    elseif free < 0 or want <= me.pool then
         grant = math.max(0, math.min(want, me.pool + math.min(0, free)))
     elseif me.waiting == 0 then
         -- Ahead of need, and only of what nobody waits for.
-        more = #queue > 0 and 0 or math.min(want - me.pool, math.floor(free / 2))
+        more = math.min(want - me.pool, math.floor(free / 2))
         grant = me.pool + more
     else
         -- Whose turn it is, by start-time fair queueing: a grant moves its owner on by 1 / (its waiting properties).

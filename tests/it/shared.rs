@@ -155,6 +155,22 @@ async fn one_two_and_eight_replicas_together_never_exceed_one_budget_and_use_it(
     }
 }
 
+#[tokio::test]
+async fn a_hog_has_what_seven_replicas_without_work_do_not_use() {
+    let Some(redis) = Redis::start() else { return };
+    let scene = Scene::new(&redis, 8).await;
+    scene.together().await;
+    // Whoever was at work lately leases ahead.
+    let served = together(scene.replicas.iter().map(|replica| many(replica, "1002", 1))).await;
+    assert_eq!(served.iter().sum::<usize>(), 8);
+    let begun = Instant::now();
+    assert_eq!(many(&scene.replicas[0], "1001", 60).await, 60);
+    let used = (60 - GRANTED) as f64 / begun.elapsed().as_secs_f64() / GRANTED as f64;
+    println!("a hog beside seven replicas without work used {used:.3} of the budget");
+    assert!(used > 0.7, "{used}");
+    scene.assert_within("a hog beside seven");
+}
+
 async fn seconds(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }

@@ -284,6 +284,55 @@ fn report(redis: &Redis, id: &str, numbers: &[(&str, u64)]) -> serde_json::Value
     serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
 }
 
+/// Until the script grants something to members which report so.
+async fn settled(redis: &Redis, ids: &[&str]) {
+    while ids.iter().any(|id| report(redis, id, &[])["quiet"] != 0) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn who_has_nothing_to_do_gives_its_places_to_those_that_wait() {
+    let Some(redis) = Redis::start() else { return };
+    let idle = ["b", "c", "d", "e", "f", "g", "h"];
+    settled(&redis, &[&["a"][..], &idle].concat()).await;
+    for id in idle {
+        let ahead = report(&redis, id, &[("want", 2), ("block", 2)]);
+        report(&redis, id, &[("want", 2), ("block", 2), ("pool", ahead["lease"].as_u64().unwrap())]);
+    }
+    let held = |answer: &serde_json::Value| answer["lease"].as_u64().unwrap();
+    let hog = |pool| report(&redis, "a", &[("pool", pool), ("want", 10), ("waiting", 1)]);
+    let before = held(&hog(0));
+    assert!(before < 8, "they have leased ahead: {before}");
+    for id in idle {
+        // Two of them have no more than they like to have.
+        hog(before);
+        assert_eq!(held(&report(&redis, id, &[("want", 2), ("block", 2), ("pool", 1)])), 0, "{id}");
+        hog(before);
+        report(&redis, id, &[("want", 2), ("block", 2)]);
+    }
+    assert_eq!(held(&hog(before)), 10);
+}
+
+#[tokio::test]
+async fn who_comes_back_has_no_turns_saved_up() {
+    let Some(redis) = Redis::start() else { return };
+    settled(&redis, &["a", "b", "c"]).await;
+    let lease = |id, numbers: &[(&str, u64)]| report(&redis, id, numbers)["lease"].as_u64().unwrap();
+    // It waits, and is not heard of while another has many turns.
+    lease("a", &[("want", 0), ("waiting", 1)]);
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    for _ in 0..10 {
+        assert_eq!(lease("b", &[("want", 9), ("waiting", 1)]), 9);
+    }
+    lease("b", &[]);
+    lease("c", &[("kept", 8)]);
+    assert_eq!(lease("b", &[("want", 9), ("waiting", 1)]), 2);
+    lease("c", &[]);
+    let back = lease("a", &[("want", 9), ("waiting", 1)]);
+    assert!((3..=6).contains(&back), "of eight places with one that waits for seven: {back}");
+}
+
 #[tokio::test]
 async fn what_a_member_may_start_by_itself_counts_beside_what_it_is_granted() {
     let Some(redis) = Redis::start() else { return };
