@@ -48,7 +48,8 @@ if not state or state.run ~= me.run or now < state.seen or now - state.seen > me
         since = now,
     }
     for _, member in pairs(members) do
-        member.starts, member.rest, member.lease, member.want, member.seen = {}, {}, 0, 0, now - me.silent - 1
+        member.starts, member.rest, member.lease, member.want, member.waiting = {}, {}, 0, 0, 0
+        member.seen = now - me.silent - 1
     end
 end
 state.seen = now
@@ -106,8 +107,9 @@ end
 
 -- This one, as it tells.
 local mine = {
-    life = me.life, seen = now, share = me.share, cap = me.cap, kept = me.bye and 0 or me.kept, lease = me.pool, till = now + 1 + me.valid + me.counts,
-    starts = {}, rest = {}, want = 0, waiting = me.waiting, allowed = me.allowed, virtual = old and old.virtual or 0,
+    life = me.life, seen = now, share = me.share, cap = me.cap, kept = me.bye and 0 or me.kept,
+    lease = me.pool, till = now + 1 + me.valid + me.counts, starts = {}, rest = {},
+    want = 0, waiting = me.waiting, allowed = me.allowed, virtual = old and old.virtual or 0,
     bye = me.bye or nil,
 }
 for i = 1, #me.starts, 2 do
@@ -169,7 +171,10 @@ if not quiet and not me.bye then
         grant = me.pool + more
     else
         -- Whose turn it is, by start-time fair queueing: a grant moves its owner on by 1 / (its waiting properties).
-        if not old or old.waiting == 0 then mine.virtual = math.max(mine.virtual, state.virtual) end
+        -- Whoever did not wait, or was not heard of, has no turns saved up.
+        if not old or old.waiting == 0 or now - old.seen > me.patience then
+            mine.virtual = math.max(mine.virtual, state.virtual)
+        end
         local most = want - me.pool
         if #queue == 0 then
             more = math.min(most, free)
