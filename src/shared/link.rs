@@ -109,9 +109,14 @@ impl Wire {
             MultiplexedConnection::new_with_config(&info, stream, AsyncConnectionConfig::new()).await?;
         let mut wire = Self { connection, driver: tokio::spawn(driver) };
         let told: String = redis::cmd("INFO").arg("server").query_async(&mut wire.connection).await?;
-        let run = told.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned();
+        let run = run_of(&told).ok_or(Failure::Nonsense)?.to_owned();
         Ok((wire, run))
     }
+}
+
+/// The name of a server's present life. Without one, nobody could tell that another server answers.
+fn run_of(info: &str) -> Option<&str> {
+    info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::trim).filter(|run| !run.is_empty())
 }
 
 /// A connection for one app's budget.
@@ -151,8 +156,21 @@ impl Link {
         invocation.arg(argument);
         let text: String =
             in_time(sent, async { Ok(invocation.invoke_async(&mut self.wire.connection).await?) }).await?;
-        let (answer, clock) = script::answer(&text, Instant::now()).ok_or(Failure::Nonsense)?;
+        let (answer, clock) = script::answer(&text, report.granted, Instant::now()).ok_or(Failure::Nonsense)?;
         self.clock = Some(clock);
         Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run_of;
+
+    #[test]
+    fn a_server_without_a_name_for_its_life_is_none_to_share_by() {
+        assert_eq!(run_of("# Server\r\nredis_version:7.0.15\r\nrun_id:0f9a\r\nport:1\r\n"), Some("0f9a"));
+        for info in ["", "# Server\r\nredis_version:7.0.15\r\n", "run_id:\r\n", "xrun_id:0f9a\r\n"] {
+            assert_eq!(run_of(info), None, "{info}");
+        }
     }
 }

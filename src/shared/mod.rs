@@ -47,10 +47,39 @@ const QUIET_LOG: Duration = Duration::from_secs(60);
 pub async fn serve(server: Arc<Server>, budgets: Arc<Budgets>, stop: watch::Receiver<bool>) {
     let mut apps = JoinSet::new();
     for budget in budgets.iter() {
-        let member = Member::new(Arc::clone(&server), Arc::clone(budget));
-        apps.spawn(member.serve(stop.clone()));
+        let (server, budget, stop) = (Arc::clone(&server), Arc::clone(budget), stop.clone());
+        apps.spawn(async move {
+            let life = script::fresh_id();
+            let member = || Member::new(Arc::clone(&server), Arc::clone(&budget), life.clone()).serve(stop.clone());
+            carry_on(&budget, member).await;
+        });
     }
     while apps.join_next().await.is_some() {}
+}
+
+/// Runs a task, and once more for as long as it panics: nobody else tells the budget that it is alone.
+async fn carry_on<T>(budget: &Budget, task: impl Fn() -> T)
+where
+    T: Future<Output = ()> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    loop {
+        running.spawn(task());
+        match running.join_next().await {
+            Some(Err(ended)) if ended.is_panic() => {}
+            _ => return,
+        }
+        // Until then Redis may still act on the last report.
+        sleep(PATIENCE + GRACE).await;
+        let share = budget.leave();
+        tracing::error!(
+            app = budget.name(),
+            share,
+            "the task that shares the budget failed, which is a defect of this program; it starts again, and until then \
+             this replica goes on with its own share of requests a second"
+        );
+        sleep(AGAIN.1).await;
+    }
 }
 
 /// This replica's part in one budget.
@@ -72,8 +101,8 @@ struct Member {
 }
 
 impl Member {
-    fn new(server: Arc<Server>, budget: Arc<Budget>) -> Self {
-        let (id, life) = (script::id_of(&server.name), script::fresh_id());
+    fn new(server: Arc<Server>, budget: Arc<Budget>, life: String) -> Self {
+        let id = script::id_of(&server.name);
         Self {
             server,
             budget,
@@ -250,4 +279,39 @@ struct Ended {
 /// Ends within the time an answer has.
 async fn in_time<T>(sent: Instant, answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     timeout(PATIENCE.saturating_sub(sent.elapsed()), answer).await.unwrap_or(Err(Failure::Slow))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::budget::{Limits, Sharing};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_leaves_the_budget_alone_and_is_started_again() {
+        let limits =
+            Limits { max_wait: Duration::ZERO, max_waiting: 0, max_waiting_per_property: 0, weights: Arc::default() };
+        let budget = Arc::new(Budget::shared("main", 10, limits, None));
+        let up = |budget: &Budget| budget.account().sharing.map(|Sharing { up, share, .. }| (up, share));
+        let seen: Arc<Mutex<Vec<_>>> = Arc::default();
+        let task = || {
+            let (seen, budget) = (Arc::clone(&seen), Arc::clone(&budget));
+            async move {
+                let first = {
+                    let mut seen = seen.lock().unwrap();
+                    seen.push(up(&budget));
+                    seen.len() == 1
+                };
+                if first {
+                    let sent = Instant::now();
+                    let _ = budget.report(false, sent);
+                    budget.granted(&Grant { lease: 2, share: 4, ..Grant::default() }, sent);
+                    assert!(up(&budget) != Some((true, 4)), "as a defect would");
+                }
+            }
+        };
+        carry_on(&budget, task).await;
+        assert_eq!(*seen.lock().unwrap(), [Some((false, 0)), Some((false, 4))]);
+    }
 }

@@ -66,7 +66,10 @@ impl Clock {
     /// Until when a report sent now may be acted on, by the server's clock; 0 where that is not known.
     fn by(clock: Option<Self>, sent: Instant) -> u64 {
         let patience = millis(PATIENCE).saturating_sub(1);
-        clock.map_or(0, |clock| clock.shown + millis(sent.saturating_duration_since(clock.at)) + patience)
+        clock.map_or(0, |clock| {
+            // Whatever it says, it is only text that came from outside.
+            clock.shown.saturating_add(millis(sent.saturating_duration_since(clock.at))).saturating_add(patience)
+        })
     }
 }
 
@@ -101,8 +104,9 @@ pub(super) fn argument(
     })
 }
 
-/// The answer from its text, which arrived now, with what it tells of the server's clock.
-pub(super) fn answer(text: &str, now: Instant) -> Option<(Answer, Clock)> {
+/// The answer from its text, which arrived now, with what it tells of the server's clock. Nobody has more than all that
+/// is granted to the app.
+pub(super) fn answer(text: &str, granted: usize, now: Instant) -> Option<(Answer, Clock)> {
     let told: Told = serde_json::from_str(text).ok()?;
     let clock = Clock { shown: told.now, at: now };
     if told.late {
@@ -111,7 +115,8 @@ pub(super) fn answer(text: &str, now: Instant) -> Option<(Answer, Clock)> {
     if told.taken {
         return Some((Answer::Taken, clock));
     }
-    Some((Answer::Granted(told.grant?), clock))
+    let grant = told.grant.filter(|grant| grant.lease <= granted && grant.share <= granted)?;
+    Some((Answer::Granted(grant), clock))
 }
 
 /// What stands for a replica's name: the same each time it is started, and it tells nothing of the host.
@@ -164,6 +169,8 @@ mod tests {
         assert!(at(now, clock).contains("\"by\":5000149,"));
         assert!(at(now + Duration::from_millis(250), clock).contains("\"by\":5000399,"));
         assert!(at(now, clock).contains("\"starts\":[900,1,20,2]"));
+        let mad = Some(Clock { shown: u64::MAX - 1, at: now });
+        assert!(at(now + Duration::from_secs(1), mad).contains(&format!("\"by\":{},", u64::MAX)));
     }
 
     #[tokio::test]
@@ -171,13 +178,16 @@ mod tests {
         let now = Instant::now();
         let whole = "{\"late\":false,\"taken\":false,\"now\":7,\"quiet\":0,\"lease\":2,\"share\":5,\"promised\":10,\
                      \"members\":2,\"allowed\":10,\"rate\":5,\"pause\":0,\"soon\":3}";
-        let (granted, clock) = answer(whole, now).unwrap();
+        let (granted, clock) = answer(whole, 10, now).unwrap();
         assert!(matches!(granted, Answer::Granted(Grant { lease: 2, share: 5, .. })));
         assert_eq!(clock.shown, 7);
-        assert!(matches!(answer("{\"late\":true,\"now\":7}", now), Some((Answer::Late, _))));
+        assert!(matches!(answer("{\"late\":true,\"now\":7}", 10, now), Some((Answer::Late, _))));
         let torn = &whole[..whole.len() - 9];
-        for bad in ["", "OK", "{}", "[]", "{\"late\":false,\"now\":7}", &whole.replace(":2,", ":-2,"), torn] {
-            assert!(answer(bad, now).is_none(), "{bad}");
+        let (lease, share) =
+            (whole.replace("\"lease\":2", "\"lease\":11"), whole.replace("\"share\":5", "\"share\":11"));
+        let negative = whole.replace(":2,", ":-2,");
+        for bad in ["", "OK", "{}", "[]", "{\"late\":false,\"now\":7}", &negative, torn, &lease, &share] {
+            assert!(answer(bad, 10, now).is_none(), "{bad}");
         }
     }
 
