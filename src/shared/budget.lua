@@ -32,9 +32,9 @@ if old and old.life ~= me.life and not old.bye and state and now - old.seen <= m
     return cjson.encode({ late = false, taken = true, now = now })
 end
 
--- Empty, another server, a clock that was set, or nobody for a while: what members hold now is not known. Nothing is
+-- Empty, another server, a clock that was set or stood still (to a member's knowledge or to ours), or nobody for a while: what members hold now is not known. Nothing is
 -- handed out until all they may hold has run out and each has told what it did since.
-if not state or state.run ~= me.run or now < state.seen or now - state.seen > me.gap then
+if not state or state.run ~= me.run or now < state.seen or now - state.seen > me.gap or me.jumped then
     local unknown = not state or state.run ~= me.run
     state = {
         run = me.run,

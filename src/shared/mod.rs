@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use self::link::Link;
 pub use self::link::{Failure, Server};
 pub use self::lives::Lives;
-use self::script::Answer;
+use self::script::{Answer, Course};
 use crate::budget::{BEAT, Budget, Budgets, GRACE, Grant, PATIENCE, SILENT};
 use crate::origin::Origin;
 
@@ -98,6 +98,8 @@ struct Member {
     why: String,
     /// The node of the cluster that has the keys, if the server said so.
     node: Option<Box<Origin>>,
+    /// The life of the server that was last heard, and how its clock goes.
+    course: Option<(String, Course)>,
 }
 
 impl Member {
@@ -114,6 +116,7 @@ impl Member {
             told: None,
             why: String::new(),
             node: None,
+            course: None,
         }
     }
 
@@ -141,7 +144,7 @@ impl Member {
         let mut pause = AGAIN.0;
         loop {
             let ended = self.session(link).await;
-            *link = None;
+            self.course = link.take().and_then(Link::into_course).or(self.course.take());
             self.why = ended.why.to_string();
             self.lost(ended.sent);
             // From another node the way leads back to the server that the configuration names.
@@ -166,6 +169,7 @@ impl Member {
             Ok(opened) => link.insert(opened),
             Err(why) => return Ended { why, sent: None, answered: false },
         };
+        opened.remember(self.course.take());
         let (mut id, life) = (self.id.clone(), self.life.clone());
         let (mut answered, mut late, mut taken) = (false, 0, None);
         loop {

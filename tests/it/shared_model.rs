@@ -269,8 +269,12 @@ fn whatever_members_and_redis_do_no_second_has_more_starts_than_granted() {
 
 /// What the script answers to a report of `id`, with these numbers in place of zeros.
 fn report(redis: &Redis, id: &str, numbers: &[(&str, u64)]) -> serde_json::Value {
+    report_of(redis, id, numbers, false)
+}
+
+fn report_of(redis: &Redis, id: &str, numbers: &[(&str, u64)], jumped: bool) -> serde_json::Value {
     let mut argument = serde_json::json!({
-        "id": id, "life": "1", "run": "1", "by": u64::from(u32::MAX) * 1000, "bye": false, "starts": [],
+        "id": id, "life": "1", "run": "1", "by": u64::from(u32::MAX) * 1000, "bye": false, "jumped": jumped, "starts": [],
         "counts": 1041, "valid": 400, "grace": 50, "silent": 450, "gone": 3_600_000, "gap": 2000, "patience": 100,
         "granted": 10, "allowed": 10, "block": 10,
         "share": 0, "promised": 0, "cap": 0, "kept": 0, "pool": 0, "want": 0, "waiting": 0, "pause": 0,
@@ -312,6 +316,19 @@ async fn who_has_nothing_to_do_gives_its_places_to_those_that_wait() {
         report(&redis, id, &[("want", 2), ("block", 2)]);
     }
     assert_eq!(held(&hog(before)), 10);
+}
+
+#[tokio::test]
+async fn when_a_member_tells_that_the_clock_has_jumped_nothing_is_granted_until_all_leases_are_over() {
+    let Some(redis) = Redis::start() else { return };
+    settled(&redis, &["a", "b"]).await;
+    assert_eq!(report(&redis, "a", &[("want", 2), ("waiting", 1)])["lease"], 2);
+    let told = report_of(&redis, "b", &[("want", 2), ("waiting", 1)], true);
+    assert_eq!((&told["lease"], told["quiet"].as_u64().unwrap() > 1400), (&0.into(), true), "{told}");
+    let other = report(&redis, "a", &[("want", 2), ("waiting", 1)]);
+    assert_eq!((&other["lease"], other["quiet"].as_u64().unwrap() > 1000), (&0.into(), true), "{other}");
+    settled(&redis, &["a", "b"]).await;
+    assert_eq!(report(&redis, "b", &[("want", 2), ("waiting", 1)])["lease"], 2);
 }
 
 #[tokio::test]
