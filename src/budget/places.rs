@@ -45,10 +45,8 @@ pub(super) struct Leases {
     taken: usize,
     /// When we last reported.
     reported: Instant,
-    /// Kept places: as reported, ended since, and those known of to whoever answered last.
-    kept: usize,
-    ended: usize,
-    known: usize,
+    /// Kept places that may not start: others may have used them while we were alone.
+    lapsed: usize,
     /// What is ours when we are alone, and the sum of all shares.
     pub(super) share: usize,
     pub(super) promised: usize,
@@ -79,9 +77,7 @@ impl Leases {
             until: now,
             taken: 0,
             reported: now,
-            kept: 0,
-            ended: 0,
-            known: 0,
+            lapsed: 0,
             share: fallback.unwrap_or(0),
             promised: 0,
             alone: Some(Alone { cap: 0, all_from }),
@@ -99,6 +95,12 @@ impl Leases {
     /// What our window may have now, if we are alone.
     pub(super) fn cap(&self, now: Instant) -> Option<usize> {
         self.alone.map(|alone| if now >= alone.all_from { self.share } else { alone.cap.min(self.share) })
+    }
+
+    /// What our whole window may have, kept places too, while nobody else is sure to keep them free for us. Without an
+    /// answer that still holds it is as if we were alone.
+    fn limit(&self, now: Instant) -> Option<usize> {
+        if self.alone.is_none() && now >= self.until { Some(self.share) } else { self.cap(now) }
     }
 
     /// Leased and not used.
@@ -137,18 +139,22 @@ impl Leases {
     }
 
     /// Notes what is reported now.
-    pub(super) fn report(&mut self, kept: usize, now: Instant) {
-        (self.taken, self.reported, self.kept, self.ended) = (0, now, kept, 0);
+    pub(super) fn report(&mut self, now: Instant) {
+        (self.taken, self.reported) = (0, now);
     }
 
     /// What was answered to the report of `sent`.
     pub(super) fn granted(&mut self, grant: &Grant, sent: Instant, window: &Window, now: Instant) {
+        let limit = self.limit(now);
         (self.share, self.promised, self.members, self.rate) =
             (grant.share, grant.promised, grant.members, grant.rate.max(1));
-        self.known = self.kept.saturating_sub(self.ended);
         if grant.quiet > 0 {
             self.leave(window, now);
             return;
+        }
+        if let Some(limit) = limit {
+            // From now on they are counted again, but what is beyond our share may have been given to others.
+            self.lapsed = window.used().saturating_sub(limit).min(window.kept());
         }
         self.alone = None;
         self.pool = grant.lease.saturating_sub(self.taken);
@@ -180,11 +186,11 @@ impl Leases {
         self.pool <= self.block / 2
     }
 
+    /// Whether the one that ends now had lapsed.
     fn kept_ended(&mut self) -> bool {
-        self.ended += 1;
-        let known = self.known > 0;
-        self.known = self.known.saturating_sub(1);
-        known
+        let lapsed = self.lapsed > 0;
+        self.lapsed = self.lapsed.saturating_sub(1);
+        lapsed
     }
 }
 
@@ -233,17 +239,20 @@ impl Places {
     /// Whether a start of that date may be dated `now` instead: not once others count on its place being free again.
     pub(super) fn may_date_anew(&self, at: Instant, window: &Window, now: Instant) -> bool {
         let Self::Leased(leases) = self else { return true };
-        match leases.cap(now) {
-            Some(cap) => window.used() <= cap,
+        match leases.limit(now) {
+            Some(limit) => window.used() <= limit,
             None => at > leases.reported || now.saturating_duration_since(at) <= Duration::from_millis(10),
         }
     }
 
-    /// A kept place is about to start; false when it may not, since nobody else knows of it.
+    /// A kept place is about to start; false when it may not, since others may use it by now. A dial takes seconds.
     pub(super) fn may_start_kept(&mut self, window: &Window, now: Instant) -> bool {
         let Self::Leased(leases) = self else { return true };
-        let known = leases.kept_ended();
-        known || leases.cap(now).is_none_or(|cap| window.used() <= cap)
+        let lapsed = leases.kept_ended();
+        match leases.limit(now) {
+            Some(limit) => window.used() <= limit,
+            None => !lapsed,
+        }
     }
 
     /// A kept place has gone back.
@@ -269,7 +278,7 @@ mod tests {
     fn leased(now: Instant) -> (Leases, Window) {
         let (mut leases, window) = (Leases::new(10, None, now + ALL_FROM, now), Window::new(10));
         assert_eq!(leases.room(&window, 10, now), Room::Asked, "nothing starts before the first answer");
-        leases.report(0, now);
+        leases.report(now);
         leases.granted(&GRANT, now, &window, now + millis(20));
         (leases, window)
     }
@@ -293,7 +302,7 @@ mod tests {
     fn places_used_while_the_answer_travels_are_not_had_twice() {
         let t0 = Instant::now();
         let (mut leases, mut window) = leased(t0);
-        leases.report(0, t0 + millis(100));
+        leases.report(t0 + millis(100));
         start(&mut leases, &mut window, t0 + millis(101));
         leases.granted(&GRANT, t0 + millis(100), &window, t0 + millis(102));
         start(&mut leases, &mut window, t0 + millis(103));
@@ -305,7 +314,7 @@ mod tests {
         let t0 = Instant::now();
         let (mut leases, mut window) = leased(t0);
         start(&mut leases, &mut window, t0 + millis(30));
-        leases.report(0, t0 + millis(150));
+        leases.report(t0 + millis(150));
         let left = t0 + millis(350);
         leases.leave(&window, left);
         // One start and one lease.
@@ -326,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_place_that_nobody_knows_of_does_not_start_on_top_of_the_share() {
+    fn a_kept_place_starts_alone_only_within_what_the_window_may_have() {
         let t0 = Instant::now();
         let (leases, mut window) = leased(t0);
         for _ in 0..6 {
@@ -334,11 +343,45 @@ mod tests {
         }
         let mut places = Places::Leased(leases);
         assert!(places.may_start_kept(&window, t0), "while somebody grants, it is reported in time");
+        assert!(!places.may_start_kept(&window, t0 + VALID), "no answer holds any more");
         let Places::Leased(leases) = &mut places else { return };
-        leases.report(2, t0);
+        leases.report(t0);
         leases.granted(&GRANT, t0, &window, t0);
         leases.leave(&window, t0);
-        let known = [0; 3].map(|_| places.may_start_kept(&window, t0));
-        assert_eq!(known, [true, true, false]);
+        // Six, where four are ours: that they were reported helps them no more.
+        for may in [false, false, true, true] {
+            assert_eq!(places.may_start_kept(&window, t0), may);
+            if !may {
+                window.forget_kept();
+            }
+        }
+    }
+
+    #[test]
+    fn who_was_alone_does_not_bring_back_kept_places_that_others_may_have_used() {
+        let t0 = Instant::now();
+        let (mut leases, mut window) = leased(t0);
+        for _ in 0..6 {
+            window.keep();
+        }
+        leases.leave(&window, t0);
+        let back = t0 + Duration::from_secs(5);
+        leases.report(back);
+        leases.granted(&GRANT, back, &window, back);
+        let mut places = Places::Leased(leases);
+        assert_eq!([0; 6].map(|_| places.may_start_kept(&window, back)), [false, false, true, true, true, true]);
+    }
+
+    #[test]
+    fn a_start_is_dated_anew_only_while_an_answer_holds_or_within_the_share() {
+        let t0 = Instant::now();
+        let (mut leases, mut window) = leased(t0);
+        for _ in 0..6 {
+            window.start(t0 + millis(1));
+        }
+        leases.report(t0);
+        let places = Places::Leased(leases);
+        assert!(places.may_date_anew(t0 + millis(1), &window, t0 + VALID - millis(1)));
+        assert!(!places.may_date_anew(t0 + millis(1), &window, t0 + VALID));
     }
 }

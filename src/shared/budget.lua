@@ -32,9 +32,9 @@ if old and old.life ~= me.life and not old.bye and state and now - old.seen <= m
     return cjson.encode({ late = false, taken = true, now = now })
 end
 
--- Empty, another server, a clock that was set, or nobody for a while: what members hold now is not known. Nothing is
+-- Empty, another server, a clock that was set or stood still (to a member's knowledge or to ours), or nobody for a while: what members hold now is not known. Nothing is
 -- handed out until all they may hold has run out and each has told what it did since.
-if not state or state.run ~= me.run or now < state.seen or now - state.seen > me.gap then
+if not state or state.run ~= me.run or now < state.seen or now - state.seen > me.gap or me.jumped then
     local unknown = not state or state.run ~= me.run
     state = {
         run = me.run,
@@ -48,7 +48,8 @@ if not state or state.run ~= me.run or now < state.seen or now - state.seen > me
         since = now,
     }
     for _, member in pairs(members) do
-        member.starts, member.rest, member.lease, member.want, member.seen = {}, {}, 0, 0, now - me.silent - 1
+        member.starts, member.rest, member.lease, member.want, member.waiting = {}, {}, 0, 0, 0
+        member.seen = now - me.silent - 1
     end
 end
 state.seen = now
@@ -106,8 +107,9 @@ end
 
 -- This one, as it tells.
 local mine = {
-    life = me.life, seen = now, share = me.share, cap = me.cap, kept = me.kept, lease = me.pool, till = now + 1 + me.valid + me.counts,
-    starts = {}, rest = {}, want = 0, waiting = me.waiting, allowed = me.allowed, virtual = old and old.virtual or 0,
+    life = me.life, seen = now, share = me.share, cap = me.cap, kept = me.bye and 0 or me.kept,
+    lease = me.pool, till = now + 1 + me.valid + me.counts, starts = {}, rest = {},
+    want = 0, waiting = me.waiting, allowed = me.allowed, virtual = old and old.virtual or 0,
     bye = me.bye or nil,
 }
 for i = 1, #me.starts, 2 do
@@ -158,15 +160,21 @@ local free = allowed - others - state.missing - absent - counted(mine)
 local grant, more = 0, 0
 if not quiet and not me.bye then
     local want = math.min(me.want, me.block)
-    if free < 0 or want <= me.pool then
+    if me.waiting == 0 and #queue > 0 then
+        -- What it holds ahead of need others need now.
+        grant = 0
+    elseif free < 0 or want <= me.pool then
         grant = math.max(0, math.min(want, me.pool + math.min(0, free)))
     elseif me.waiting == 0 then
         -- Ahead of need, and only of what nobody waits for.
-        more = #queue > 0 and 0 or math.min(want - me.pool, math.floor(free / 2))
+        more = math.min(want - me.pool, math.floor(free / 2))
         grant = me.pool + more
     else
         -- Whose turn it is, by start-time fair queueing: a grant moves its owner on by 1 / (its waiting properties).
-        if not old or old.waiting == 0 then mine.virtual = math.max(mine.virtual, state.virtual) end
+        -- Whoever did not wait, or was not heard of, has no turns saved up.
+        if not old or old.waiting == 0 or now - old.seen > me.patience then
+            mine.virtual = math.max(mine.virtual, state.virtual)
+        end
         local most = want - me.pool
         if #queue == 0 then
             more = math.min(most, free)

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::in_time;
-use super::script::{self, Answer, Clock};
+use super::script::{self, Answer, Clock, Course};
 use crate::budget::Report;
 use crate::https::{DialError, Dialer};
 use crate::origin::Origin;
@@ -109,9 +109,14 @@ impl Wire {
             MultiplexedConnection::new_with_config(&info, stream, AsyncConnectionConfig::new()).await?;
         let mut wire = Self { connection, driver: tokio::spawn(driver) };
         let told: String = redis::cmd("INFO").arg("server").query_async(&mut wire.connection).await?;
-        let run = told.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned();
+        let run = run_of(&told).ok_or(Failure::Nonsense)?.to_owned();
         Ok((wire, run))
     }
+}
+
+/// The name of a server's present life. Without one, nobody could tell that another server answers.
+fn run_of(info: &str) -> Option<&str> {
+    info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::trim).filter(|run| !run.is_empty())
 }
 
 /// A connection for one app's budget.
@@ -122,6 +127,7 @@ pub(super) struct Link {
     /// The server's own name for its present life.
     run: String,
     clock: Option<Clock>,
+    course: Option<Course>,
 }
 
 impl Link {
@@ -134,7 +140,17 @@ impl Link {
 
     async fn to(server: &Arc<Server>, at: &Origin, key: &str) -> Result<Self, Failure> {
         let (wire, run) = Wire::open(server, at).await?;
-        Ok(Self { wire, script: Script::new(script::BUDGET), key: key.to_owned(), run, clock: None })
+        Ok(Self { wire, script: Script::new(script::BUDGET), key: key.to_owned(), run, clock: None, course: None })
+    }
+
+    /// What is known of the clock of a server's life, for the next connection.
+    pub(super) fn into_course(self) -> Option<(String, Course)> {
+        self.course.map(|course| (self.run, course))
+    }
+
+    /// What an earlier connection to the same life knew of its clock.
+    pub(super) fn remember(&mut self, known: Option<(String, Course)>) {
+        self.course = known.filter(|(run, _)| *run == self.run).map(|(_, course)| course);
     }
 
     /// The report of `sent`, and its answer.
@@ -145,14 +161,40 @@ impl Link {
         sent: Instant,
         bye: bool,
     ) -> Result<Answer, Failure> {
-        let argument =
-            script::argument(name, &self.run, self.clock, sent, report, bye).map_err(|_| Failure::Nonsense)?;
+        let jumped = self.course.as_ref().is_some_and(|course| course.jumped);
+        let argument = script::argument(name, &self.run, (self.clock, jumped), sent, report, bye)
+            .map_err(|_| Failure::Nonsense)?;
         let mut invocation = self.script.key(self.key.as_str());
         invocation.arg(argument);
         let text: String =
             in_time(sent, async { Ok(invocation.invoke_async(&mut self.wire.connection).await?) }).await?;
-        let (answer, clock) = script::answer(&text, Instant::now()).ok_or(Failure::Nonsense)?;
+        let received = Instant::now();
+        let (answer, clock) = script::answer(&text, report.granted, received).ok_or(Failure::Nonsense)?;
         self.clock = Some(clock);
+        let Some(course) = &mut self.course else {
+            self.course = Some(Course::new(clock.shown, sent, received));
+            return Ok(answer);
+        };
+        if !course.goes_on(clock.shown, sent, received) {
+            // What it grants rests on a wrong count. The next report says so.
+            return Ok(Answer::Late);
+        }
+        if matches!(answer, Answer::Granted(_)) {
+            course.jumped = false;
+        }
         Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run_of;
+
+    #[test]
+    fn a_server_without_a_name_for_its_life_is_none_to_share_by() {
+        assert_eq!(run_of("# Server\r\nredis_version:7.0.15\r\nrun_id:0f9a\r\nport:1\r\n"), Some("0f9a"));
+        for info in ["", "# Server\r\nredis_version:7.0.15\r\n", "run_id:\r\n", "xrun_id:0f9a\r\n"] {
+            assert_eq!(run_of(info), None, "{info}");
+        }
     }
 }

@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use self::link::Link;
 pub use self::link::{Failure, Server};
 pub use self::lives::Lives;
-use self::script::Answer;
-use crate::budget::{BEAT, Budget, Budgets, GRACE, Grant, PATIENCE};
+use self::script::{Answer, Course};
+use crate::budget::{BEAT, Budget, Budgets, GRACE, Grant, PATIENCE, SILENT};
 use crate::origin::Origin;
 
 /// Between two reports of a replica that waits for more.
@@ -34,6 +34,9 @@ const LOOK: Duration = Duration::from_millis(25);
 /// How many reports in a row may be read too late.
 const LATE_MAX: usize = 3;
 
+/// For so long another process by our name may be our predecessor, which has died just now. After that it is alive.
+const TAKEN: Duration = SILENT.saturating_add(Duration::from_millis(150));
+
 /// The first pause before Redis is dialled again, and the longest.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
@@ -44,10 +47,39 @@ const QUIET_LOG: Duration = Duration::from_secs(60);
 pub async fn serve(server: Arc<Server>, budgets: Arc<Budgets>, stop: watch::Receiver<bool>) {
     let mut apps = JoinSet::new();
     for budget in budgets.iter() {
-        let member = Member::new(Arc::clone(&server), Arc::clone(budget));
-        apps.spawn(member.serve(stop.clone()));
+        let (server, budget, stop) = (Arc::clone(&server), Arc::clone(budget), stop.clone());
+        apps.spawn(async move {
+            let life = script::fresh_id();
+            let member = || Member::new(Arc::clone(&server), Arc::clone(&budget), life.clone()).serve(stop.clone());
+            carry_on(&budget, member).await;
+        });
     }
     while apps.join_next().await.is_some() {}
+}
+
+/// Runs a task, and once more for as long as it panics: nobody else tells the budget that it is alone.
+async fn carry_on<T>(budget: &Budget, task: impl Fn() -> T)
+where
+    T: Future<Output = ()> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    loop {
+        running.spawn(task());
+        match running.join_next().await {
+            Some(Err(ended)) if ended.is_panic() => {}
+            _ => return,
+        }
+        // Until then Redis may still act on the last report.
+        sleep(PATIENCE + GRACE).await;
+        let share = budget.leave();
+        tracing::error!(
+            app = budget.name(),
+            share,
+            "the task that shares the budget failed, which is a defect of this program; it starts again, and until then \
+             this replica goes on with its own share of requests a second"
+        );
+        sleep(AGAIN.1).await;
+    }
 }
 
 /// This replica's part in one budget.
@@ -66,11 +98,13 @@ struct Member {
     why: String,
     /// The node of the cluster that has the keys, if the server said so.
     node: Option<Box<Origin>>,
+    /// The life of the server that was last heard, and how its clock goes.
+    course: Option<(String, Course)>,
 }
 
 impl Member {
-    fn new(server: Arc<Server>, budget: Arc<Budget>) -> Self {
-        let (id, life) = (script::id_of(&server.name), script::fresh_id());
+    fn new(server: Arc<Server>, budget: Arc<Budget>, life: String) -> Self {
+        let id = script::id_of(&server.name);
         Self {
             server,
             budget,
@@ -82,6 +116,7 @@ impl Member {
             told: None,
             why: String::new(),
             node: None,
+            course: None,
         }
     }
 
@@ -109,7 +144,7 @@ impl Member {
         let mut pause = AGAIN.0;
         loop {
             let ended = self.session(link).await;
-            *link = None;
+            self.course = link.take().and_then(Link::into_course).or(self.course.take());
             self.why = ended.why.to_string();
             self.lost(ended.sent);
             // From another node the way leads back to the server that the configuration names.
@@ -134,8 +169,9 @@ impl Member {
             Ok(opened) => link.insert(opened),
             Err(why) => return Ended { why, sent: None, answered: false },
         };
+        opened.remember(self.course.take());
         let (mut id, life) = (self.id.clone(), self.life.clone());
-        let (mut answered, mut late) = (false, 0);
+        let (mut answered, mut late, mut taken) = (false, 0, None);
         loop {
             let sent = Instant::now();
             let report = budget.report(self.alone_at.is_some(), sent);
@@ -147,15 +183,20 @@ impl Member {
                     continue;
                 }
                 Ok(Answer::Taken) => {
+                    if *taken.get_or_insert(sent) + TAKEN > sent {
+                        self.meanwhile(sleep(LOOK)).await;
+                        continue;
+                    }
                     // As where two processes share a port. This one is called otherwise, until it is started again.
                     id = script::fresh_id();
                     self.id.clone_from(&id);
+                    taken = None;
                     continue;
                 }
                 Ok(Answer::Late) => return Ended { why: Failure::Slow, sent: Some(sent), answered },
                 Err(why) => return Ended { why, sent: Some(sent), answered },
             };
-            (answered, late) = (true, 0);
+            (answered, late, taken) = (true, 0, None);
             self.alone_at = None;
             budget.granted(&grant, sent);
             self.found(grant.quiet);
@@ -242,4 +283,39 @@ struct Ended {
 /// Ends within the time an answer has.
 async fn in_time<T>(sent: Instant, answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     timeout(PATIENCE.saturating_sub(sent.elapsed()), answer).await.unwrap_or(Err(Failure::Slow))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::budget::{Limits, Sharing};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_leaves_the_budget_alone_and_is_started_again() {
+        let limits =
+            Limits { max_wait: Duration::ZERO, max_waiting: 0, max_waiting_per_property: 0, weights: Arc::default() };
+        let budget = Arc::new(Budget::shared("main", 10, limits, None));
+        let up = |budget: &Budget| budget.account().sharing.map(|Sharing { up, share, .. }| (up, share));
+        let seen: Arc<Mutex<Vec<_>>> = Arc::default();
+        let task = || {
+            let (seen, budget) = (Arc::clone(&seen), Arc::clone(&budget));
+            async move {
+                let first = {
+                    let mut seen = seen.lock().unwrap();
+                    seen.push(up(&budget));
+                    seen.len() == 1
+                };
+                if first {
+                    let sent = Instant::now();
+                    let _ = budget.report(false, sent);
+                    budget.granted(&Grant { lease: 2, share: 4, ..Grant::default() }, sent);
+                    assert!(up(&budget) != Some((true, 4)), "as a defect would");
+                }
+            }
+        };
+        carry_on(&budget, task).await;
+        assert_eq!(*seen.lock().unwrap(), [Some((false, 0)), Some((false, 4))]);
+    }
 }

@@ -23,6 +23,7 @@ pub(super) struct Argument<'a> {
     life: &'a str,
     run: &'a str,
     by: u64,
+    jumped: bool,
     bye: bool,
     counts: u64,
     valid: u64,
@@ -38,7 +39,7 @@ pub(super) struct Argument<'a> {
 /// What comes back.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// Read too late, or the first one: nothing was done.
+    /// Read too late, the first one, or by a clock that has jumped: there is nothing to do with it.
     Late,
     /// Another process goes by the same name.
     Taken,
@@ -58,7 +59,7 @@ struct Told {
 /// What is known of the server's clock: that at this moment of ours it showed at least this, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
-    shown: u64,
+    pub(super) shown: u64,
     at: Instant,
 }
 
@@ -66,8 +67,63 @@ impl Clock {
     /// Until when a report sent now may be acted on, by the server's clock; 0 where that is not known.
     fn by(clock: Option<Self>, sent: Instant) -> u64 {
         let patience = millis(PATIENCE).saturating_sub(1);
-        clock.map_or(0, |clock| clock.shown + millis(sent.saturating_duration_since(clock.at)) + patience)
+        clock.map_or(0, |clock| {
+            // Whatever it says, it is only text that came from outside.
+            clock.shown.saturating_add(millis(sent.saturating_duration_since(clock.at))).saturating_add(patience)
+        })
     }
+}
+
+/// By how much of the time that passes two clocks may drift apart: one in so many.
+const DRIFT: i128 = 100;
+
+/// By how much more the server's clock may be off before it counts as set, in microseconds.
+const OFF: i128 = 3000;
+
+/// How the server's clock goes beside ours, for as long as the server runs. It is set, or stands still with the machine
+/// that it is on, without the server's noticing: then places were counted for too short a time.
+#[derive(Debug)]
+pub(super) struct Course {
+    since: Instant,
+    /// How far it is ahead of ours, in microseconds: between these two, at this moment.
+    ahead: (i128, i128),
+    at: Instant,
+    /// It has jumped, and the server has not been told.
+    pub(super) jumped: bool,
+}
+
+impl Course {
+    /// The first answer: what it showed between these two moments.
+    pub(super) fn new(shown: u64, sent: Instant, received: Instant) -> Self {
+        Self { since: sent, ahead: ahead(sent, shown, sent, received), at: received, jumped: false }
+    }
+
+    /// The next one. False when the clock cannot have shown that without a jump.
+    pub(super) fn goes_on(&mut self, shown: u64, sent: Instant, received: Instant) -> bool {
+        let (least, most) = ahead(self.since, shown, sent, received);
+        let drift = micros(received.saturating_duration_since(self.at)) / DRIFT;
+        let (before_least, before_most) = (self.ahead.0 - drift, self.ahead.1 + drift);
+        self.at = received;
+        if least > before_most + OFF || most < before_least - OFF {
+            (self.ahead, self.jumped) = ((least, most), true);
+            return false;
+        }
+        // What both say; where they are apart by less than counts, what the last one says.
+        let both = (least.max(before_least), most.min(before_most));
+        self.ahead = if both.0 <= both.1 { both } else { (least, most) };
+        true
+    }
+}
+
+/// Both clocks are read in whole steps.
+fn ahead(since: Instant, shown: u64, sent: Instant, received: Instant) -> (i128, i128) {
+    let ours = |at: Instant| micros(at.saturating_duration_since(since));
+    let shown = i128::from(shown) * 1000;
+    (shown - ours(received) - 1, shown + 1000 - ours(sent))
+}
+
+fn micros(time: std::time::Duration) -> i128 {
+    i128::try_from(time.as_micros()).unwrap_or(i128::from(u64::MAX))
 }
 
 fn millis(time: std::time::Duration) -> u64 {
@@ -78,7 +134,7 @@ fn millis(time: std::time::Duration) -> u64 {
 pub(super) fn argument(
     (id, life): (&str, &str),
     run: &str,
-    clock: Option<Clock>,
+    (clock, jumped): (Option<Clock>, bool),
     sent: Instant,
     report: &Report,
     bye: bool,
@@ -88,6 +144,7 @@ pub(super) fn argument(
         life,
         run,
         by: Clock::by(clock, sent),
+        jumped,
         bye,
         // One more, since the server's clock is read in whole milliseconds.
         counts: millis(COUNTS) + 1,
@@ -101,8 +158,9 @@ pub(super) fn argument(
     })
 }
 
-/// The answer from its text, which arrived now, with what it tells of the server's clock.
-pub(super) fn answer(text: &str, now: Instant) -> Option<(Answer, Clock)> {
+/// The answer from its text, which arrived now, with what it tells of the server's clock. Nobody has more than all that
+/// is granted to the app.
+pub(super) fn answer(text: &str, granted: usize, now: Instant) -> Option<(Answer, Clock)> {
     let told: Told = serde_json::from_str(text).ok()?;
     let clock = Clock { shown: told.now, at: now };
     if told.late {
@@ -111,7 +169,8 @@ pub(super) fn answer(text: &str, now: Instant) -> Option<(Answer, Clock)> {
     if told.taken {
         return Some((Answer::Taken, clock));
     }
-    Some((Answer::Granted(told.grant?), clock))
+    let grant = told.grant.filter(|grant| grant.lease <= granted && grant.share <= granted)?;
+    Some((Answer::Granted(grant), clock))
 }
 
 /// What stands for a replica's name: the same each time it is started, and it tells nothing of the host.
@@ -155,7 +214,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_report_tells_ages_and_the_servers_own_time_and_nothing_of_this_hosts_clock() {
-        let at = |sent, clock| argument(("id", "life"), "run", clock, sent, &report(), false).unwrap();
+        let at = |sent, clock| argument(("id", "life"), "run", (clock, false), sent, &report(), false).unwrap();
         let now = Instant::now();
         // Before the server's time is known, nothing is to be done.
         assert!(at(now, None).contains("\"by\":0,"));
@@ -164,6 +223,8 @@ mod tests {
         assert!(at(now, clock).contains("\"by\":5000149,"));
         assert!(at(now + Duration::from_millis(250), clock).contains("\"by\":5000399,"));
         assert!(at(now, clock).contains("\"starts\":[900,1,20,2]"));
+        let mad = Some(Clock { shown: u64::MAX - 1, at: now });
+        assert!(at(now + Duration::from_secs(1), mad).contains(&format!("\"by\":{},", u64::MAX)));
     }
 
     #[tokio::test]
@@ -171,14 +232,45 @@ mod tests {
         let now = Instant::now();
         let whole = "{\"late\":false,\"taken\":false,\"now\":7,\"quiet\":0,\"lease\":2,\"share\":5,\"promised\":10,\
                      \"members\":2,\"allowed\":10,\"rate\":5,\"pause\":0,\"soon\":3}";
-        let (granted, clock) = answer(whole, now).unwrap();
+        let (granted, clock) = answer(whole, 10, now).unwrap();
         assert!(matches!(granted, Answer::Granted(Grant { lease: 2, share: 5, .. })));
         assert_eq!(clock.shown, 7);
-        assert!(matches!(answer("{\"late\":true,\"now\":7}", now), Some((Answer::Late, _))));
+        assert!(matches!(answer("{\"late\":true,\"now\":7}", 10, now), Some((Answer::Late, _))));
         let torn = &whole[..whole.len() - 9];
-        for bad in ["", "OK", "{}", "[]", "{\"late\":false,\"now\":7}", &whole.replace(":2,", ":-2,"), torn] {
-            assert!(answer(bad, now).is_none(), "{bad}");
+        let (lease, share) =
+            (whole.replace("\"lease\":2", "\"lease\":11"), whole.replace("\"share\":5", "\"share\":11"));
+        let negative = whole.replace(":2,", ":-2,");
+        for bad in ["", "OK", "{}", "[]", "{\"late\":false,\"now\":7}", &negative, torn, &lease, &share] {
+            assert!(answer(bad, 10, now).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_or_stands_still_is_noticed_and_one_that_drifts_is_not() {
+        let t0 = Instant::now();
+        // Each answer takes between sent and received; the clock is read 1 ms after it was sent.
+        let ask = |course: &mut Course, at: u64, off: i64, took: u64| {
+            let sent = t0 + Duration::from_millis(at);
+            course.goes_on((5_000_001 + at).saturating_add_signed(off), sent, sent + Duration::from_millis(took))
+        };
+        let course = || Course::new(5_000_001, t0, t0 + Duration::from_millis(2));
+        for off in [-1500, -100, -20, 20, 100, 1500] {
+            let mut course = course();
+            assert!(ask(&mut course, 150, 0, 2) && !course.jumped);
+            assert!(!ask(&mut course, 300, off, 2) && course.jumped, "{off}");
+            assert!(ask(&mut course, 450, off, 2), "that is its time from then on");
+        }
+        // An answer that took long says less, but does not make up for it.
+        let mut slow = course();
+        assert!(ask(&mut slow, 150, 60, 140));
+        assert!(!ask(&mut slow, 300, 60, 2));
+        let mut drifts = course();
+        for beat in 1..4000u64 {
+            // Two in a thousand, and a day in between.
+            let at = beat * 25 + if beat > 2000 { 86_400_000 } else { 0 };
+            assert!(ask(&mut drifts, at, i64::try_from(at / 500).unwrap(), 2), "{beat}");
+        }
+        assert!(!ask(&mut course(), 1, i64::MAX, 1));
     }
 
     #[test]

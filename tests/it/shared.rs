@@ -156,6 +156,22 @@ async fn one_two_and_eight_replicas_together_never_exceed_one_budget_and_use_it(
     }
 }
 
+#[tokio::test]
+async fn a_hog_has_what_seven_replicas_without_work_do_not_use() {
+    let Some(redis) = Redis::start() else { return };
+    let scene = Scene::new(&redis, 8).await;
+    scene.together().await;
+    // Whoever was at work lately leases ahead.
+    let served = together(scene.replicas.iter().map(|replica| many(replica, "1002", 1))).await;
+    assert_eq!(served.iter().sum::<usize>(), 8);
+    let begun = Instant::now();
+    assert_eq!(many(&scene.replicas[0], "1001", 60).await, 60);
+    let used = (60 - GRANTED) as f64 / begun.elapsed().as_secs_f64() / GRANTED as f64;
+    println!("a hog beside seven replicas without work used {used:.3} of the budget");
+    assert!(used > 0.7, "{used}");
+    scene.assert_within("a hog beside seven");
+}
+
 async fn seconds(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
@@ -308,6 +324,21 @@ async fn a_replica_that_says_goodbye_leaves_its_share_and_one_that_is_killed_kee
     let (_, served) = scene.busy(seconds(4)).await;
     assert!(served > 33, "{served} calls in 4 seconds");
     scene.assert_within("goodbye, death and resurrection");
+}
+
+#[tokio::test]
+async fn a_replica_that_is_killed_and_started_again_at_once_serves_within_seconds() {
+    let Some(redis) = Redis::start() else { return };
+    let mut scene = Scene::new(&redis, 1).await;
+    scene.together().await;
+    scene.busy(seconds(1)).await;
+    scene.replicas[0].kill();
+    scene.replicas[0].restart().await;
+    scene.together().await;
+    let (_, served) = scene.busy(seconds(4)).await;
+    assert!(served > 33, "{served} calls in 4 seconds");
+    assert_eq!(scene.replicas[0].metric("shared_replicas{app=\"default\"}").await, 1.0);
+    scene.assert_within("killed and started again");
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ enum Act {
 fn act() -> impl Strategy<Value = Act> {
     let member = 0..MEMBERS;
     prop_oneof![
-        40 => (member.clone(), 1u64..4, 1usize..12, prop_oneof![Just(0u64), 0u64..900])
+        40 => (member.clone(), 1u64..4, 1usize..12, prop_oneof![4 => Just(0u64), 3 => 0u64..900, 1 => 900u64..6000])
             .prop_map(|(member, hotel, count, dial)| Act::Burst { member, hotel, count, dial }),
         1 => member.clone().prop_map(|member| Act::Unused { member }),
         1 => member.clone().prop_map(|member| Act::Cut { member }),
@@ -146,6 +146,39 @@ impl Drop for Member {
         self.sharing.abort();
         self.serving.abort();
     }
+}
+
+async fn one_starts(member: &Member) {
+    let ask = Ask { flow: Flow::Own, priority: Priority::Normal };
+    for _ in 0..100 {
+        if let Ok(mut permit) = member.budget.take(ask, Instant::now()).await
+            && permit.start(Instant::now())
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("nothing starts");
+}
+
+#[tokio::test]
+async fn a_member_that_died_and_is_started_again_at_once_has_its_share_and_its_name_again() {
+    let Some(redis) = Redis::start() else { return };
+    users(&redis);
+    let member = Member::join(&redis, 0, 10);
+    one_starts(&member).await;
+    member.end(false).await;
+    let again = Member::join(&redis, 0, 10);
+    one_starts(&again).await;
+    // Its record, and the budget's.
+    assert_eq!(redis.command("HLEN {model:main}:budget").trim(), ":2");
+    // One that lives has its name for itself.
+    let twin = Member::join(&redis, 0, 10);
+    one_starts(&twin).await;
+    assert_eq!(redis.command("HLEN {model:main}:budget").trim(), ":3");
+    one_starts(&again).await;
+    again.end(true).await;
+    twin.end(true).await;
 }
 
 fn users(redis: &Redis) {
@@ -236,8 +269,12 @@ fn whatever_members_and_redis_do_no_second_has_more_starts_than_granted() {
 
 /// What the script answers to a report of `id`, with these numbers in place of zeros.
 fn report(redis: &Redis, id: &str, numbers: &[(&str, u64)]) -> serde_json::Value {
+    report_of(redis, id, numbers, false)
+}
+
+fn report_of(redis: &Redis, id: &str, numbers: &[(&str, u64)], jumped: bool) -> serde_json::Value {
     let mut argument = serde_json::json!({
-        "id": id, "life": "1", "run": "1", "by": u64::from(u32::MAX) * 1000, "bye": false, "starts": [],
+        "id": id, "life": "1", "run": "1", "by": u64::from(u32::MAX) * 1000, "bye": false, "jumped": jumped, "starts": [],
         "counts": 1041, "valid": 400, "grace": 50, "silent": 450, "gone": 3_600_000, "gap": 2000, "patience": 100,
         "granted": 10, "allowed": 10, "block": 10,
         "share": 0, "promised": 0, "cap": 0, "kept": 0, "pool": 0, "want": 0, "waiting": 0, "pause": 0,
@@ -251,9 +288,74 @@ fn report(redis: &Redis, id: &str, numbers: &[(&str, u64)]) -> serde_json::Value
     serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
 }
 
+/// Until the script grants something to members which report so.
+async fn settled(redis: &Redis, ids: &[&str]) {
+    while ids.iter().any(|id| report(redis, id, &[])["quiet"] != 0) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn who_has_nothing_to_do_gives_its_places_to_those_that_wait() {
+    let Some(redis) = Redis::start() else { return };
+    let idle = ["b", "c", "d", "e", "f", "g", "h"];
+    settled(&redis, &[&["a"][..], &idle].concat()).await;
+    for id in idle {
+        let ahead = report(&redis, id, &[("want", 2), ("block", 2)]);
+        report(&redis, id, &[("want", 2), ("block", 2), ("pool", ahead["lease"].as_u64().unwrap())]);
+    }
+    let held = |answer: &serde_json::Value| answer["lease"].as_u64().unwrap();
+    let hog = |pool| report(&redis, "a", &[("pool", pool), ("want", 10), ("waiting", 1)]);
+    let before = held(&hog(0));
+    assert!(before < 8, "they have leased ahead: {before}");
+    for id in idle {
+        // Two of them have no more than they like to have.
+        hog(before);
+        assert_eq!(held(&report(&redis, id, &[("want", 2), ("block", 2), ("pool", 1)])), 0, "{id}");
+        hog(before);
+        report(&redis, id, &[("want", 2), ("block", 2)]);
+    }
+    assert_eq!(held(&hog(before)), 10);
+}
+
+#[tokio::test]
+async fn when_a_member_tells_that_the_clock_has_jumped_nothing_is_granted_until_all_leases_are_over() {
+    let Some(redis) = Redis::start() else { return };
+    settled(&redis, &["a", "b"]).await;
+    assert_eq!(report(&redis, "a", &[("want", 2), ("waiting", 1)])["lease"], 2);
+    let told = report_of(&redis, "b", &[("want", 2), ("waiting", 1)], true);
+    assert_eq!((&told["lease"], told["quiet"].as_u64().unwrap() > 1400), (&0.into(), true), "{told}");
+    let other = report(&redis, "a", &[("want", 2), ("waiting", 1)]);
+    assert_eq!((&other["lease"], other["quiet"].as_u64().unwrap() > 1000), (&0.into(), true), "{other}");
+    settled(&redis, &["a", "b"]).await;
+    assert_eq!(report(&redis, "b", &[("want", 2), ("waiting", 1)])["lease"], 2);
+}
+
+#[tokio::test]
+async fn who_comes_back_has_no_turns_saved_up() {
+    let Some(redis) = Redis::start() else { return };
+    settled(&redis, &["a", "b", "c"]).await;
+    let lease = |id, numbers: &[(&str, u64)]| report(&redis, id, numbers)["lease"].as_u64().unwrap();
+    // It waits, and is not heard of while another has many turns.
+    lease("a", &[("want", 0), ("waiting", 1)]);
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    for _ in 0..10 {
+        assert_eq!(lease("b", &[("want", 9), ("waiting", 1)]), 9);
+    }
+    lease("b", &[]);
+    lease("c", &[("kept", 8)]);
+    assert_eq!(lease("b", &[("want", 9), ("waiting", 1)]), 2);
+    lease("c", &[]);
+    let back = lease("a", &[("want", 9), ("waiting", 1)]);
+    assert!((3..=6).contains(&back), "of eight places with one that waits for seven: {back}");
+}
+
 #[tokio::test]
 async fn what_a_member_may_start_by_itself_counts_beside_what_it_is_granted() {
     let Some(redis) = Redis::start() else { return };
+    // However slowly this machine goes, nobody is missed meanwhile.
+    let patient = [("grace", 60_000), ("silent", 60_000)];
+    let report = |redis: &Redis, id, numbers: &[_]| report(redis, id, &[&patient, numbers].concat());
     loop {
         let quiet = report(&redis, "a", &[("share", 5), ("cap", 5)])["quiet"].as_u64().unwrap();
         report(&redis, "b", &[("share", 5)]);

@@ -54,7 +54,7 @@ impl Local {
             if waiting == 0 {
                 report.want = leases.ahead(now);
             }
-            leases.report(kept, now);
+            leases.report(now);
         }
         report
     }
