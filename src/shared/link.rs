@@ -149,7 +149,8 @@ impl Link {
             script::argument(name, &self.run, self.clock, sent, report, bye).map_err(|_| Failure::Nonsense)?;
         let mut invocation = self.script.key(self.key.as_str());
         invocation.arg(argument);
-        let text: String = in_time(sent, async { Ok(invocation.invoke_async(&mut self.wire.connection).await?) }).await?;
+        let text: String =
+            in_time(sent, async { Ok(invocation.invoke_async(&mut self.wire.connection).await?) }).await?;
         let (answer, clock) = script::answer(&text, Instant::now()).ok_or(Failure::Nonsense)?;
         self.clock = Some(clock);
         Ok(answer)

@@ -101,7 +101,9 @@ impl Shared {
             Err(why) => {
                 (state.wire, state.node, state.again) = (None, None, Some(Instant::now() + PAUSE));
                 if !std::mem::replace(&mut state.lost, true) {
-                    tracing::warn!("Redis is lost: {why}; what this replica learns of keys it keeps to itself until then");
+                    tracing::warn!(
+                        "Redis is lost: {why}; what this replica learns of keys it keeps to itself until then"
+                    );
                 }
                 None
             }
