@@ -2,7 +2,7 @@
 //!
 //! In: the budgets, and where Redis is. Out: for each app a task that carries reports there and grants back, on its beat
 //! and whenever somebody waits. No request ever waits for this module but by its place in the queue, and where Redis
-//! fails, the budget is told within a fifth of a second that it is alone.
+//! fails, the budget is told that it is alone, a fifth of a second after the report that has no answer.
 //!
 //! What is decided is decided in `budget.lua`, in one step at the server; what a replica may do until its next answer is
 //! `budget/places.rs`.
