@@ -8,13 +8,14 @@ pub use crate::config::fuzzing::config;
 pub use crate::keys::fuzzing::key_file;
 pub use crate::onboarding::fuzzing::{callback, webhook};
 pub use crate::proxy::fuzzing::{request, views};
+pub use crate::shared::fuzzing::redis;
 pub use crate::wire::fuzzing::{inspect, mask};
 
 /// A target by its name, which is that of its folder in `fuzz/corpus/` and of its file in `fuzz/fuzz_targets/`.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("request", request),
     ("views", views),
     ("mask", mask),
@@ -23,6 +24,7 @@ pub const TARGETS: [Target; 8] = [
     ("config", config),
     ("callback", callback),
     ("webhook", webhook),
+    ("redis", redis),
 ];
 
 #[cfg(test)]

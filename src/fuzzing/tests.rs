@@ -159,6 +159,11 @@ fn a_webhook_leads_to_a_look_only_at_a_hotel_and_an_app_of_ours() {
 }
 
 #[test]
+fn nothing_that_redis_answers_lets_a_replica_start_more_than_its_app_is_granted() {
+    holds("redis");
+}
+
+#[test]
 fn every_target_has_its_corpus_its_program_and_its_row() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));

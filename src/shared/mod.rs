@@ -7,6 +7,8 @@
 //! What is decided is decided in `budget.lua`, in one step at the server; what a replica may do until its next answer is
 //! `budget/places.rs`.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod link;
 mod lives;
 mod script;
