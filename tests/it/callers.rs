@@ -90,9 +90,8 @@ async fn each_caller_has_its_hotels_methods_and_paths() {
 #[tokio::test]
 async fn a_caller_with_hotels_of_its_own_names_no_organization() {
     let (cloudbeds, _hotels, proxy) = scene().await;
-    let call = |token: &'static str| {
-        proxy.get("/api/v1.3/getHotelDetails").property("1001").header("x-proxy-token", token)
-    };
+    let call =
+        |token: &'static str| proxy.get("/api/v1.3/getHotelDetails").property("1001").header("x-proxy-token", token);
     // Some endpoints answer for all hotels of the organisation, whatever property stands beside it.
     for value in ["acme", ""] {
         call(DESK).header("x-organization-id", value).send().await.assert_refused("caller_refused");
@@ -110,7 +109,8 @@ async fn a_caller_with_methods_of_its_own_asks_for_no_other_by_a_header() {
         let call = proxy.get("/api/v1.3/getHotelDetails").property("1001").header("x-proxy-token", token);
         call.header(name, "DELETE").send()
     };
-    let names = ["x-http-method-override", "x-http-method", "x-method-override", "x_http_method_override", "x-http_method"];
+    let names =
+        ["x-http-method-override", "x-http-method", "x-method-override", "x_http_method_override", "x-http_method"];
     for name in names {
         call(DESK, name).await.assert_refused("caller_refused");
     }

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::Proxy;
+use super::proxy::Builder;
 
 /// The upstream; it ends with the test's runtime.
 pub struct Origin {
@@ -72,8 +73,13 @@ impl Origin {
 
     /// A proxy before it that knows property 1001.
     pub async fn proxy(&self) -> Proxy {
+        self.builder().start().await
+    }
+
+    /// The same before its start.
+    pub fn builder(&self) -> Builder {
         let base_url = format!("https://localhost:{}", self.address.port());
-        Proxy::to_origin(&base_url, &self.root_pem).key("1001", &super::key()).start().await
+        Proxy::to_origin(&base_url, &self.root_pem).key("1001", &super::key())
     }
 }
 
