@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::script::{self, Answer, Course};
+use super::course::Course;
+use super::script::{self, Answer};
 use crate::budget::{Ask, Budget, Flow, Limits, Priority};
 use crate::keys::Time;
 use crate::keys::record::{IdleDays, Record};

@@ -11,8 +11,9 @@ use redis::{AsyncConnectionConfig, RedisConnectionInfo, Script};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use super::course::Course;
 use super::in_time;
-use super::script::{self, Answer, Clock, Course};
+use super::script::{self, Answer, Clock};
 use crate::budget::Report;
 use crate::https::{DialError, Dialer};
 use crate::origin::Origin;

@@ -7,6 +7,7 @@
 //! What is decided is decided in `budget.lua`, in one step at the server; what a replica may do until its next answer is
 //! `budget/places.rs`.
 
+mod course;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod link;
@@ -20,10 +21,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use self::course::Course;
 use self::link::Link;
 pub use self::link::{Failure, Server};
 pub use self::lives::Lives;
-use self::script::{Answer, Course};
+use self::script::Answer;
 use crate::budget::{BEAT, Budget, Budgets, GRACE, Grant, PATIENCE, SILENT};
 use crate::origin::Origin;
 

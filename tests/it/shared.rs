@@ -168,7 +168,7 @@ async fn a_hog_has_what_seven_replicas_without_work_do_not_use() {
     assert_eq!(many(&scene.replicas[0], "1001", 60).await, 60);
     let used = (60 - GRANTED) as f64 / begun.elapsed().as_secs_f64() / GRANTED as f64;
     println!("a hog beside seven replicas without work used {used:.3} of the budget");
-    assert!(used > 0.7, "{used}");
+    assert!(used > 0.6, "{used}");
     scene.assert_within("a hog beside seven");
 }
 
@@ -240,7 +240,11 @@ async fn while_redis_is_gone_frozen_full_read_only_slow_or_mad_each_replica_has_
         assert!(served > 15, "{trouble}: {served}");
     }
     for replica in &scene.replicas {
-        let lost = |event: &&serde_json::Value| event["message"].as_str().unwrap_or("").starts_with("Redis is lost");
+        let lost = |event: &&serde_json::Value| {
+            let message = event["message"].as_str().unwrap_or("");
+            // What becomes of keys is told apart from it.
+            message.starts_with("Redis is lost") && message.contains("its own share")
+        };
         // Told once in a minute at most.
         assert!((1..=2).contains(&replica.events().iter().filter(lost).count()), "{}", replica.log());
         assert!(replica.metric("shared_losses_total{app=\"default\"}").await >= 6.0);
