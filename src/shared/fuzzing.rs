@@ -21,8 +21,9 @@ const GRANTED: usize = 10;
 pub fn redis(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     // Who waits for a turn sets a timer.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    runtime.block_on(async { budget(text) });
+    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        runtime.block_on(async { budget(text) });
+    }
     record(text);
 }
 
@@ -67,7 +68,7 @@ fn record(text: &str) {
         for now in [Time(0), Time(1_800_000_000), Time(u64::MAX)] {
             let _ = moved.verdict(now, IdleDays::default());
         }
-        let written = serde_json::to_string(&moved).expect("a record can be written");
+        let written = serde_json::to_string(&moved).unwrap_or_default();
         assert_eq!(serde_json::from_str::<Record>(&written).ok(), Some(moved), "{written}");
     }
 }
