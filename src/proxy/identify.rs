@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderName, Request, Uri};
+use http::{HeaderMap, HeaderName, Request, Uri};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode;
 
@@ -128,9 +128,10 @@ pub struct Identified {
 /// # Errors
 /// When none is named, more than one, something that is no id, or two that disagree; or an organisation in two ways.
 pub fn property(mut request: Request<Incoming>, settings: Settings) -> Result<Identified, ProxyError> {
-    let mut named = header(&request)?;
+    let twins = Twins::among(request.headers());
+    let mut named = header(&request, &twins)?;
     // Beside a property too: Cloudbeds may go by either, so neither may be read in two ways.
-    organization_once(&request)?;
+    organization_once(&request, &twins)?;
     let prefix = if settings.path_prefix { take_prefix(&mut request)? } else { None };
     if let Some(id) = prefix {
         agree(&mut named, Properties::one(id))?;
@@ -153,11 +154,26 @@ pub fn property(mut request: Request<Incoming>, settings: Settings) -> Result<Id
     Ok(Identified { request, subject, in_query, prefix })
 }
 
+/// Which of the fields that name somebody have a twin with an underscore.
+#[derive(Default)]
+struct Twins {
+    property: bool,
+    organization: bool,
+}
+
+impl Twins {
+    /// Looks at every name once.
+    fn among(headers: &HeaderMap) -> Self {
+        headers.keys().map(HeaderName::as_str).fold(Self::default(), |found, name| Self {
+            property: found.property || is_twin(name, X_PROPERTY_ID.as_str()),
+            organization: found.organization || is_twin(name, X_ORGANIZATION_ID.as_str()),
+        })
+    }
+}
+
 /// Checks that an organisation is named once at most.
-fn organization_once(request: &Request<Incoming>) -> Result<(), ProxyError> {
-    let headers = request.headers();
-    let twin = headers.keys().any(|name| is_twin(name.as_str(), X_ORGANIZATION_ID.as_str()));
-    if twin || headers.get_all(X_ORGANIZATION_ID).iter().nth(1).is_some() {
+fn organization_once(request: &Request<Incoming>, twins: &Twins) -> Result<(), ProxyError> {
+    if twins.organization || request.headers().get_all(X_ORGANIZATION_ID).iter().nth(1).is_some() {
         return Err(ProxyError::OrganizationInvalid);
     }
     Ok(())
@@ -170,12 +186,11 @@ fn organization(request: &Request<Incoming>) -> Result<Option<Box<str>>, ProxyEr
     Ok((!name.is_empty()).then(|| name.into()))
 }
 
-fn header(request: &Request<Incoming>) -> Result<Option<Properties>, ProxyError> {
-    let headers = request.headers();
-    if headers.keys().any(|name| is_twin(name.as_str(), X_PROPERTY_ID.as_str())) {
+fn header(request: &Request<Incoming>, twins: &Twins) -> Result<Option<Properties>, ProxyError> {
+    if twins.property {
         return Err(ProxyError::PropertyTwin);
     }
-    let mut lines = headers.get_all(X_PROPERTY_ID).iter();
+    let mut lines = request.headers().get_all(X_PROPERTY_ID).iter();
     let Some(line) = lines.next() else { return Ok(None) };
     if lines.next().is_some() {
         return Err(ProxyError::PropertyTwice);

@@ -34,21 +34,25 @@ struct Scene {
 
 impl Scene {
     async fn new(redis: &Redis, replicas: usize) -> Self {
+        let mut scene = Self::without_replicas().await;
+        let shared = redis.config();
+        let started = together((0..replicas).map(|_| scene.replica(&shared))).await;
+        scene.replicas = started;
+        scene
+    }
+
+    async fn without_replicas() -> Self {
         let settings = Settings { protocols: Protocols::Both, strict: Some(GRANTED), ..Settings::demo() };
         let (hotels, client_id) = (settings.hotels.clone(), settings.apps[0].client_id.clone());
         let cloudbeds = sandbox::start(settings).await.unwrap();
-        let mut scene = Self {
+        Self {
             cloudbeds,
             client_id,
             hotels,
             replicas: Vec::new(),
             pulse: Pulse::start(),
             first: Cell::new(Instant::now()),
-        };
-        let shared = redis.config();
-        let started = together((0..replicas).map(|_| scene.replica(&shared))).await;
-        scene.replicas = started;
-        scene
+        }
     }
 
     fn builder(&self, shared: &str) -> Builder {
@@ -397,17 +401,7 @@ async fn a_configured_share_is_used_also_where_redis_was_never_there() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nobody.local_addr().unwrap();
     drop(nobody);
-    let settings = Settings { strict: Some(GRANTED), ..Settings::demo() };
-    let (hotels, client_id) = (settings.hotels.clone(), settings.apps[0].client_id.clone());
-    let cloudbeds = sandbox::start(settings).await.unwrap();
-    let mut scene = Scene {
-        cloudbeds,
-        client_id,
-        hotels,
-        replicas: Vec::new(),
-        pulse: Pulse::start(),
-        first: Cell::new(Instant::now()),
-    };
+    let mut scene = Scene::without_replicas().await;
     let shared = format!("shared: {{ redis: 'redis://{address}', fallback_share: 0.5 }}");
     scene.replicas = together((0..2).map(|_| scene.replica(&shared))).await;
     let ((), served) = scene.busy(seconds(6)).await;
