@@ -25,6 +25,9 @@ use crate::harness::{Browser, Proxy, Scene, cloudbeds, key, until};
 const CONFIG: &str =
     "listen: 127.0.0.1:0\nadmin: { listen: 127.0.0.1:0 }\nupstream: { base_url: 'https://localhost:1' }\n";
 
+/// Calls that ask for memory or give it back: no file changes by them.
+const MEMORY: [&str; 4] = ["brk", "mmap", "munmap", "mremap"];
+
 /// Where strace writes.
 const CALLS: &str = "calls";
 
@@ -109,12 +112,19 @@ fn kill_everywhere(writer: &Writer) -> usize {
     let (before, after) = (&writer.before, files(directory.path()).0);
     assert_ne!(*before, after, "{what} changes something");
     // A file may be old or new; which combinations may be, follows from the order in which they are written.
-    let (mut old, mut new) = (0, 0);
+    let (mut old, mut new, mut missed) = (0, 0, 0);
     for (at, ((name, count), _)) in calls.iter().enumerate().skip(first) {
         let directory = writer.prepare();
         let by = record(&format!("-e inject={name}:signal=KILL:when={count}"));
-        assert!(!writer.run(directory.path(), &by), "{what}: not killed at {name} {count}");
+        let ended = writer.run(directory.path(), &by);
         let (found, unfinished) = files(directory.path());
+        if ended {
+            // How often memory is asked for differs with the addresses that the kernel gives.
+            assert!(MEMORY.contains(&name.as_str()), "{what}: not killed at {name} {count}");
+            assert_eq!((found, unfinished), (after.clone(), Vec::new()), "{what}: not killed at {name} {count}");
+            missed += 1;
+            continue;
+        }
         for name in before.keys().chain(after.keys()).chain(found.keys()) {
             let is = found.get(name);
             let known = is == before.get(name) || is == after.get(name);
@@ -134,7 +144,7 @@ fn kill_everywhere(writer: &Writer) -> usize {
         assert_eq!(files(directory.path()), (after.clone(), Vec::new()), "{what}: again after a kill before call {at}");
     }
     assert!(old > 10 && new > 10, "{what}: {old} before and {new} after the change");
-    calls.len() - first
+    calls.len() - first - missed
 }
 
 #[test]
