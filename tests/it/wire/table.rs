@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::case::{Act, Back, Case, End, options, read};
 use super::judge::{Arrived, Judge, show};
-use crate::harness::{Line, Proxy, together};
+use crate::harness::{Authority, Line, Proxy, Speaker, TLS, together};
 
 /// How many proxies the files share that ask for no configuration of their own.
 const LANES: usize = 3;
@@ -18,20 +18,44 @@ const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a\r\nX-Property-Id: 1001\r\n
 struct Lane {
     judge: Judge,
     proxy: Proxy,
+    /// Who signed the listener's certificate, where it speaks TLS.
+    root: Option<String>,
 }
 
 impl Lane {
-    async fn start(options: &[(&str, &str)]) -> Self {
+    async fn start(encrypted: bool, options: &[(&str, &str)]) -> Self {
         let judge = Judge::start().await;
         // One core, so that a victim's request meets the very connections that a case leaves behind.
         let builder = judge.proxy().config("workers: 1");
-        let proxy = options.iter().fold(builder, |builder, (name, value)| builder.env(name, value)).start().await;
-        Self { judge, proxy }
+        let builder = options.iter().fold(builder, |builder, (name, value)| builder.env(name, value));
+        if !encrypted {
+            return Self { judge, proxy: builder.start().await, root: None };
+        }
+        let authority = Authority::new();
+        let (identity, root) = (authority.server(), Some(authority.pem()));
+        let proxy = builder.config(TLS).before(move |directory| identity.place(directory)).start().await;
+        Self { judge, proxy, root }
+    }
+
+    /// A connection of its own.
+    async fn line(&self) -> Line {
+        let Some(root) = &self.root else { return self.proxy.line().await };
+        let stream = Speaker::new(root).connect(self.proxy.address).await.unwrap();
+        Line::over(stream, &self.proxy.secrets)
     }
 }
 
 #[tokio::test]
 async fn every_case_of_the_table_has_its_outcome_and_harms_nobody_else() {
+    ask_all(false).await;
+}
+
+#[tokio::test]
+async fn every_case_has_the_same_outcome_inside_tls() {
+    ask_all(true).await;
+}
+
+async fn ask_all(encrypted: bool) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/wire");
     let mut files: Vec<(String, String)> = std::fs::read_dir(folder)
         .unwrap()
@@ -48,11 +72,11 @@ async fn every_case_of_the_table_has_its_outcome_and_harms_nobody_else() {
         async move {
             if number == LANES {
                 while let Some((file, text)) = next(own) {
-                    ask(&Arc::new(Lane::start(&options(&text)).await), &file, &text, names, failures).await;
+                    ask(&Arc::new(Lane::start(encrypted, &options(&text)).await), &file, &text, names, failures).await;
                 }
                 return;
             }
-            let lane = Arc::new(Lane::start(&[]).await);
+            let lane = Arc::new(Lane::start(encrypted, &[]).await);
             while let Some((file, text)) = next(shared) {
                 ask(&lane, &file, &text, names, failures).await;
             }
@@ -75,7 +99,11 @@ fn only() -> Option<String> {
 }
 
 async fn ask(lane: &Arc<Lane>, file: &str, text: &str, names: &Mutex<HashSet<String>>, failures: &Mutex<Vec<String>>) {
+    let (scheme, other) = if lane.root.is_some() { ("https", "http") } else { ("http", "https") };
     let cases = read(file, text, |name| match name {
+        "scheme" => scheme.to_owned(),
+        "SCHEME" => scheme.to_uppercase(),
+        "other" => other.to_owned(),
         "port" => lane.proxy.address.port().to_string(),
         "origin" => lane.judge.authority(),
         "key" => lane.judge.key().to_owned(),
@@ -94,7 +122,7 @@ async fn ask(lane: &Arc<Lane>, file: &str, text: &str, names: &Mutex<HashSet<Str
         let case = Arc::new(case);
         let (lane_too, case_too) = (Arc::clone(lane), Arc::clone(&case));
         let victim = format!("/victim?{file}-{number}");
-        let asked = tokio::spawn(async move { exchange(&lane_too.proxy, &case_too, &victim).await }).await;
+        let asked = tokio::spawn(async move { exchange(&lane_too, &case_too, &victim).await }).await;
         let (arrived, mut wrong) = lane.judge.close();
         if let Err(panic) = asked {
             let panic = panic.into_panic();
@@ -114,8 +142,8 @@ async fn ask(lane: &Arc<Lane>, file: &str, text: &str, names: &Mutex<HashSet<Str
 
 /// Sends the case, checks what comes back, and lets a victim ask behind it: on the same connection where it stays open,
 /// and on one of its own.
-async fn exchange(proxy: &Proxy, case: &Case, victim: &str) {
-    let mut line = proxy.line().await;
+async fn exchange(lane: &Lane, case: &Case, victim: &str) {
+    let mut line = lane.line().await;
     let (mut bytewise, mut hidden) = (false, matches!(case.end, End::Closed | End::Eof));
     for act in &case.sends {
         match act {
@@ -155,7 +183,7 @@ async fn exchange(proxy: &Proxy, case: &Case, victim: &str) {
         End::Eof => assert_eq!(line.end, crate::harness::End::Closed, "how the answer ends"),
         End::Cut => assert_eq!(line.end, crate::harness::End::Cut, "how the answer ends"),
     }
-    ask_for_own(&mut proxy.line().await, victim, "on its own connection").await;
+    ask_for_own(&mut lane.line().await, victim, "on its own connection").await;
 }
 
 async fn ask_for_own(line: &mut Line, victim: &str, place: &str) {
