@@ -18,6 +18,7 @@ mod browser;
 mod budgets;
 mod callers;
 mod canary;
+mod certificates;
 mod chaos;
 mod coded;
 mod demo;

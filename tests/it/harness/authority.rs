@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+    date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -55,6 +56,22 @@ impl Authority {
             true => SanType::URI((*name).try_into().unwrap()),
             false => SanType::DnsName((*name).try_into().unwrap()),
         }));
+        self.sign(leaf, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// For a caller that should have renewed it.
+    pub fn expired_caller(&self, common: &str) -> Identity {
+        let mut leaf = CertificateParams::default();
+        leaf.distinguished_name.push(DnType::CommonName, common);
+        leaf.not_after = date_time_ymd(2020, 1, 1);
+        self.sign(leaf, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// For a caller that is not yet to use it.
+    pub fn early_caller(&self, common: &str) -> Identity {
+        let mut leaf = CertificateParams::default();
+        leaf.distinguished_name.push(DnType::CommonName, common);
+        leaf.not_before = date_time_ymd(2200, 1, 1);
         self.sign(leaf, ExtendedKeyUsagePurpose::ClientAuth)
     }
 

@@ -105,7 +105,11 @@ impl Frames {
 
     /// The same in somebody's name, with settings of one's own.
     pub async fn by(speaker: &Speaker<'_>, proxy: &Proxy, settings: &[u8]) -> Self {
-        let stream = speaker.connect(proxy.address).await.unwrap();
+        Self::over(speaker.connect(proxy.address).await.unwrap(), settings).await
+    }
+
+    /// The same on a stream that is there already.
+    pub async fn over(stream: TlsStream<TcpStream>, settings: &[u8]) -> Self {
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (reader, writer) = tokio::io::split(stream);
         let mut frames = Self { reader, writer };
