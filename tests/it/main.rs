@@ -53,6 +53,7 @@ mod sanitize;
 mod shared;
 mod shared_lives;
 mod shared_model;
+mod shared_secrets;
 mod start;
 mod stream;
 mod streaming;
