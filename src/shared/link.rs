@@ -46,9 +46,7 @@ impl Server {
     pub(super) fn words(&self, why: &Failure) -> String {
         let words = why.to_string();
         match &self.password {
-            Some(password) if password.is_in(&words) => {
-                "its words hold the password, and are not repeated".to_owned()
-            }
+            Some(password) if password.is_in(&words) => "its words hold the password, and are not repeated".to_owned(),
             _ => words,
         }
     }

@@ -19,11 +19,17 @@ pub fn digest(token: &str) -> String {
 }
 
 async fn scene() -> (Sandbox, Vec<Hotel>, Proxy) {
+    scene_of("  books: { token_sha256: [@books] }\n").await
+}
+
+/// With the front desk and another caller.
+async fn scene_of(other: &str) -> (Sandbox, Vec<Hotel>, Proxy) {
     let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
     let (desk, next, books) = (digest(DESK), digest(DESK_NEXT), digest(BOOKS));
     let callers = format!(
         "callers:\n  front-desk:\n    token_sha256: [{desk}, {next}]\n    properties: [1001]\n    methods: [GET, HEAD]\n    \
-         paths: [/api/v1.3/getHotelDetails, /api/v1.3/getRooms]\n  books: {{ token_sha256: [{books}] }}\n"
+         paths: [/api/v1.3/getHotelDetails, /api/v1.3/getRooms]\n{}",
+        other.replace("@books", &books)
     );
     let mut proxy = Proxy::to(&cloudbeds, &hotels).config(&callers).start().await;
     proxy.secrets.extend([DESK, DESK_NEXT, BOOKS].map(str::to_owned));
@@ -171,6 +177,28 @@ async fn a_flood_of_strangers_is_not_a_flood_of_lines() {
     let lines = proxy.log().matches("its caller is not known").count();
     // Ten in ten seconds; a slow machine may take longer for a hundred calls.
     assert!((1..=50).contains(&lines), "{lines}");
+}
+
+#[tokio::test]
+async fn a_known_caller_in_a_loop_floods_no_log_and_hides_no_other() {
+    let (_cloudbeds, _hotels, proxy) = scene_of("  books: { token_sha256: [@books], properties: [1002] }\n").await;
+    let call = |token: &'static str, property: &'static str| {
+        proxy.get("/api/v1.3/getRooms").property(property).header("x-proxy-token", token).send()
+    };
+    for _ in 0..100 {
+        call(DESK, "1002").await.assert_refused("caller_refused");
+    }
+    call(BOOKS, "1001").await.assert_refused("caller_refused");
+    let told = |caller: &str| {
+        let message = "a request was refused: its caller may not ask for this";
+        proxy.events().iter().filter(|event| event["message"] == message && event["caller"] == caller).count()
+    };
+    proxy.wait_for("a line about the other", || (told("books") == 1).then_some(())).await;
+    // Ten in ten seconds, as of strangers.
+    assert!((1..=50).contains(&told("front-desk")), "{}", told("front-desk"));
+    // What was asked stands in the access lines, each of them.
+    let refused = || proxy.access().iter().filter(|line| line["code"] == "caller_refused").count();
+    proxy.wait_for("an access line for each", || (refused() == 101).then_some(())).await;
 }
 
 #[tokio::test]

@@ -105,7 +105,7 @@ async fn a_password_that_cannot_be_used_is_refused_without_a_word_of_it() {
         let (code, said) = builder.before(move |at| write_private(&at.join("redis.pw"), &text)).refused().await;
         assert_eq!(code, Some(78), "{said}");
         assert!(said.contains("shared.password_file"), "{said}");
-        crate::harness::assert_clean("a refusal", said.as_bytes(), &[secret.clone()]);
+        crate::harness::assert_clean("a refusal", said.as_bytes(), std::slice::from_ref(&secret));
     }
     // In the URL it does not belong, and is not repeated either.
     let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
