@@ -48,6 +48,7 @@ mod paste;
 mod pool;
 mod races;
 mod replay;
+mod revocation;
 mod rewrite;
 mod sanitize;
 mod shared;

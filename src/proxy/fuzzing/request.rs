@@ -217,7 +217,7 @@ impl World {
             default: (options & DEFAULT != 0).then(|| "7".parse().expect("a good id")),
         };
         let local = Some(([127, 0, 0, 1], 8080).into());
-        let arrival = Arrival { identify: settings, local, encrypted: false, known: None };
+        let arrival = Arrival { identify: settings, local, encrypted: false, known: None, shown: None };
         let known = policy.who(request.headers(), &arrival, || None)?;
         let identified = identify::property(request, arrival.identify)?;
         let authorized = policy.authorize(identified, known, &arrival)?;
