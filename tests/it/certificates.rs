@@ -6,7 +6,7 @@ use http::StatusCode;
 use crate::callers::{BOOKS, DESK, digest};
 use crate::harness::frames::{self, END_HEADERS, END_STREAM, HEADERS, fields, frame};
 use crate::harness::wire::get;
-use crate::harness::{Authority, Frames, Identity, Outcome, Proxy, Speaker, Wire, cloudbeds};
+use crate::harness::{Authority, Frames, Identity, Outcome, Proxy, Speaker, Wire, cloudbeds, until};
 
 const DETAILS: &str = "/api/v1.3/getHotelDetails";
 
@@ -89,6 +89,35 @@ async fn a_caller_is_known_by_a_name_in_its_certificate() {
     }
     let told = proxy.wait_for_event("a request was refused: its caller is not known").await;
     assert!(told["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{told}");
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_replaced_counts_no_longer_for_open_connections_either() {
+    let (cloudbeds, authority, proxy) = with_certificates("").await;
+    let (root, next) = (authority.pem(), Authority::new());
+    let (old, new) = (authority.caller("desk", &[]), next.caller("desk", &[]));
+    let speaker = |identity| Speaker { identity: Some(identity), ..Speaker::new(&root) };
+    let mut open = speaker(&old).wire(&proxy).await;
+    assert_eq!(open.get(DETAILS, "1001").await.status, StatusCode::OK);
+    // Both for a while, as in a change of issuers: nobody notices.
+    let write = |text: &str| {
+        std::fs::write(proxy.path("callers.new"), text).unwrap();
+        std::fs::rename(proxy.path("callers.new"), proxy.path("callers.pem")).unwrap();
+    };
+    let serves = async |identity| {
+        let mut wire = Wire::over(speaker(identity).connect(proxy.address).await.unwrap());
+        wire.send(get(DETAILS, "1001")).await;
+        wire.try_answer().await.is_some()
+    };
+    write(&format!("{root}{}", next.pem()));
+    until("both count", async || serves(&new).await).await;
+    assert_eq!(open.get(DETAILS, "1001").await.status, StatusCode::OK);
+    write(&next.pem());
+    until("one counts", async || !serves(&old).await).await;
+    let before = cloudbeds.requests().len();
+    open.get(DETAILS, "1001").await.assert_refused("caller_unknown");
+    assert_eq!(cloudbeds.requests().len(), before);
+    assert!(serves(&new).await);
 }
 
 /// The answer to a GET for a property in HTTP/2, with further fields.
