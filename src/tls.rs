@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
@@ -158,7 +158,8 @@ impl Acceptor {
     ) -> io::Result<(Encrypted<S>, Option<Shown>)> {
         let settings = self.0.load_full();
         let stream = TlsAcceptor::from(Arc::clone(&settings.config)).accept(ReadAhead::new(stream)).await?;
-        let shown = stream.get_ref().1.peer_certificates().map(|chain| Shown::new(self, settings, chain));
+        let shown =
+            stream.get_ref().1.peer_certificates().map(|chain| Shown::new(self, settings, chain, UnixTime::now()));
         Ok((stream, shown))
     }
 }
