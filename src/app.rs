@@ -51,7 +51,7 @@ use crate::proxy::{identify, pool, upstream};
 use crate::secret::{ClientSecret, RedisPassword, Token};
 use crate::shared::Server;
 use crate::telemetry::metrics::Budget;
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{AccessLog, Metrics, Sparing};
 use crate::wire::gate::Limits;
 use crate::wire::site::Sites;
 
@@ -554,6 +554,7 @@ fn callers(config: &Config, files: &TokenFiles) -> Option<Callers> {
             properties: caller.properties.clone(),
             methods: caller.methods.clone(),
             paths: caller.paths.as_ref().map(|paths| paths.iter().map(|path| path.as_str().into()).collect()),
+            refused: Sparing::default(),
         };
         let known_by = KnownBy {
             tokens: caller.tokens.clone(),

@@ -203,6 +203,13 @@ impl RedisPassword {
     pub fn for_login(&self) -> &str {
         &self.0
     }
+
+    /// Whether a text holds it, or its beginning or end: servers cut short what they repeat.
+    #[must_use]
+    pub fn is_in(&self, text: &str) -> bool {
+        let part = self.0.len().min(8);
+        text.contains(&self.0[..part]) || text.contains(&self.0[self.0.len() - part..])
+    }
 }
 
 impl fmt::Debug for RedisPassword {

@@ -1,25 +1,28 @@
 //! TLS towards callers.
 //!
-//! In: the PEM text of a certificate, of its key and, where callers must show certificates, of those who issue them. Out:
-//! an [`Acceptor`] whose settings can be replaced while connections are open, and the names in a caller's certificate.
-//! It reads no file and binds no socket. Sessions of replaced settings are not resumed: who issued a client's
-//! certificate is asked again.
+//! In: the PEM text of a certificate, of its key and, where callers must show certificates, of those who issue them and
+//! of what they have revoked. Out: an [`Acceptor`] whose settings can be replaced while connections are open, the names
+//! in a caller's certificate, and whether it still counts. It reads no file and binds no socket. Sessions of replaced
+//! settings are not resumed: who issued a client's certificate, and whether it was revoked, is asked again.
 
 mod names;
+mod shown;
 
 use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 pub use self::names::{CertificateName, NotACertificateName};
+pub use self::shown::Shown;
 use crate::wire::ahead::ReadAhead;
 
 /// An encrypted connection of a caller. What is under it is read in larger pieces than rustls asks for.
@@ -34,9 +37,11 @@ pub struct Pem<'a> {
     pub key: &'a [u8],
     /// Who issues the certificates callers must show; nothing asks for none.
     pub client_ca: Option<&'a [u8]>,
+    /// What they have revoked; nothing asks about none.
+    pub client_crl: Option<&'a [u8]>,
 }
 
-/// Which of the three is to blame, and why; nothing is quoted.
+/// Which of them is to blame, and why; nothing is quoted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unusable {
     /// The certificate.
@@ -51,13 +56,29 @@ pub enum Unusable {
     /// The issuers of callers' certificates.
     #[error("holds no certificate authority that can be trusted: it must be PEM with at least one CERTIFICATE")]
     ClientCa,
+    /// What they have revoked.
+    #[error(
+        "holds no revocation list that can be used: it must be PEM with at least one X509 CRL, each complete and of its \
+         issuer's own certificates"
+    )]
+    ClientCrl,
+}
+
+/// What handshakes go by.
+#[derive(Debug)]
+pub struct Settings {
+    config: Arc<ServerConfig>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 /// Settings for a listener: TLS 1.2 and 1.3, no early data (it can be replayed), ALPN as given.
 ///
+/// Where there are lists, whoever no list speaks of is refused as well, and so is everybody of a list that should have been
+/// replaced: what was revoked since is not known.
+///
 /// # Errors
 /// Which of the files cannot be used.
-pub fn settings(pem: Pem<'_>, http2: bool) -> Result<ServerConfig, Unusable> {
+pub fn settings(pem: Pem<'_>, http2: bool) -> Result<Settings, Unusable> {
     let chain = certificates(pem.certificate).ok_or(Unusable::Certificate)?;
     let key = PrivateKeyDer::from_pem_slice(pem.key).map_err(|_| Unusable::Key)?;
     // The provider by name: with two providers in a build every bare builder would panic.
@@ -65,25 +86,42 @@ pub fn settings(pem: Pem<'_>, http2: bool) -> Result<ServerConfig, Unusable> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|_| Unusable::Key)?;
-    let builder = match pem.client_ca {
-        None => builder.with_no_client_auth(),
+    let verifier = match pem.client_ca {
+        None => None,
         Some(authorities) => {
             let mut roots = RootCertStore::empty();
             for authority in certificates(authorities).ok_or(Unusable::ClientCa)? {
                 roots.add(authority).map_err(|_| Unusable::ClientCa)?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(|_| Unusable::ClientCa)?)
+            let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            if let Some(lists) = pem.client_crl {
+                let lists = revocations(lists).ok_or(Unusable::ClientCrl)?;
+                verifier = verifier.with_crls(lists).enforce_revocation_expiration();
+            }
+            Some(verifier.build().map_err(|error| match error {
+                VerifierBuilderError::InvalidCrl(_) => Unusable::ClientCrl,
+                _ => Unusable::ClientCa,
+            })?)
         }
     };
-    let mut settings = builder.with_single_cert(chain, key).map_err(|error| match error {
+    let builder = match &verifier {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => Unusable::Pair,
         rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => Unusable::Certificate,
         _ => Unusable::Key,
     })?;
-    settings.alpn_protocols =
-        if http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
-    Ok(settings)
+    config.alpn_protocols = if http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
+    Ok(Settings { config: Arc::new(config), verifier })
+}
+
+/// All lists of revoked certificates, or nothing where one is malformed or there is none.
+#[must_use]
+pub fn revocations(pem: &[u8]) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+    let all: Vec<_> = CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
+    (!all.is_empty()).then_some(all)
 }
 
 /// All of them, or nothing where one is malformed or there is none.
@@ -95,26 +133,34 @@ pub fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
 
 /// Takes part in handshakes; all cores share it.
 #[derive(Clone)]
-pub struct Acceptor(Arc<ArcSwap<ServerConfig>>);
+pub struct Acceptor(Arc<ArcSwap<Settings>>);
 
 impl Acceptor {
     /// With these settings, until others replace them.
     #[must_use]
-    pub fn new(settings: ServerConfig) -> Self {
+    pub fn new(settings: Settings) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(settings)))
     }
 
-    /// Other settings for the handshakes to come; connections that are open go on with theirs.
-    pub fn replace(&self, settings: ServerConfig) {
+    /// Other settings for the handshakes to come; connections that are open go on with theirs while what their callers have
+    /// shown still counts.
+    pub fn replace(&self, settings: Settings) {
         self.0.store(Arc::new(settings));
     }
 
-    /// The handshake. It has no deadline of its own.
+    /// The handshake, and the certificate that the caller has shown in it. It has no deadline of its own.
     ///
     /// # Errors
     /// Why there is no encrypted connection, in rustls' words, which quote nothing.
-    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<Encrypted<S>> {
-        TlsAcceptor::from(self.0.load_full()).accept(ReadAhead::new(stream)).await
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+    ) -> io::Result<(Encrypted<S>, Option<Shown>)> {
+        let settings = self.0.load_full();
+        let stream = TlsAcceptor::from(Arc::clone(&settings.config)).accept(ReadAhead::new(stream)).await?;
+        let shown =
+            stream.get_ref().1.peer_certificates().map(|chain| Shown::new(self, settings, chain, UnixTime::now()));
+        Ok((stream, shown))
     }
 }
 
@@ -138,15 +184,20 @@ mod tests {
     #[test]
     fn of_files_that_cannot_be_used_the_right_one_is_blamed() {
         let ((certificate, key), (_, other)) = (pair(), pair());
-        let made = |certificate: &str, key: &str, client_ca: Option<&str>| {
+        let with = |certificate: &str, key: &str, client_ca: Option<&str>, client_crl: Option<&str>| {
             let pem = Pem {
                 certificate: certificate.as_bytes(),
                 key: key.as_bytes(),
                 client_ca: client_ca.map(str::as_bytes),
+                client_crl: client_crl.map(str::as_bytes),
             };
-            settings(pem, true).map(|settings| settings.alpn_protocols.len())
+            settings(pem, true).map(|settings| settings.config.alpn_protocols.len())
         };
+        let made = |certificate: &str, key: &str, client_ca: Option<&str>| with(certificate, key, client_ca, None);
         assert_eq!(made(&certificate, &key, Some(&certificate)), Ok(2));
+        for bad in ["", "x", &certificate, "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n"] {
+            assert_eq!(with(&certificate, &key, Some(&certificate), Some(bad)), Err(Unusable::ClientCrl), "{bad}");
+        }
         let broken = certificate.replace("MII", "AAA");
         for bad in ["", "x", &key, &broken] {
             assert_eq!(made(bad, &key, None), Err(Unusable::Certificate), "{bad}");

@@ -129,7 +129,7 @@ fn identified(requests: Vec<Request<Incoming>>) -> Vec<Identified> {
 fn authorized(identified: Vec<Identified>) -> Vec<Authorized> {
     let policy = Policy::default();
     let identify = proxy::identify::Settings::default();
-    let arrival = proxy::Arrival { identify, local: None, encrypted: false, known: None };
+    let arrival = proxy::Arrival { identify, local: None, encrypted: false, known: None, shown: None };
     let anybody = policy.who(&http::HeaderMap::new(), &arrival, || None).unwrap();
     identified.into_iter().map(|one| policy.authorize(one, anybody, &arrival).unwrap()).collect()
 }

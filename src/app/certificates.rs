@@ -11,7 +11,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
@@ -19,10 +18,13 @@ use super::watching::{self, Words};
 use crate::config::Tls;
 use crate::fault::Fault;
 use crate::keys;
-use crate::tls::{self, Acceptor, Pem, Unusable};
+use crate::tls::{self, Acceptor, Pem, Settings, Unusable};
 
 /// The largest file read, in bytes: a bundle of all public authorities is a quarter of it.
 const FILE_MAX: u64 = 1 << 20;
+
+/// The largest file of revocation lists: a hundred thousand revoked certificates take 4 MiB.
+const LISTS_MAX: u64 = 16 << 20;
 
 const WORDS: Words = Words {
     renewed: "the listener has a new certificate",
@@ -36,6 +38,8 @@ pub struct Files {
     pub certificate: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
     client_ca: Option<Vec<u8>>,
+    /// The lists of revoked certificates.
+    pub client_crl: Option<Vec<u8>>,
 }
 
 impl Files {
@@ -49,9 +53,11 @@ impl Files {
             |read: Result<Vec<u8>, Vec<Fault>>| read.map_err(|wrong| faults.extend(wrong)).unwrap_or_default();
         let certificate = kept(public(&tls.certificate_file, "tls.certificate_file"));
         let client_ca = tls.client_ca_file.as_deref().map(|path| kept(public(path, "tls.client_ca_file")));
+        let client_crl =
+            tls.client_crl_file.as_deref().map(|path| kept(public_up_to(LISTS_MAX, path, "tls.client_crl_file")));
         let key = keys::private_file(&tls.key_file, "tls.key_file").map_err(|wrong| faults.extend(wrong));
         match key {
-            Ok(key) if faults.is_empty() => Ok(Self { certificate, key, client_ca }),
+            Ok(key) if faults.is_empty() => Ok(Self { certificate, key, client_ca, client_crl }),
             _ => Err(faults),
         }
     }
@@ -60,13 +66,19 @@ impl Files {
     ///
     /// # Errors
     /// The file that cannot be used.
-    pub fn settings(&self, tls: &Tls) -> Result<ServerConfig, Vec<Fault>> {
-        let pem = Pem { certificate: &self.certificate, key: &self.key, client_ca: self.client_ca.as_deref() };
+    pub fn settings(&self, tls: &Tls) -> Result<Settings, Vec<Fault>> {
+        let pem = Pem {
+            certificate: &self.certificate,
+            key: &self.key,
+            client_ca: self.client_ca.as_deref(),
+            client_crl: self.client_crl.as_deref(),
+        };
         tls::settings(pem, tls.http2).map_err(|unusable| {
             let (path, option) = match unusable {
                 Unusable::Certificate => (&tls.certificate_file, "tls.certificate_file"),
                 Unusable::Key | Unusable::Pair => (&tls.key_file, "tls.key_file"),
                 Unusable::ClientCa => (tls.client_ca_file.as_ref().unwrap_or(&tls.key_file), "tls.client_ca_file"),
+                Unusable::ClientCrl => (tls.client_crl_file.as_ref().unwrap_or(&tls.key_file), "tls.client_crl_file"),
             };
             let hint = match unusable {
                 Unusable::Pair => "put the two that were made together beside each other",
@@ -79,19 +91,24 @@ impl Files {
 
 /// A file that anybody may read.
 pub(super) fn public(path: &Path, option: &str) -> Result<Vec<u8>, Vec<Fault>> {
+    public_up_to(FILE_MAX, path, option)
+}
+
+/// The same up to so many bytes.
+fn public_up_to(most: u64, path: &Path, option: &str) -> Result<Vec<u8>, Vec<Fault>> {
     let fault = |message: String| {
         let hint = "put the file there, or correct the option";
         vec![Fault::new(path.display().to_string(), message, hint).about(option)]
     };
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes)).map_err(|error| {
+    File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes)).map_err(|error| {
         match error.kind() {
             std::io::ErrorKind::NotFound => fault("is not there".to_owned()),
             _ => fault(format!("cannot be read: {error}")),
         }
     })?;
-    if bytes.len() as u64 > FILE_MAX {
-        return Err(fault("is larger than 1 MiB, which no certificate is".to_owned()));
+    if bytes.len() as u64 > most {
+        return Err(fault(format!("is larger than {} MiB, which no such file is", most >> 20)));
     }
     Ok(bytes)
 }
@@ -131,5 +148,5 @@ impl Certificates {
 }
 
 fn hash(files: &Files, hashes: &RandomState) -> u64 {
-    hashes.hash_one((&files.certificate, &*files.key, &files.client_ca))
+    hashes.hash_one((&files.certificate, &*files.key, &files.client_ca, &files.client_crl))
 }

@@ -213,9 +213,15 @@ impl Check<'_, '_> {
         let certificate = file(self, "tls.certificate_file", &typed.certificate_file);
         let key = file(self, "tls.key_file", &typed.key_file);
         let client_ca_file = file(self, "tls.client_ca_file", &typed.client_ca_file);
+        let client_crl_file = file(self, "tls.client_crl_file", &typed.client_crl_file);
+        if typed.client_crl_file.is_some() && typed.client_ca_file.is_none() {
+            let hint = "name who issues them as tls.client_ca_file, or leave the list out";
+            self.fault("tls.client_crl_file", "revokes certificates that nobody is asked for", hint);
+        }
         match (certificate?, key?) {
             (Some(certificate_file), Some(key_file)) => {
-                Some(Some(Tls { certificate_file, key_file, client_ca_file: client_ca_file?, http2: typed.http2 }))
+                let (client_ca_file, client_crl_file) = (client_ca_file?, client_crl_file?);
+                Some(Some(Tls { certificate_file, key_file, client_ca_file, client_crl_file, http2: typed.http2 }))
             }
             (None, None) => {
                 if typed.client_ca_file.is_some() {

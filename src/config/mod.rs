@@ -87,6 +87,8 @@ pub struct Tls {
     pub key_file: PathBuf,
     /// Who issues the certificates that callers must show, PEM; nothing asks for none.
     pub client_ca_file: Option<PathBuf>,
+    /// The certificates they have revoked, PEM; nothing asks about none.
+    pub client_crl_file: Option<PathBuf>,
     /// Whether HTTP/2 is offered.
     pub http2: bool,
 }

@@ -60,6 +60,7 @@ section! { Tls {
     certificate_file: Option<String> = None,
     key_file: Option<String> = None,
     client_ca_file: Option<String> = None,
+    client_crl_file: Option<String> = None,
     http2: bool = true,
 } }
 section! { Caller {

@@ -364,6 +364,8 @@ fn a_listener_has_a_certificate_with_its_key_or_none() {
     check_refused("tls: { certificate_file: c }", "tls.certificate_file: has no key beside it");
     check_refused("tls: { key_file: k }", "tls.key_file: has no certificate beside it");
     check_refused("tls: { client_ca_file: k }", "asks for certificates where no TLS is spoken");
+    let lonely = "tls: { certificate_file: c, key_file: k, client_crl_file: l }";
+    check_refused(lonely, "tls.client_crl_file: revokes certificates that nobody is asked for");
     check_refused("tls: { certificate_file: '', key_file: k }", "tls.certificate_file: expected the path of a file");
 }
 

@@ -5,8 +5,9 @@
 //! it asks about a key at most once at a time. What Cloudbeds answers is [`Vendor`]'s to know; what happens to a request
 //! is the request path's.
 
+mod news;
+
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -18,8 +19,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
+use self::news::{WithPeers, exchanged};
 use super::life::{Life, Time, Told};
-use super::peers::{News, Peers, Task};
+use super::peers::{Peers, Task};
 use super::record::{DAY, Dead, Hotels, IdleDays, Judgement, Record};
 use super::state::{self, StateError};
 use super::store::{KeyStore, Reload};
@@ -49,14 +51,6 @@ const STRIKES: u32 = 10;
 
 /// Who has taken a keep-alive call upon itself is given this long before another replica tries, in seconds.
 const CLAIM: u64 = 6 * 60 * 60;
-
-/// How often other replicas are listened to, and how often everything is looked through for what they should know, in
-/// seconds; what is judged is told at once.
-const LISTEN: u64 = 2;
-const LOOK_THROUGH: u64 = 60;
-
-/// Records told at a time.
-const NEWS: usize = 500;
 
 /// While a replica asks Cloudbeds about a key, others do not, for so many seconds at most.
 const ASKING: u64 = 30;
@@ -169,20 +163,6 @@ pub struct Keeper<V> {
     peers: Option<WithPeers>,
 }
 
-/// What is known of what other replicas know.
-struct WithPeers {
-    peers: Rc<dyn Peers>,
-    /// Digests of what they know of each key.
-    known: HashMap<Fingerprint, u64>,
-    /// What was told in the exchange that is under way.
-    telling: Vec<(Fingerprint, u64)>,
-    exchange: Option<Answered<Option<News>>>,
-    listened: Time,
-    looked_through: Time,
-    /// There is something to tell, or more to hear.
-    news: bool,
-}
-
 impl<V: Vendor> Keeper<V> {
     /// A keeper that has not begun.
     pub fn new(store: Arc<KeyStore>, vendor: V, settings: Settings) -> Self {
@@ -207,15 +187,7 @@ impl<V: Vendor> Keeper<V> {
     /// The same, among other replicas.
     #[must_use]
     pub fn among(mut self, peers: Rc<dyn Peers>) -> Self {
-        self.peers = Some(WithPeers {
-            peers,
-            known: HashMap::new(),
-            telling: Vec::new(),
-            exchange: None,
-            listened: Time::default(),
-            looked_through: Time::default(),
-            news: true,
-        });
+        self.peers = Some(WithPeers::new(peers));
         self
     }
 
@@ -500,69 +472,6 @@ impl<V: Vendor> Keeper<V> {
         }
     }
 
-    /// Begins to tell other replicas what is new, and to hear what is new elsewhere, when it is time.
-    fn exchange_news(&mut self, now: Time) {
-        let Some(with) = &mut self.peers else { return };
-        let due = with.news || now.since(with.listened) >= LISTEN || now < with.listened;
-        if with.exchange.is_some() || !due {
-            return;
-        }
-        let mut own = Vec::new();
-        if with.news || now.since(with.looked_through) >= LOOK_THROUGH || now < with.looked_through {
-            for life in self.store.lives().all().iter().filter(|life| life.is_ours()) {
-                let (name, record) = (life.fingerprint(), life.snapshot().for_others());
-                let digest = digest(&record);
-                if with.known.get(&name) != Some(&digest) && own.len() < NEWS {
-                    with.telling.push((name, digest));
-                    own.push((name, record));
-                }
-            }
-            with.looked_through = now;
-            with.news = own.len() == NEWS;
-        }
-        with.listened = now;
-        with.exchange = Some(with.peers.exchange(own, now));
-    }
-
-    /// What other replicas know of our keys is known here from now on.
-    async fn hear_news(&mut self, news: Option<News>) {
-        let Some(with) = &mut self.peers else { return };
-        let told = std::mem::take(&mut with.telling);
-        let Some(news) = news else { return };
-        if news.forgotten {
-            with.known.clear();
-        }
-        let mut refused = told.len();
-        for (name, digest) in told {
-            if news.taken.contains(&name) {
-                with.known.insert(name, digest);
-                refused -= 1;
-            }
-        }
-        let mut opened = false;
-        for (name, record) in news.records {
-            // Of keys that are not here nothing is kept. Once they come and are told of, what others know is answered.
-            let Some(life) = self.store.lives().get(name).filter(|life| life.is_ours()) else { continue };
-            let before = life.snapshot();
-            let after = self.store.lives().learn(name, &record);
-            with.known.insert(name, digest(&record));
-            // We know more than they do: that is news.
-            with.news |= digest(&after.for_others()) != digest(&record);
-            self.unwritten |= after != before;
-            opened |= after.hotels != before.hotels;
-            if before.dead().is_none()
-                && let Some(blocked) = after.dead()
-            {
-                let verdict = blocked.verdict.as_str();
-                warn!(key.fingerprint = %name, key.verdict = verdict, "another replica has found that a key is dead");
-            }
-        }
-        with.news |= news.forgotten || news.more || refused > 0;
-        if opened {
-            self.remake().await;
-        }
-    }
-
     /// Ends the pauses of doubt, those of a key that has not worked since at the latest after a minute. Those long past
     /// are forgotten, and with them how long they had become.
     fn hear_again(&mut self, now: Time) {
@@ -733,23 +642,6 @@ fn cool_down((first, longest): (u64, u64), step: u32) -> u64 {
     // Without a random number there is no jitter, which does no harm.
     let _ = getrandom::fill(&mut random);
     seconds + u64::from_ne_bytes(random) % (seconds / 5 + 1)
-}
-
-/// A digest of what others are told.
-fn digest(record: &Record) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    // A record has no map whose keys are no text, so it can always be written.
-    serde_json::to_string(record).unwrap_or_default().hash(&mut hasher);
-    hasher.finish()
-}
-
-/// What other replicas have told; never, while nobody is asked.
-async fn exchanged(with: Option<&mut WithPeers>) -> Option<News> {
-    let Some(with) = with else { return std::future::pending().await };
-    let Some(exchange) = &mut with.exchange else { return std::future::pending().await };
-    let news = exchange.await;
-    with.exchange = None;
-    news
 }
 
 /// The first call under way to be answered; never, while there is none.

@@ -52,6 +52,9 @@ impl Policy {
         arrival: &'a Arrival,
         peer: impl Fn() -> Option<Peer>,
     ) -> Result<Known<'a>, ProxyError> {
+        if arrival.shown.as_ref().is_some_and(|shown| !shown.counts()) {
+            return Err(ProxyError::CertificateRevoked);
+        }
         self.page(headers, arrival, &peer)?;
         let Some(callers) = &self.callers else { return Ok(Known(None)) };
         callers.who(headers, arrival, peer).map(|known| Known(Some(known)))
@@ -363,7 +366,13 @@ mod tests {
     fn absolute_form_must_name_this_listener_as_it_is_spoken_to() {
         let arrival = |local: Option<&str>, encrypted| {
             let local = local.map(|local| local.parse().unwrap());
-            Arrival { identify: super::super::identify::Settings::default(), local, encrypted, known: None }
+            Arrival {
+                identify: super::super::identify::Settings::default(),
+                local,
+                encrypted,
+                known: None,
+                shown: None,
+            }
         };
         let plain = arrival(Some("127.0.0.1:8080"), false);
         for uri in ["http://127.0.0.1:8080/a", "http://localhost:8080/a", "http://LOCALHOST:8080/a"] {

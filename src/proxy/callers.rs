@@ -3,7 +3,7 @@
 //! In: the token a request shows, or else the certificate or the user its connection came with. Out: the caller it
 //! belongs to, whose properties, methods and paths are checked once the request's are known. Tokens are held as digests,
 //! so neither memory nor time tells one. Refusals are told to the operator, with the caller's name or the address of
-//! somebody unknown, so many at a time; a token is told to nobody.
+//! somebody unknown, so many at a time of each caller and of all unknown ones; a token is told to nobody.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -40,6 +40,9 @@ pub struct Caller {
     pub methods: Option<Vec<Method>>,
     /// The paths it may use, and what is below them; nothing means all.
     pub paths: Option<Vec<Box<str>>>,
+    /// How often the log has been told that it asked for something else: a caller in a loop must not fill a disk, nor keep
+    /// lines about others away.
+    pub refused: Sparing,
 }
 
 /// Who asks: one of the callers, or whoever reaches the listener where none are named. Only [`super::authorize::Policy`] makes one.
@@ -191,8 +194,11 @@ impl Caller {
         } else {
             return Ok(());
         };
-        let (caller, property) = (&*self.name, subject.first().map(PropertyId::get));
-        tracing::warn!(caller, property, reason = why, "a request was refused: its caller may not ask for this");
+        if let Some(silent) = self.refused.turn(Instant::now()) {
+            let (caller, property) = (&*self.name, subject.first().map(PropertyId::get));
+            let told = "a request was refused: its caller may not ask for this";
+            tracing::warn!(caller, property, reason = why, not_told = silent, "{told}");
+        }
         Err(ProxyError::CallerRefused { caller: self.name.clone(), why })
     }
 }

@@ -45,6 +45,8 @@ pub enum ProxyError {
     KeyRejected(Box<Rejected>),
     #[error("the caller is not known: {0}")]
     CallerUnknown(&'static str),
+    #[error("the certificate of its connection counts no longer")]
+    CertificateRevoked,
     #[error("{caller} may not ask for this {why}")]
     CallerRefused { caller: Box<str>, why: &'static str },
     #[error("it comes from a page of another site")]
@@ -194,6 +196,12 @@ impl ProxyError {
                 DENIED,
                 "This proxy serves known callers only: send your token, once, in the header X-Proxy-Token.",
             ),
+            Self::CertificateRevoked => Problem::new(
+                Code::CallerUnknown,
+                DENIED,
+                "The certificate of this connection counts no longer; connect again with one that does.",
+            )
+            .closing(),
             Self::CallerRefused { .. } => Problem::new(
                 Code::CallerRefused,
                 DENIED,

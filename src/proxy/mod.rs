@@ -46,7 +46,7 @@ use crate::phase::{Phase, PhaseCell};
 use crate::property::PropertyId;
 use crate::telemetry::metrics::Recorder;
 use crate::telemetry::{AccessLines, RequestIds, Sparing};
-use crate::tls::CertificateName;
+use crate::tls::{CertificateName, Shown};
 use crate::wire::body::Stage;
 use crate::wire::problem::Problem;
 
@@ -90,6 +90,8 @@ pub struct Arrival {
     pub encrypted: bool,
     /// Who the caller is, where the connection tells; a request may show a token all the same.
     pub known: Option<Arc<callers::Caller>>,
+    /// The certificate it was let in with, where one is asked for.
+    pub shown: Option<Rc<Shown>>,
 }
 
 impl Arrival {
@@ -97,19 +99,19 @@ impl Arrival {
     #[must_use]
     pub fn plain(identify: identify::Settings, stream: &Stream, policy: &Policy) -> Self {
         let known = policy.callers.as_ref().and_then(|callers| callers.connected(stream));
-        Self { identify, local: stream.local_address(), encrypted: false, known }
+        Self { identify, local: stream.local_address(), encrypted: false, known, shown: None }
     }
 
-    /// On a connection with TLS, whose caller has shown a certificate with these names.
+    /// On a connection with TLS, whose caller has shown a certificate with these names, or none.
     #[must_use]
     pub fn encrypted(
         identify: identify::Settings,
         stream: &Stream,
-        names: &[CertificateName],
+        (names, shown): (&[CertificateName], Option<Shown>),
         policy: &Policy,
     ) -> Self {
         let known = policy.callers.as_ref().and_then(|callers| callers.certified(names));
-        Self { identify, local: stream.local_address(), encrypted: true, known }
+        Self { identify, local: stream.local_address(), encrypted: true, known, shown: shown.map(Rc::new) }
     }
 }
 

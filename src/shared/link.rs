@@ -40,6 +40,18 @@ pub struct Server {
     pub dialer: Dialer,
 }
 
+impl Server {
+    /// A failure's words, unless they are Redis' own and repeat the password: what it calls itself may be anything, and
+    /// servers that do not know a command repeat what came with it.
+    pub(super) fn words(&self, why: &Failure) -> String {
+        let words = why.to_string();
+        match &self.password {
+            Some(password) if password.is_in(&words) => "its words hold the password, and are not repeated".to_owned(),
+            _ => words,
+        }
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -78,7 +90,7 @@ impl From<redis::RedisError> for Failure {
         {
             return Self::Moved(Box::new(node));
         }
-        // The code and Redis' own words; neither repeats what was sent, but for an ACL user's name.
+        // The code and Redis' own words, which `Server::words` looks at before they are told.
         Self::Refused(error.to_string())
     }
 }

@@ -101,6 +101,7 @@ impl Shared {
             Err(why) => {
                 (state.wire, state.node, state.again) = (None, None, Some(Instant::now() + PAUSE));
                 if !std::mem::replace(&mut state.lost, true) {
+                    let why = self.server.words(&why);
                     tracing::warn!(
                         "Redis is lost: {why}; what this replica learns of keys it keeps to itself until then"
                     );

@@ -149,7 +149,7 @@ impl Member {
         loop {
             let ended = self.session(link).await;
             self.course = link.take().and_then(Link::into_course).or(self.course.take());
-            self.why = ended.why.to_string();
+            self.why = self.server.words(&ended.why);
             self.lost(ended.sent);
             // From another node the way leads back to the server that the configuration names.
             let before = self.node.take();

@@ -1,4 +1,4 @@
-//! Known callers only: by their tokens, certificates and users, and what each may ask for.
+//! Known callers only: by their tokens and users, and what each may ask for. Certificates are in `certificates.rs`.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
@@ -6,24 +6,30 @@ use std::process::Command;
 use cloudbeds_auth_proxy::sandbox::{Hotel, Protocols, Sandbox};
 use http::StatusCode;
 
-use crate::harness::{Authority, Desk, Identity, Proxy, Speaker, Wire, cloudbeds, until};
+use crate::harness::{Desk, Proxy, Wire, cloudbeds, until};
 
-const DESK: &str = "front-desk-token-4f1c9a7e";
+pub const DESK: &str = "front-desk-token-4f1c9a7e";
 const DESK_NEXT: &str = "front-desk-token-next-77";
-const BOOKS: &str = "book-keeping-token-0b5d21";
+pub const BOOKS: &str = "book-keeping-token-0b5d21";
 
 /// As the documentation says to make one.
-fn digest(token: &str) -> String {
+pub fn digest(token: &str) -> String {
     let printed = Command::new("sh").args(["-c", "printf %s \"$1\" | sha256sum", "sh", token]).output().unwrap();
     String::from_utf8(printed.stdout).unwrap().split(' ').next().unwrap().to_owned()
 }
 
 async fn scene() -> (Sandbox, Vec<Hotel>, Proxy) {
+    scene_of("  books: { token_sha256: [@books] }\n").await
+}
+
+/// With the front desk and another caller.
+async fn scene_of(other: &str) -> (Sandbox, Vec<Hotel>, Proxy) {
     let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
     let (desk, next, books) = (digest(DESK), digest(DESK_NEXT), digest(BOOKS));
     let callers = format!(
         "callers:\n  front-desk:\n    token_sha256: [{desk}, {next}]\n    properties: [1001]\n    methods: [GET, HEAD]\n    \
-         paths: [/api/v1.3/getHotelDetails, /api/v1.3/getRooms]\n  books: {{ token_sha256: [{books}] }}\n"
+         paths: [/api/v1.3/getHotelDetails, /api/v1.3/getRooms]\n{}",
+        other.replace("@books", &books)
     );
     let mut proxy = Proxy::to(&cloudbeds, &hotels).config(&callers).start().await;
     proxy.secrets.extend([DESK, DESK_NEXT, BOOKS].map(str::to_owned));
@@ -137,87 +143,6 @@ async fn a_token_goes_nowhere() {
     }
 }
 
-/// A proxy whose listener asks for certificates of `issuer`.
-async fn with_certificates(callers: &str) -> (Sandbox, Authority, Proxy) {
-    let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
-    let authority = Authority::new();
-    let (identity, root) = (authority.server(), authority.pem());
-    let tls = "tls: { certificate_file: listener.pem, key_file: listener.key, client_ca_file: callers.pem }\n";
-    let builder = Proxy::to(&cloudbeds, &hotels).config(&format!("{tls}{callers}"));
-    let builder = builder.before(move |directory| {
-        identity.place(directory);
-        std::fs::write(directory.join("callers.pem"), root).unwrap();
-    });
-    let mut proxy = builder.start().await;
-    proxy.secrets.extend([DESK, BOOKS].map(str::to_owned));
-    (cloudbeds, authority, proxy)
-}
-
-#[tokio::test]
-async fn where_certificates_are_asked_for_nobody_is_served_without_one() {
-    let (cloudbeds, authority, proxy) = with_certificates("").await;
-    let root = authority.pem();
-    let (known, stranger) = (authority.caller("anybody", &[]), Authority::new().caller("anybody", &[]));
-    for tls12 in [false, true] {
-        for identity in [None, Some(&stranger)] {
-            let speaker = Speaker { identity, tls12, ..Speaker::new(&root) };
-            // With TLS 1.3 a caller believes to be through before the listener has looked.
-            if let Ok(stream) = speaker.connect(proxy.address).await {
-                let mut wire = Wire::over(stream);
-                wire.send(crate::harness::wire::get("/api/v1.3/getHotelDetails", "1001")).await;
-                assert!(wire.try_answer().await.is_none());
-            }
-        }
-        let speaker = Speaker { identity: Some(&known), tls12, ..Speaker::new(&root) };
-        let answer = speaker.wire(&proxy).await.get("/api/v1.3/getHotelDetails", "1001").await;
-        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
-    }
-    assert_eq!(cloudbeds.requests().len(), 2);
-    proxy.wait_for("a line about the handshake", || proxy.log().contains("a TLS handshake failed").then_some(())).await;
-}
-
-#[tokio::test]
-async fn a_caller_is_known_by_a_name_in_its_certificate() {
-    let callers = format!(
-        "callers:\n  desk: {{ certificates: [CN=desk, 'spiffe://hotel/desk', desk.example], properties: [1001] }}\n  \
-         books: {{ certificates: [CN=books], token_sha256: [{}] }}\n",
-        digest(BOOKS)
-    );
-    let (_cloudbeds, authority, proxy) = with_certificates(&callers).await;
-    let root = authority.pem();
-    let call = async |identity: &Identity, property: &str, token: Option<&str>| {
-        let token = token.map(|token| format!("x-proxy-token: {token}\r\n")).unwrap_or_default();
-        let mut wire = Speaker { identity: Some(identity), ..Speaker::new(&root) }.wire(&proxy).await;
-        let head = "GET /api/v1.3/getHotelDetails HTTP/1.1\r\nhost: proxy\r\nx-property-id:";
-        wire.send(format!("{head} {property}\r\n{token}\r\n")).await;
-        wire.answer().await
-    };
-    for desk in [
-        authority.caller("desk", &[]),
-        authority.caller("x", &["spiffe://hotel/desk"]),
-        authority.caller("x", &["other.example", "desk.example"]),
-    ] {
-        assert_eq!(call(&desk, "1001", None).await.status, StatusCode::OK);
-        call(&desk, "1002", None).await.assert_refused("caller_refused");
-        // A token is another caller, or nobody's.
-        assert_eq!(call(&desk, "1002", Some(BOOKS)).await.status, StatusCode::OK);
-        call(&desk, "1001", Some(DESK)).await.assert_refused("caller_unknown");
-    }
-    assert_eq!(call(&authority.caller("books", &[]), "1002", None).await.status, StatusCode::OK);
-    for nobody in [
-        authority.caller("Desk", &[]),
-        authority.caller("desk.example", &["CN=desk", "xdesk.example"]),
-        authority.caller("x", &["spiffe://hotel/desk/2"]),
-        authority.caller("spiffe://hotel/desk", &[]),
-        // Two callers could claim it.
-        authority.caller("books", &["desk.example"]),
-    ] {
-        call(&nobody, "1001", None).await.assert_refused("caller_unknown");
-    }
-    let told = proxy.wait_for_event("a request was refused: its caller is not known").await;
-    assert!(told["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{told}");
-}
-
 #[tokio::test]
 async fn a_caller_is_known_by_the_user_of_its_process() {
     let own = rustix::process::getuid().as_raw();
@@ -252,6 +177,28 @@ async fn a_flood_of_strangers_is_not_a_flood_of_lines() {
     let lines = proxy.log().matches("its caller is not known").count();
     // Ten in ten seconds; a slow machine may take longer for a hundred calls.
     assert!((1..=50).contains(&lines), "{lines}");
+}
+
+#[tokio::test]
+async fn a_known_caller_in_a_loop_floods_no_log_and_hides_no_other() {
+    let (_cloudbeds, _hotels, proxy) = scene_of("  books: { token_sha256: [@books], properties: [1002] }\n").await;
+    let call = |token: &'static str, property: &'static str| {
+        proxy.get("/api/v1.3/getRooms").property(property).header("x-proxy-token", token).send()
+    };
+    for _ in 0..100 {
+        call(DESK, "1002").await.assert_refused("caller_refused");
+    }
+    call(BOOKS, "1001").await.assert_refused("caller_refused");
+    let told = |caller: &str| {
+        let message = "a request was refused: its caller may not ask for this";
+        proxy.events().iter().filter(|event| event["message"] == message && event["caller"] == caller).count()
+    };
+    proxy.wait_for("a line about the other", || (told("books") == 1).then_some(())).await;
+    // Ten in ten seconds, as of strangers.
+    assert!((1..=50).contains(&told("front-desk")), "{}", told("front-desk"));
+    // What was asked stands in the access lines, each of them.
+    let refused = || proxy.access().iter().filter(|line| line["code"] == "caller_refused").count();
+    proxy.wait_for("an access line for each", || (refused() == 101).then_some(())).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! HTTP/2 from callers: the same rules as for HTTP/1.1, and floods that end where they began.
+//! HTTP/2 from callers: streams that share a connection, and floods that end where they began. The questions of one
+//! message each, with which HTTP/2 is held to the rules of HTTP/1.1 and to RFC 9113, are in `wire/http2/`.
 
 use std::time::Duration;
 
@@ -22,9 +23,6 @@ use crate::harness::{
 const DETAILS: &str = "/api/v1.3/getHotelDetails";
 const PROTOCOL_ERROR: u32 = 1;
 const ENHANCE_YOUR_CALM: u32 = 11;
-
-/// The fields of a head, and the code of its refusal or the reason of its reset.
-type Case<'a> = (Vec<(&'a str, &'a str)>, Result<&'a str, u32>);
 
 struct Scene {
     cloudbeds: Sandbox,
@@ -142,114 +140,6 @@ async fn failures_are_said_as_in_http1() {
     let line = scene.proxy.wait_for_access(|line| line["code"] == "property_unknown").await;
     assert_eq!(line["status"], 403);
     assert!(scene.cloudbeds.requests().is_empty());
-}
-
-#[tokio::test]
-async fn a_head_is_held_to_the_rules_of_http1_and_of_rfc_9113() {
-    let scene = scene(&[]).await;
-    // The good one, with one field changed or added; what is added first stands before the pseudo-fields.
-    let changed = |name: &'static str, value: &'static str| {
-        let list = get(DETAILS).into_iter().map(|field| if field.0 == name { (name, value) } else { field });
-        list.collect::<Vec<_>>()
-    };
-    let without = |name: &str| get(DETAILS).into_iter().filter(|field| field.0 != name).collect::<Vec<_>>();
-    let with = |name: &'static str, value: &'static str| {
-        let mut list = get(DETAILS);
-        list.push((name, value));
-        list
-    };
-    let reset = || Err(PROTOCOL_ERROR);
-    let cases: Vec<Case<'_>> = vec![
-        // RFC 9113 8.3.1 and 8.3
-        (without(":method"), reset()),
-        (without(":scheme"), reset()),
-        (without(":path"), reset()),
-        (changed(":path", ""), reset()),
-        (with(":path", "/"), reset()),
-        (with(":status", "200"), reset()),
-        (with(":protocol", "websocket"), reset()),
-        (with(":unknown", "x"), reset()),
-        // 8.2.1
-        (with("X-Capital", "x"), reset()),
-        (with("a b", "x"), reset()),
-        (with("x", "a\r\nb: c"), reset()),
-        (with("x", "a\0"), reset()),
-        (with("x", " a"), Ok("request_invalid")),
-        (with("x", "a\t"), Ok("request_invalid")),
-        // 8.2.2
-        (with("connection", "x-a"), reset()),
-        (with("keep-alive", "1"), reset()),
-        (with("proxy-connection", "close"), reset()),
-        (with("transfer-encoding", "chunked"), reset()),
-        (with("upgrade", "h2c"), reset()),
-        (with("te", "gzip"), reset()),
-        // 8.1.1: a length without a body, and two of them
-        (with("content-length", "5"), reset()),
-        (with("content-length", "-1"), reset()),
-        ([get(DETAILS), vec![("content-length", "0"), ("content-length", "0")]].concat(), Ok("request_invalid")),
-        (with("content_length", "0"), Ok("request_invalid")),
-        (with("transfer_encoding", "chunked"), Ok("request_invalid")),
-        // Authority and Host
-        (without(":authority"), Ok("request_invalid")),
-        (with("host", "elsewhere"), Ok("request_invalid")),
-        ([get(DETAILS), vec![("host", "localhost"), ("host", "localhost")]].concat(), Ok("request_invalid")),
-        (changed(":authority", "a@localhost"), Ok("request_invalid")),
-        (changed(":scheme", "http"), Ok("request_invalid")),
-        // Path
-        (changed(":path", "/a/../b"), Ok("path_invalid")),
-        (changed(":path", "/a/%2e%2e/b"), Ok("path_invalid")),
-        (changed(":path", "/a%2fb"), Ok("path_invalid")),
-        (changed(":path", "//a"), Ok("path_invalid")),
-        (changed(":path", "?a"), Ok("request_invalid")),
-        (changed(":path", "*"), Ok("path_invalid")),
-        (changed(":path", "/a b"), reset()),
-        // The property
-        (without("x-property-id"), Ok("property_missing")),
-        (with("x-property-id", "1001"), Ok("property_invalid")),
-        (with("x_property_id", "1001"), Ok("property_invalid")),
-        (changed(":path", "/a?propertyID=1002"), Ok("property_conflict")),
-        // What is never forwarded
-        (changed(":method", "TRACE"), Ok("method_refused")),
-        (changed(":method", "GE T"), reset()),
-        (changed(":method", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"), Ok("request_invalid")),
-    ];
-    let mut frames = scene.frames().await;
-    for (at, (list, wanted)) in cases.iter().enumerate() {
-        let stream = 2 * u32::try_from(at).unwrap() + 1;
-        frames.head(stream, list).await;
-        match (frames.outcome(stream).await, wanted) {
-            (Outcome::Answered(body), Ok(code)) => {
-                let body: serde_json::Value =
-                    serde_json::from_str(&body).unwrap_or_else(|_| panic!("{list:?}: {body}"));
-                assert_eq!(body["code"], *code, "{list:?}");
-            }
-            (Outcome::Reset(code), Err(wanted)) => assert_eq!(code, *wanted, "{list:?}"),
-            // Where h2 cannot even decode a field, the connection ends; RFC 9113 8.1.1 allows it.
-            (Outcome::Gone(code), Err(wanted)) => {
-                assert_eq!(code, *wanted, "{list:?}");
-                frames = scene.frames().await;
-            }
-            (other, _) => panic!("{list:?}: {other:?}"),
-        }
-    }
-    assert!(scene.cloudbeds.requests().is_empty(), "{:?}", scene.cloudbeds.requests().len());
-    // And the same connection still serves.
-    frames.head(999, &get(DETAILS)).await;
-    assert!(matches!(frames.outcome(999).await, Outcome::Answered(body) if body.contains("\"success\":true")));
-    // CONNECT has an authority and nothing else.
-    let connect = [(":method", "CONNECT"), (":authority", "api.cloudbeds.com:443"), ("x-property-id", "1001")];
-    frames.head(1001, &connect).await;
-    assert!(matches!(frames.outcome(1001).await, Outcome::Answered(body) if body.contains("\"method_refused\"")));
-    // Trailers are dropped, and so is what they might smuggle.
-    let post = [(":method", "POST"), (":scheme", "https"), (":authority", "a"), (":path", "/sandbox/echo")];
-    let list = post.into_iter().chain([("x-property-id", "1001"), ("te", "trailers")]);
-    frames.send(&frame(HEADERS, END_HEADERS, 1003, &fields(list))).await;
-    frames
-        .send(&frame(HEADERS, END_HEADERS | 1, 1003, &fields([("x-property-id", "1002"), ("authorization", "x")])))
-        .await;
-    assert!(matches!(frames.outcome(1003).await, Outcome::Answered(_)));
-    let seen = scene.cloudbeds.requests().pop().unwrap();
-    assert_eq!((seen.header("x-property-id").len(), seen.header("te").len()), (1, 0));
 }
 
 #[tokio::test]
@@ -548,12 +438,15 @@ async fn a_body_that_stalls_is_answered_within_its_deadline() {
     let scene = scene(&[("UPSTREAM__TIMEOUTS__IDLE", "400ms")]).await;
     let mut frames = scene.frames().await;
     let list = [(":method", "POST"), (":scheme", "https"), (":authority", "a"), (":path", "/sandbox/upload")];
-    let list = list.into_iter().chain([("x-property-id", "1001"), ("content-length", "10")]);
-    frames.send(&frame(HEADERS, END_HEADERS, 1, &fields(list))).await;
+    let list: Vec<_> = list.into_iter().chain([("x-property-id", "1001"), ("content-length", "10")]).collect();
+    frames.send(&frame(HEADERS, END_HEADERS, 1, &fields(list.clone()))).await;
     frames.send(&frame(0, 0, 1, b"abc")).await;
     assert!(matches!(frames.outcome(1).await, Outcome::Answered(body) if body.contains("request_invalid")));
-    frames.head(3, &get(DETAILS)).await;
-    assert!(matches!(frames.outcome(3).await, Outcome::Answered(body) if body.contains("\"success\":true")));
+    // So is one whose caller waits for a 100, which is not sent in HTTP/2.
+    frames.send(&frame(HEADERS, END_HEADERS, 3, &fields(list.into_iter().chain([("expect", "100-continue")])))).await;
+    assert!(matches!(frames.outcome(3).await, Outcome::Answered(body) if body.contains("request_invalid")));
+    frames.head(5, &get(DETAILS)).await;
+    assert!(matches!(frames.outcome(5).await, Outcome::Answered(body) if body.contains("\"success\":true")));
 }
 
 #[tokio::test]

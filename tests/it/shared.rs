@@ -9,7 +9,7 @@ use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Rule, Sandbox, Setti
 
 use rustix::process::Signal;
 
-use super::harness::proxy::write_private;
+use super::harness::redis::password;
 use super::harness::{Answer, Builder, Proxy, Pulse, Redis, certificate, together};
 
 /// What all replicas together are granted, and the judge allows.
@@ -260,15 +260,11 @@ async fn a_replica_that_is_cut_off_and_those_that_are_not_stay_within_one_budget
     let Some(redis) = Redis::start() else { return };
     let mut scene = Scene::new(&redis, 1).await;
     for user in ["one", "two"] {
-        let password = format!("secret-of-{user}");
+        let password = password();
         redis.command(&format!("ACL SETUSER {user} on >{password} {PERMITTED}"));
         let shared = format!("shared: {{ redis: 'redis://{user}@{}', password_file: redis.pw }}", redis.address);
         let builder = scene.builder(&shared).log("trace,mio=info,polling=info");
-        let file = password.clone();
-        let mut replica = builder.before(move |at| write_private(&at.join("redis.pw"), &file)).start().await;
-        // It is looked for in everything the process emits.
-        replica.secrets.push(password);
-        scene.replicas.push(replica);
+        scene.replicas.push(builder.redis_password(&password).start().await);
     }
     scene.together().await;
     for user in ["one", "two"] {

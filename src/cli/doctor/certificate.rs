@@ -1,11 +1,11 @@
-//! `doctor` on a certificate that Cloudbeds shows: who issued it, and until when it is good.
+//! `doctor` on a certificate that Cloudbeds or the listener shows, and on lists of revoked ones: who issued them, and until
+//! when they are good.
 //!
-//! In: a certificate that has been verified already. Out: a sentence, and whether it is about to expire. It decides about
-//! no connection.
+//! In: one that has been read already. Out: a sentence, and whether it is about to expire. It decides about no connection.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate, X509Name};
 
 /// So near to its end a certificate should have been replaced: public ones are renewed a month ahead.
 const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -21,14 +21,32 @@ pub(super) struct Told {
 /// Reads a certificate; nothing where it is none.
 pub(super) fn told(der: &[u8], now: SystemTime) -> Option<Told> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let issuer = certificate.issuer();
-    let name = issuer.iter_common_name().chain(issuer.iter_organization()).find_map(|name| name.as_str().ok());
-    let name: String = name.unwrap_or("somebody without a name").chars().filter(|c| !c.is_control()).take(64).collect();
+    let name = name(certificate.issuer());
     let end = certificate.validity().not_after;
     let left = u64::try_from(end.timestamp()).unwrap_or(0);
     let left = (UNIX_EPOCH + Duration::from_secs(left)).duration_since(now).unwrap_or_default();
     let (date, days) = (end.to_datetime().date(), left.as_secs() / (24 * 60 * 60));
     Some(Told { words: format!("issued by {name}, good until {date} ({days} days)"), ends_soon: left < SOON })
+}
+
+/// Reads a list of revoked certificates: how many it holds, whose it is, and until when it counts; the flag says that it
+/// counts no longer, or for ever, which lists are not made for.
+pub(super) fn list(der: &[u8], now: SystemTime) -> Option<Told> {
+    let (_, list) = CertificateRevocationList::from_der(der).ok()?;
+    let (name, count) = (name(list.issuer()), list.iter_revoked_certificates().count());
+    let words = format!("{count} certificates revoked by {name}");
+    let Some(end) = list.next_update() else {
+        return Some(Told { words: format!("{words}, without an end"), ends_soon: true });
+    };
+    let left = UNIX_EPOCH + Duration::from_secs(u64::try_from(end.timestamp()).unwrap_or(0));
+    let words = format!("{words}, good until {}", end.to_datetime().date());
+    Some(Told { words, ends_soon: left <= now })
+}
+
+/// What somebody is called.
+fn name(issuer: &X509Name<'_>) -> String {
+    let name = issuer.iter_common_name().chain(issuer.iter_organization()).find_map(|name| name.as_str().ok());
+    name.unwrap_or("somebody without a name").chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
 #[cfg(test)]

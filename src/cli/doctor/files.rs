@@ -60,7 +60,7 @@ fn listeners(tls: &Tls) -> Vec<Finding> {
     let chain = crate::tls::certificates(&files.certificate).unwrap_or_default();
     let told = chain.first().and_then(|first| certificate::told(first, SystemTime::now()));
     let about = name(&tls.certificate_file);
-    vec![match told {
+    let mut findings = vec![match told {
         Some(told) if !told.ends_soon => {
             Finding::ok(FAMILY, about, format!("the listener's certificate, {}", told.words))
         }
@@ -69,7 +69,19 @@ fn listeners(tls: &Tls) -> Vec<Finding> {
             let advice = "renew it; a running proxy takes the new files over by itself";
             Finding::warning(FAMILY, about, format!("the listener's certificate, {words}"), advice)
         }
-    }]
+    }];
+    if let (Some(path), Some(lists)) = (&tls.client_crl_file, &files.client_crl) {
+        let lists = crate::tls::revocations(lists).unwrap_or_default();
+        findings.extend(lists.iter().map(|list| match certificate::list(list, SystemTime::now()) {
+            Some(told) if !told.ends_soon => Finding::ok(FAMILY, name(path), told.words),
+            told => {
+                let words = told.map_or_else(|| "unreadable".to_owned(), |told| told.words);
+                let advice = "put a new list there: with this one nobody's certificate of that issuer is accepted";
+                Finding::broken(FAMILY, name(path), words, advice)
+            }
+        }));
+    }
+    findings
 }
 
 fn name(path: &Path) -> String {

@@ -16,7 +16,7 @@ use super::{Entry, LINGER, Open, finish, http2, served};
 use crate::listen::Stream;
 use crate::proxy::identify::Settings;
 use crate::proxy::{Arrival, Proxy};
-use crate::tls::{self, Acceptor, Encrypted};
+use crate::tls::{self, Acceptor, Encrypted, Shown};
 use crate::wire::gate::Limits;
 use crate::wire::problem::{Code, Problem};
 
@@ -35,9 +35,11 @@ pub fn serve<P>(
 ) -> impl Future<Output = ()> + use<P> {
     let entry = open.enter(&proxy.recorder);
     async move {
-        let Some(stream) = Box::pin(handshake(stream, &acceptor, &proxy, limits, &entry)).await else { return };
+        let Some((stream, shown)) = Box::pin(handshake(stream, &acceptor, &proxy, limits, &entry)).await else {
+            return;
+        };
         let names = tls::names(stream.get_ref().1);
-        let arrival = Arrival::encrypted(identify, stream.get_ref().0.get_ref(), &names, &proxy.policy);
+        let arrival = Arrival::encrypted(identify, stream.get_ref().0.get_ref(), (&names, shown), &proxy.policy);
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
             Box::pin(http2::served(stream, proxy, arrival, limits, &entry)).await;
             drop(place);
@@ -54,7 +56,7 @@ async fn handshake(
     proxy: &Proxy,
     limits: Limits,
     entry: &Entry,
-) -> Option<Encrypted<Stream>> {
+) -> Option<(Encrypted<Stream>, Option<Shown>)> {
     let mut shaken = pin!(timeout_at(Instant::now() + limits.head_timeout, async {
         match stream.first_byte().await? {
             HANDSHAKE => {}
@@ -65,7 +67,7 @@ async fn handshake(
         }
         let peer = stream.peer();
         match acceptor.accept(stream).await {
-            Ok(encrypted) => Some(encrypted),
+            Ok(shaken) => Some(shaken),
             Err(error) => {
                 if let Some(silent) = proxy.refused_handshakes.turn(Moment::now()) {
                     let peer = peer.map(tracing::field::display);

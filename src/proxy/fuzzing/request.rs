@@ -30,6 +30,7 @@ use crate::proxy::rewrite::{self, Outbound, Routes};
 use crate::proxy::verdict::ConnectLinks;
 use crate::proxy::{Arrival, credential, limit, upstream};
 use crate::secret::TokenDigest;
+use crate::telemetry::Sparing;
 use crate::wire::mask;
 
 /// The bits of the first byte, of which `@` has none: `A` looks into queries, `P` calls HTTP/2, and so on.
@@ -150,6 +151,7 @@ impl World {
             properties: Some(["1001", "1003"].map(|id| id.parse().expect("a good id")).into()),
             methods: None,
             paths: None,
+            refused: Sparing::default(),
         };
         let token = TokenDigest::of(TOKEN.as_bytes()).expect("it is long enough");
         let by = KnownBy { tokens: vec![token], ..KnownBy::default() };
@@ -215,7 +217,7 @@ impl World {
             default: (options & DEFAULT != 0).then(|| "7".parse().expect("a good id")),
         };
         let local = Some(([127, 0, 0, 1], 8080).into());
-        let arrival = Arrival { identify: settings, local, encrypted: false, known: None };
+        let arrival = Arrival { identify: settings, local, encrypted: false, known: None, shown: None };
         let known = policy.who(request.headers(), &arrival, || None)?;
         let identified = identify::property(request, arrival.identify)?;
         let authorized = policy.authorize(identified, known, &arrival)?;

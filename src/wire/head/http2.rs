@@ -3,8 +3,9 @@
 //! In: a head as h2 has decoded it. Out: the same in origin form with its authority as `Host`, as everything behind it
 //! expects, or the refusal. h2 has refused before what RFC 9113 8.2 and 8.3 forbid: names in capitals, pseudo-fields that
 //! are missing, doubled, unknown or late, connection-specific fields, `te` other than `trailers`, and a body of another
-//! length than the announced one. A `#` in `:path` it cuts off together with what follows: what is decided on and sent is
-//! what is left, so nobody reads it in two ways.
+//! length than the announced one. A `#` in `:path` it cuts off together with what follows before anybody sees it: what is
+//! decided on and sent is what is left, so nobody reads it in two ways. Only a second decoder of HPACK under h2 could
+//! refuse it. The same goes for a `:scheme` beside `Host` alone, and for pseudo-fields among trailers.
 
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
@@ -101,7 +102,7 @@ fn host(parts: &Parts) -> Result<Option<HeaderValue>, Problem> {
         return Err(malformed("Host and :authority name two different hosts; send the same, or :authority alone."));
     }
     // With CONNECT there is no scheme.
-    if parts.uri.scheme_str().is_some_and(|scheme| scheme != "https") {
+    if parts.uri.scheme_str().is_some_and(|scheme| !scheme.eq_ignore_ascii_case("https")) {
         return Err(malformed("The :scheme of the request is not https, which this listener speaks."));
     }
     Ok(HeaderValue::from_str(authority).ok())
@@ -129,6 +130,7 @@ mod tests {
         let form = |uri: &str, host: &str| Ok((uri.to_owned(), host.to_owned()));
         assert_eq!(admitted("https://a:1/b?c", &[]), form("/b?c", "a:1"));
         assert_eq!(admitted("https://a", &[("host", "A")]), form("/", "a"));
+        assert_eq!(admitted("HTTPS://a/b", &[]), form("/b", "a"));
         assert_eq!(admitted("/b", &[("host", "a")]), form("/b", "a"));
     }
 

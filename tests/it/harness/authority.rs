@@ -4,9 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -19,6 +21,9 @@ use tokio_rustls::client::TlsStream;
 use super::proxy::write_private;
 use super::{PATIENCE, Proxy, Wire};
 
+/// The next certificate's number.
+static SERIAL: AtomicU64 = AtomicU64::new(1000);
+
 /// One that signs.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -27,6 +32,7 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 pub struct Identity {
     pub certificate: String,
     pub key: String,
+    pub serial: u64,
 }
 
 impl Authority {
@@ -58,11 +64,47 @@ impl Authority {
         self.sign(leaf, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// For a caller that should have renewed it.
+    pub fn expired_caller(&self, common: &str) -> Identity {
+        let mut leaf = CertificateParams::default();
+        leaf.distinguished_name.push(DnType::CommonName, common);
+        leaf.not_after = date_time_ymd(2020, 1, 1);
+        self.sign(leaf, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// For a caller that is not yet to use it.
+    pub fn early_caller(&self, common: &str) -> Identity {
+        let mut leaf = CertificateParams::default();
+        leaf.distinguished_name.push(DnType::CommonName, common);
+        leaf.not_before = date_time_ymd(2200, 1, 1);
+        self.sign(leaf, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
     fn sign(&self, mut leaf: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Identity {
         leaf.extended_key_usages = vec![usage];
-        let key = KeyPair::generate().unwrap();
+        let (key, serial) = (KeyPair::generate().unwrap(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        leaf.serial_number = Some(serial.into());
         let certificate = leaf.signed_by(&key, &self.0).unwrap().pem();
-        Identity { certificate, key: key.serialize_pem() }
+        Identity { certificate, key: key.serialize_pem(), serial }
+    }
+
+    /// The list of what it has revoked, as PEM, good until a year.
+    pub fn revoked(&self, certificates: &[&Identity], year: i32) -> String {
+        let revoked = |identity: &&Identity| RevokedCertParams {
+            serial_number: identity.serial.into(),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: certificates.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
     }
 }
 
@@ -103,7 +145,7 @@ impl<'a> Speaker<'a> {
             .with_root_certificates(roots);
         let mut config = match self.identity {
             None => builder.with_no_client_auth(),
-            Some(Identity { certificate, key }) => {
+            Some(Identity { certificate, key, .. }) => {
                 let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
                 builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
             }

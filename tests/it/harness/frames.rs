@@ -56,8 +56,8 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Header fields in HPACK, each spelled out (RFC 7541 6.2.2), so that anything can be said.
-pub fn fields<'a>(list: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
-    fn text(out: &mut Vec<u8>, text: &str) {
+pub fn raw_fields<'a>(list: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
+    fn text(out: &mut Vec<u8>, text: &[u8]) {
         let mut length = text.len();
         if length < 127 {
             out.push(length as u8);
@@ -70,7 +70,7 @@ pub fn fields<'a>(list: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8>
             }
             out.push(length as u8);
         }
-        out.extend(text.bytes());
+        out.extend(text);
     }
     let mut out = Vec::new();
     for (name, value) in list {
@@ -79,6 +79,11 @@ pub fn fields<'a>(list: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8>
         text(&mut out, value);
     }
     out
+}
+
+/// The same of text.
+pub fn fields<'a>(list: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+    raw_fields(list.into_iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
 }
 
 /// The fields of a good GET of a path for property 1001.
@@ -95,12 +100,21 @@ pub fn get(path: &str) -> Vec<(&str, &str)> {
 impl Frames {
     /// Connects, and sends the preface and empty settings.
     pub async fn to(proxy: &Proxy, root: &str) -> Self {
-        let stream = Speaker { alpn: &["h2"], ..Speaker::new(root) }.connect(proxy.address).await.unwrap();
+        Self::by(&Speaker { alpn: &["h2"], ..Speaker::new(root) }, proxy, &[]).await
+    }
+
+    /// The same in somebody's name, with settings of one's own.
+    pub async fn by(speaker: &Speaker<'_>, proxy: &Proxy, settings: &[u8]) -> Self {
+        Self::over(speaker.connect(proxy.address).await.unwrap(), settings).await
+    }
+
+    /// The same on a stream that is there already.
+    pub async fn over(stream: TlsStream<TcpStream>, settings: &[u8]) -> Self {
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (reader, writer) = tokio::io::split(stream);
         let mut frames = Self { reader, writer };
         frames.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-        frames.send(&frame(SETTINGS, 0, 0, &[])).await;
+        frames.send(&frame(SETTINGS, 0, 0, settings)).await;
         frames
     }
 

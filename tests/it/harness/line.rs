@@ -1,12 +1,15 @@
 //! One connection to the proxy, byte by byte: what is written is what the test says, and answers are read one at a time.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::wire::Stream;
 use super::{Answer, PATIENCE, Proxy};
 
 /// How an answer ended.
@@ -22,7 +25,7 @@ pub enum End {
 
 /// An open connection.
 pub struct Line {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     secrets: Vec<String>,
     unread: Vec<u8>,
     /// The status line of the last answer.
@@ -39,6 +42,12 @@ impl Line {
     pub async fn to(address: SocketAddr, secrets: &[String]) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream, secrets)
+    }
+
+    /// On a stream that is there already.
+    pub fn over(stream: impl Stream + 'static, secrets: &[String]) -> Self {
+        let stream = Box::new(stream);
         let (status_line, end) = (String::new(), End::Framed);
         let (unread, chunks) = (Vec::new(), Vec::new());
         Self { stream, secrets: secrets.to_vec(), unread, status_line, end, chunks, trailers: false }
@@ -46,7 +55,11 @@ impl Line {
 
     /// Writes as much as the proxy takes: one that has refused already may close before everything is written.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
-        let _ = timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("the proxy reads in time");
+        let written = async {
+            self.stream.write_all(bytes.as_ref()).await?;
+            self.stream.flush().await
+        };
+        let _ = timeout(PATIENCE, written).await.expect("the proxy reads in time");
         self
     }
 
@@ -94,12 +107,14 @@ impl Line {
     }
 
     /// Whether the proxy has closed: true once it has, false when nothing is there to read now.
-    pub fn is_closed(&self) -> bool {
+    pub fn is_closed(&mut self) -> bool {
         let mut byte = [0];
-        match self.stream.try_read(&mut byte) {
-            Ok(0) => true,
-            Ok(_) => panic!("an unexpected byte"),
-            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        let mut buffer = ReadBuf::new(&mut byte);
+        match Pin::new(&mut self.stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer) {
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => true,
+            Poll::Ready(Ok(())) => panic!("an unexpected byte"),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
         }
     }
 

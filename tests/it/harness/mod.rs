@@ -9,6 +9,7 @@ pub mod command;
 pub mod frames;
 pub mod gate;
 pub mod hotel;
+pub mod hpack;
 pub mod leak;
 pub mod line;
 pub mod origin;

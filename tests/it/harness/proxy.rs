@@ -31,6 +31,7 @@ pub struct Builder {
     filter: String,
     before: Vec<Prepare>,
     by: Vec<String>,
+    secrets: Vec<String>,
 }
 
 /// Something done in the proxy's directory before it starts.
@@ -82,6 +83,13 @@ impl Builder {
     pub fn before(mut self, prepare: impl FnOnce(&Path) + Send + 'static) -> Self {
         self.before.push(Box::new(prepare));
         self
+    }
+
+    /// Puts a password for Redis into the file `redis.pw`. Like keys it is looked for in everything the process emits.
+    pub fn redis_password(mut self, password: &str) -> Self {
+        self.secrets.push(password.to_owned());
+        let text = password.to_owned();
+        self.before(move |directory| write_private(&directory.join("redis.pw"), &text))
     }
 
     /// Starts the binary and waits until it says that it is ready.
@@ -142,7 +150,7 @@ impl Builder {
             .stdin(Stdio::null())
             .stdout(Stdio::from(std::fs::File::create(at("stdout")).unwrap()))
             .stderr(Stdio::from(std::fs::File::create(at("stderr")).unwrap()));
-        let secrets = self.keys.into_iter().map(|(_, key)| key).collect();
+        let secrets = self.keys.into_iter().map(|(_, key)| key).chain(self.secrets).collect();
         (directory, command, secrets)
     }
 }
@@ -188,6 +196,7 @@ impl Proxy {
             filter: "trace,mio=info,polling=info".to_owned(),
             before: Vec::new(),
             by: Vec::new(),
+            secrets: Vec::new(),
         }
     }
 

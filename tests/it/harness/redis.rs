@@ -12,6 +12,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::PATIENCE;
 
+/// A fresh password, with characters that every coding writes in another way.
+pub fn password() -> String {
+    let key = super::key();
+    format!("{}+/{}=", &key[5..21], &key[21..])
+}
+
 /// A running server. Dropped, it is killed.
 pub struct Redis {
     child: Child,

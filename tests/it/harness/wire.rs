@@ -10,7 +10,8 @@ use tokio::time::timeout;
 
 use super::{Answer, PATIENCE};
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// What a connection is made of.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// The connection, and what was read of it beyond the last answer.

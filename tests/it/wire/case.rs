@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-/// One question to the proxy.
+/// One question to the proxy. What its caller does is said in bytes, or else in frames.
 #[derive(Debug)]
-pub struct Case {
+pub struct Case<S = Act> {
     /// `file:line sentence [source]`.
     pub name: String,
-    pub sends: Vec<Act>,
+    pub sends: Vec<S>,
     /// One list for each request that arrives; requests beyond them get the usual answer.
     pub answers: Vec<Vec<Act>>,
     pub arrives: Vec<Arrives>,
@@ -56,6 +56,8 @@ pub struct Back {
     pub head: bool,
     pub fields: Vec<(String, Vec<Vec<u8>>)>,
     pub body: Option<Vec<u8>>,
+    /// Its stream is reset with this code.
+    pub reset: Option<u32>,
 }
 
 /// What becomes of the connection.
@@ -67,11 +69,56 @@ pub enum End {
     Eof,
     /// It ends before the answer does.
     Cut,
+    /// By GOAWAY with this code.
+    Gone(u32),
+}
+
+/// The codes of RFC 9113 7, from 0 on.
+const CODES: [&str; 14] = [
+    "NO_ERROR",
+    "PROTOCOL_ERROR",
+    "INTERNAL_ERROR",
+    "FLOW_CONTROL_ERROR",
+    "SETTINGS_TIMEOUT",
+    "STREAM_CLOSED",
+    "FRAME_SIZE_ERROR",
+    "REFUSED_STREAM",
+    "CANCEL",
+    "COMPRESSION_ERROR",
+    "CONNECT_ERROR",
+    "ENHANCE_YOUR_CALM",
+    "INADEQUATE_SECURITY",
+    "HTTP_1_1_REQUIRED",
+];
+
+/// A line about what the caller does.
+pub struct Says<'a> {
+    pub mark: &'a str,
+    pub rest: &'a str,
+    pub place: &'a str,
+    /// Undoes escapes.
+    pub bytes: &'a dyn Fn(&str) -> Vec<u8>,
 }
 
 /// The cases of a file. `filled` gives the value of a name such as `port`.
 pub fn read(file: &str, text: &str, filled: impl Fn(&str) -> String) -> Vec<Case> {
-    let mut cases: Vec<Case> = Vec::new();
+    read_as(file, text, filled, |sends, Says { mark, rest, place, bytes }| match mark {
+        ">" if rest == "@" => put(sends, b"Host: a\r\nX-Property-Id: 1001\r\n".to_vec()),
+        ">" => put(sends, [bytes(rest), b"\r\n".to_vec()].concat()),
+        ">>" => put(sends, bytes(rest)),
+        ">." => sends.push(act(rest, place)),
+        _ => panic!("{place}: an unknown mark: {mark}"),
+    })
+}
+
+/// The same where `say` adds what a caller's line says to the acts before it.
+pub fn read_as<S>(
+    file: &str,
+    text: &str,
+    filled: impl Fn(&str) -> String,
+    say: impl Fn(&mut Vec<S>, Says<'_>),
+) -> Vec<Case<S>> {
+    let mut cases: Vec<Case<S>> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let place = format!("{file}:{}", number + 1);
         if line.is_empty() || line.starts_with('#') || line.starts_with('!') {
@@ -96,10 +143,7 @@ pub fn read(file: &str, text: &str, filled: impl Fn(&str) -> String) -> Vec<Case
             (name, bytes(value.strip_prefix(' ').unwrap_or(value)))
         };
         match mark {
-            ">" if rest == "@" => put(&mut case.sends, b"Host: a\r\nX-Property-Id: 1001\r\n".to_vec()),
-            ">" => put(&mut case.sends, [bytes(rest), b"\r\n".to_vec()].concat()),
-            ">>" => put(&mut case.sends, bytes(rest)),
-            ">." => case.sends.push(act(rest, &place)),
+            _ if mark.starts_with('>') => say(&mut case.sends, Says { mark, rest, place: &place, bytes: &bytes }),
             "~" | "~~" | "~." => {
                 if case.answers.is_empty() || rest == "next" {
                     case.answers.push(Vec::new());
@@ -144,7 +188,7 @@ fn put(acts: &mut Vec<Act>, bytes: Vec<u8>) {
     }
 }
 
-fn act(word: &str, place: &str) -> Act {
+pub fn act(word: &str, place: &str) -> Act {
     match word {
         "bytewise" => Act::Bytewise,
         "close" => Act::Close,
@@ -169,7 +213,7 @@ fn expect(fields: &mut Vec<(String, Vec<Vec<u8>>)>, (name, value): (String, Vec<
     }
 }
 
-fn back(case: &mut Case, rest: &str, place: &str) {
+fn back<S>(case: &mut Case<S>, rest: &str, place: &str) {
     let mut words = rest.split(' ');
     let status = words.next().unwrap_or_default();
     if status != "nothing" {
@@ -179,8 +223,15 @@ fn back(case: &mut Case, rest: &str, place: &str) {
         case.comes_back.push(Back::default());
     }
     let back = case.comes_back.last_mut().unwrap();
-    for word in words {
+    while let Some(word) = words.next() {
+        let mut code = || {
+            let name = words.next().unwrap_or_default();
+            let at = CODES.iter().position(|code| *code == name);
+            at.and_then(|at| at.try_into().ok()).unwrap_or_else(|| panic!("{place}: no code of RFC 9113 7: {name}"))
+        };
         match word {
+            "reset" => back.reset = Some(code()),
+            "gone" => case.end = End::Gone(code()),
             "head" => back.head = true,
             "kept" => case.end = End::Kept,
             "closed" => case.end = End::Closed,

@@ -4,9 +4,10 @@ use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use super::case::{Act, Back, Case, End, options, read};
+use super::case::{Act, Arrives, Back, Case, End, options, read};
+use super::http2;
 use super::judge::{Arrived, Judge, show};
-use crate::harness::{Line, Proxy, together};
+use crate::harness::{Answer, Authority, Line, Proxy, Speaker, TLS, together};
 
 /// How many proxies the files share that ask for no configuration of their own.
 const LANES: usize = 3;
@@ -18,21 +19,59 @@ const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a\r\nX-Property-Id: 1001\r\n
 struct Lane {
     judge: Judge,
     proxy: Proxy,
+    /// Who signed the listener's certificate, where it speaks TLS.
+    root: Option<String>,
 }
 
 impl Lane {
-    async fn start(options: &[(&str, &str)]) -> Self {
+    async fn start(how: How, options: &[(&str, &str)]) -> Self {
         let judge = Judge::start().await;
         // One core, so that a victim's request meets the very connections that a case leaves behind.
         let builder = judge.proxy().config("workers: 1");
-        let proxy = options.iter().fold(builder, |builder, (name, value)| builder.env(name, value)).start().await;
-        Self { judge, proxy }
+        let builder = options.iter().fold(builder, |builder, (name, value)| builder.env(name, value));
+        if how == How::Plain {
+            return Self { judge, proxy: builder.start().await, root: None };
+        }
+        let authority = Authority::new();
+        let (identity, root) = (authority.server(), Some(authority.pem()));
+        let proxy = builder.config(TLS).before(move |directory| identity.place(directory)).start().await;
+        Self { judge, proxy, root }
     }
+
+    /// A connection of its own.
+    async fn line(&self) -> Line {
+        let Some(root) = &self.root else { return self.proxy.line().await };
+        let stream = Speaker::new(root).connect(self.proxy.address).await.unwrap();
+        Line::over(stream, &self.proxy.secrets)
+    }
+}
+
+/// How a table's cases are asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum How {
+    Plain,
+    InTls,
+    Http2,
 }
 
 #[tokio::test]
 async fn every_case_of_the_table_has_its_outcome_and_harms_nobody_else() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/wire");
+    ask_all(How::Plain, "tests/it/wire", 400).await;
+}
+
+#[tokio::test]
+async fn every_case_has_the_same_outcome_inside_tls() {
+    ask_all(How::InTls, "tests/it/wire", 400).await;
+}
+
+#[tokio::test]
+async fn every_case_in_http2_has_its_outcome_and_harms_nobody_else() {
+    ask_all(How::Http2, "tests/it/wire/http2", 120).await;
+}
+
+/// Asks all cases of a folder, of which there are so many at least.
+async fn ask_all(how: How, folder: &str, least: usize) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files: Vec<(String, String)> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -42,26 +81,26 @@ async fn every_case_of_the_table_has_its_outcome_and_harms_nobody_else() {
     files.sort();
     let (own, shared): (VecDeque<_>, VecDeque<_>) = files.into_iter().partition(|(_, text)| !options(text).is_empty());
     let (own, shared) = (Mutex::new(own), Mutex::new(shared));
-    let (names, failures) = (Mutex::new(HashSet::new()), Mutex::new(Vec::new()));
+    let found = Found::default();
     let lanes = (0..=LANES).map(|number| {
-        let (own, shared, names, failures) = (&own, &shared, &names, &failures);
+        let (own, shared, found) = (&own, &shared, &found);
         async move {
             if number == LANES {
                 while let Some((file, text)) = next(own) {
-                    ask(&Arc::new(Lane::start(&options(&text)).await), &file, &text, names, failures).await;
+                    ask(how, &Arc::new(Lane::start(how, &options(&text)).await), &file, &text, found).await;
                 }
                 return;
             }
-            let lane = Arc::new(Lane::start(&[]).await);
+            let lane = Arc::new(Lane::start(how, &[]).await);
             while let Some((file, text)) = next(shared) {
-                ask(&lane, &file, &text, names, failures).await;
+                ask(how, &lane, &file, &text, found).await;
             }
         }
     });
     together(lanes).await;
-    let (names, failures) = (names.into_inner().unwrap(), failures.into_inner().unwrap());
+    let (names, failures) = (found.names.into_inner().unwrap(), found.failures.into_inner().unwrap());
     assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), names.len(), failures.join("\n"));
-    assert!(only().is_some() || names.len() >= 400, "only {} cases", names.len());
+    assert!(only().is_some() || names.len() >= least, "only {} cases", names.len());
 }
 
 /// The next file; the lock is let go before it is worked on.
@@ -74,13 +113,49 @@ fn only() -> Option<String> {
     std::env::var("WIRE_CASE").ok()
 }
 
-async fn ask(lane: &Arc<Lane>, file: &str, text: &str, names: &Mutex<HashSet<String>>, failures: &Mutex<Vec<String>>) {
-    let cases = read(file, text, |name| match name {
+/// What was asked, and what was wrong.
+#[derive(Default)]
+struct Found {
+    names: Mutex<HashSet<String>>,
+    failures: Mutex<Vec<String>>,
+}
+
+async fn ask(how: How, lane: &Arc<Lane>, file: &str, text: &str, found: &Found) {
+    let (scheme, other) = if how == How::Plain { ("http", "https") } else { ("https", "http") };
+    let filled = |name: &str| match name {
+        "scheme" => scheme.to_owned(),
+        "SCHEME" => scheme.to_uppercase(),
+        "other" => other.to_owned(),
         "port" => lane.proxy.address.port().to_string(),
         "origin" => lane.judge.authority(),
         "key" => lane.judge.key().to_owned(),
         other => panic!("{file}: nothing is called {other}"),
-    });
+    };
+    match how {
+        How::Http2 => {
+            let exchange = |lane: Arc<Lane>, case: Arc<_>, victim: String| async move {
+                http2::exchange(&lane.proxy, lane.root.as_deref().unwrap_or_default(), &case, &victim).await;
+            };
+            ask_each(lane, file, http2::case::read(file, text, filled), found, exchange).await;
+        }
+        How::Plain | How::InTls => {
+            let exchange = |lane: Arc<Lane>, case: Arc<_>, victim: String| async move {
+                exchange(&lane, &case, &victim).await;
+            };
+            ask_each(lane, file, read(file, text, filled), found, exchange).await;
+        }
+    }
+}
+
+async fn ask_each<S, F>(
+    lane: &Arc<Lane>,
+    file: &str,
+    cases: Vec<Case<S>>,
+    found: &Found,
+    exchange: impl Fn(Arc<Lane>, Arc<Case<S>>, String) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     // A part of a request that its caller broke off may arrive late.
     let mut broken_off = HashSet::new();
     for (number, case) in cases.into_iter().enumerate() {
@@ -89,12 +164,11 @@ async fn ask(lane: &Arc<Lane>, file: &str, text: &str, names: &Mutex<HashSet<Str
         }
         let name = case.name.clone();
         let sentence = name.split_once(' ').unwrap().1.to_owned();
-        assert!(names.lock().unwrap().insert(sentence), "{name}: there are two of these");
+        assert!(found.names.lock().unwrap().insert(sentence), "{name}: there are two of these");
         lane.judge.open(&case.answers);
         let case = Arc::new(case);
-        let (lane_too, case_too) = (Arc::clone(lane), Arc::clone(&case));
         let victim = format!("/victim?{file}-{number}");
-        let asked = tokio::spawn(async move { exchange(&lane_too.proxy, &case_too, &victim).await }).await;
+        let asked = tokio::spawn(exchange(Arc::clone(lane), Arc::clone(&case), victim)).await;
         let (arrived, mut wrong) = lane.judge.close();
         if let Err(panic) = asked {
             let panic = panic.into_panic();
@@ -105,17 +179,17 @@ async fn ask(lane: &Arc<Lane>, file: &str, text: &str, names: &Mutex<HashSet<Str
             .extend(case.arrives.iter().filter(|expected| expected.in_part).map(|expected| expected.line.clone()));
         let arrived =
             arrived.into_iter().filter(|one| one.whole || !broken_off.contains(&one.line)).collect::<Vec<_>>();
-        wrong.extend(compare(&case, &arrived));
+        wrong.extend(compare(&case.arrives, &arrived));
         if !wrong.is_empty() {
-            failures.lock().unwrap().push(format!("{name}\n    {}", wrong.join("\n    ")));
+            found.failures.lock().unwrap().push(format!("{name}\n    {}", wrong.join("\n    ")));
         }
     }
 }
 
 /// Sends the case, checks what comes back, and lets a victim ask behind it: on the same connection where it stays open,
 /// and on one of its own.
-async fn exchange(proxy: &Proxy, case: &Case, victim: &str) {
-    let mut line = proxy.line().await;
+async fn exchange(lane: &Lane, case: &Case, victim: &str) {
+    let mut line = lane.line().await;
     let (mut bytewise, mut hidden) = (false, matches!(case.end, End::Closed | End::Eof));
     for act in &case.sends {
         match act {
@@ -153,9 +227,10 @@ async fn exchange(proxy: &Proxy, case: &Case, victim: &str) {
             line.closed().await;
         }
         End::Eof => assert_eq!(line.end, crate::harness::End::Closed, "how the answer ends"),
+        End::Gone(_) => panic!("HTTP/1.1 has no GOAWAY"),
         End::Cut => assert_eq!(line.end, crate::harness::End::Cut, "how the answer ends"),
     }
-    ask_for_own(&mut proxy.line().await, victim, "on its own connection").await;
+    ask_for_own(&mut lane.line().await, victim, "on its own connection").await;
 }
 
 async fn ask_for_own(line: &mut Line, victim: &str, place: &str) {
@@ -166,6 +241,17 @@ async fn ask_for_own(line: &mut Line, victim: &str, place: &str) {
 
 async fn check_answer(line: &mut Line, back: &Back, case: &Case, number: usize) {
     let answer = line.answer_to(if back.head { "HEAD" } else { "GET" }).await;
+    let usual = case.answers.len() <= number;
+    compare_answer(&answer, back, number, usual);
+    let last = number + 1 == case.comes_back.len();
+    let http_1_1 = line.status_line.starts_with("HTTP/1.1 ");
+    if last && case.end == End::Closed && answer.status.as_u16() >= 200 && http_1_1 {
+        assert_eq!(answer.header("connection"), Some("close"), "the last answer says that it is the last");
+    }
+}
+
+/// Whether an answer is as it should be; `usual` where the case gives the upstream no other to give than the usual one.
+pub fn compare_answer(answer: &Answer, back: &Back, number: usize, usual: bool) {
     assert_eq!(answer.status, back.status, "answer {number}: {}", show(&answer.body));
     match &back.code {
         Some(code) if back.head => {
@@ -180,22 +266,16 @@ async fn check_answer(line: &mut Line, back: &Back, case: &Case, number: usize) 
         let expected: Vec<_> = values.iter().map(|value| show(value)).collect();
         assert_eq!(seen, expected, "answer {number}, the field {name}");
     }
-    let usual = (case.answers.len() <= number && back.code.is_none() && !back.head && back.status == 200)
-        .then(|| b"ok".to_vec());
+    let usual = (usual && back.code.is_none() && !back.head && back.status == 200).then(|| b"ok".to_vec());
     if let Some(body) = back.body.as_ref().or(usual.as_ref()) {
         assert_eq!(show(&answer.body), show(body), "answer {number}, the body");
         assert!(answer.body == *body, "answer {number}, the body's length: {}", answer.body.len());
     }
-    let last = number + 1 == case.comes_back.len();
-    let http_1_1 = line.status_line.starts_with("HTTP/1.1 ");
-    if last && case.end == End::Closed && answer.status.as_u16() >= 200 && http_1_1 {
-        assert_eq!(answer.header("connection"), Some("close"), "the last answer says that it is the last");
-    }
 }
 
 /// What differs between the requests that should have arrived and those that did.
-fn compare(case: &Case, arrived: &[Arrived]) -> Vec<String> {
-    let expected: Vec<_> = case.arrives.iter().filter(|one| !one.in_part).collect();
+fn compare(expected: &[Arrives], arrived: &[Arrived]) -> Vec<String> {
+    let expected: Vec<_> = expected.iter().filter(|one| !one.in_part).collect();
     let lines = |lines: Vec<&Vec<u8>>| lines.into_iter().map(|line| show(line)).collect::<Vec<_>>();
     let wanted = lines(expected.iter().map(|one| &one.line).collect());
     let found = lines(arrived.iter().map(|one| &one.line).collect());

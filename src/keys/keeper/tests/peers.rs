@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use super::*;
+use crate::keys::peers::News;
 
 /// What carries the news: a table in which each record has the number of its last change.
 #[derive(Default)]

@@ -1,0 +1,158 @@
+//! Certificates that were revoked: nobody is served with one, whatever connection it came on.
+
+use cloudbeds_auth_proxy::sandbox::{Hotel, Protocols, Sandbox};
+use http::StatusCode;
+
+use crate::harness::frames::{self, Outcome};
+use crate::harness::wire::get;
+use crate::harness::{Authority, Desk, Frames, Identity, Proxy, Speaker, Wire, cloudbeds, until};
+
+const DETAILS: &str = "/api/v1.3/getHotelDetails";
+const CONFIG: &str = "tls: { certificate_file: listener.pem, key_file: listener.key, client_ca_file: callers.pem, \
+                      client_crl_file: callers.crl }\n";
+
+struct Scene {
+    cloudbeds: Sandbox,
+    hotels: Vec<Hotel>,
+    authority: Authority,
+    root: String,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
+        let authority = Authority::new();
+        let root = authority.pem();
+        Self { cloudbeds, hotels, authority, root }
+    }
+
+    /// A proxy whose callers' issuer has this list.
+    async fn proxy(&self, list: &str) -> Proxy {
+        let (identity, root, list) = (self.authority.server(), self.root.clone(), list.to_owned());
+        let builder = Proxy::to(&self.cloudbeds, &self.hotels).config(CONFIG).before(move |directory| {
+            identity.place(directory);
+            std::fs::write(directory.join("callers.pem"), root).unwrap();
+            std::fs::write(directory.join("callers.crl"), list).unwrap();
+        });
+        builder.start().await
+    }
+
+    fn speaker<'a>(&'a self, identity: &'a Identity) -> Speaker<'a> {
+        Speaker { identity: Some(identity), ..Speaker::new(&self.root) }
+    }
+
+    /// Whether a new connection is served.
+    async fn serves(&self, proxy: &Proxy, identity: &Identity, tls12: bool) -> bool {
+        // With TLS 1.3 a caller believes to be through before the listener has looked.
+        let Ok(stream) = (Speaker { tls12, ..self.speaker(identity) }).connect(proxy.address).await else {
+            return false;
+        };
+        let mut wire = Wire::over(stream);
+        wire.send(get(DETAILS, "1001")).await;
+        wire.try_answer().await.is_some_and(|answer| answer.status == StatusCode::OK)
+    }
+}
+
+fn replace(proxy: &Proxy, list: &str) {
+    std::fs::write(proxy.path("callers.new"), list).unwrap();
+    std::fs::rename(proxy.path("callers.new"), proxy.path("callers.crl")).unwrap();
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_refused_and_those_beside_it_are_not() {
+    let scene = Scene::new().await;
+    let (desk, lost) = (scene.authority.caller("desk", &[]), scene.authority.caller("desk", &[]));
+    let proxy = scene.proxy(&scene.authority.revoked(&[&lost], 2200)).await;
+    for tls12 in [false, true] {
+        assert!(scene.serves(&proxy, &desk, tls12).await);
+        assert!(!scene.serves(&proxy, &lost, tls12).await);
+    }
+    assert_eq!(scene.cloudbeds.requests().len(), 2);
+    let told = || proxy.log().lines().any(|line| line.contains("a TLS handshake failed") && line.contains("Revoked"));
+    proxy.wait_for("a line about the handshake", || told().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_new_list_counts_from_the_next_request_on_of_open_connections_too() {
+    let scene = Scene::new().await;
+    let (desk, lost) = (scene.authority.caller("desk", &[]), scene.authority.caller("desk", &[]));
+    let proxy = scene.proxy(&scene.authority.revoked(&[], 2200)).await;
+    let mut desk_open = scene.speaker(&desk).wire(&proxy).await;
+    let mut lost_open = scene.speaker(&lost).wire(&proxy).await;
+    let over_http2 = |identity| Speaker { alpn: &["h2"], ..scene.speaker(identity) };
+    let mut desk_frames = Frames::by(&over_http2(&desk), &proxy, &[]).await;
+    let mut lost_frames = Frames::by(&over_http2(&lost), &proxy, &[]).await;
+    for wire in [&mut desk_open, &mut lost_open] {
+        assert_eq!(wire.get(DETAILS, "1001").await.status, StatusCode::OK);
+    }
+    for frames in [&mut desk_frames, &mut lost_frames] {
+        frames.head(1, &frames::get(DETAILS)).await;
+        assert!(matches!(frames.outcome(1).await, Outcome::Answered(body) if body.contains("\"success\":true")));
+    }
+
+    replace(&proxy, &scene.authority.revoked(&[&lost], 2200));
+    until("the new list counts", async || !scene.serves(&proxy, &lost, false).await).await;
+    let before = scene.cloudbeds.requests().len();
+    lost_open.get(DETAILS, "1001").await.assert_refused("caller_unknown");
+    assert!(lost_open.try_answer().await.is_none(), "and it ends");
+    lost_frames.head(3, &frames::get(DETAILS)).await;
+    assert!(matches!(lost_frames.outcome(3).await, Outcome::Answered(body) if body.contains("\"caller_unknown\"")));
+    assert_eq!(scene.cloudbeds.requests().len(), before);
+    assert_eq!(desk_open.get(DETAILS, "1001").await.status, StatusCode::OK);
+    desk_frames.head(3, &frames::get(DETAILS)).await;
+    assert!(matches!(desk_frames.outcome(3).await, Outcome::Answered(body) if body.contains("\"success\":true")));
+    assert!(scene.serves(&proxy, &desk, false).await);
+
+    // A list that cannot be used replaces none.
+    replace(&proxy, "no list");
+    let kept = |line: &str| line.contains("keeps its certificate") && line.contains("callers.crl");
+    proxy.wait_for("a warning", || proxy.log().lines().any(kept).then_some(())).await;
+    assert!(scene.serves(&proxy, &desk, false).await && !scene.serves(&proxy, &lost, false).await);
+    lost_frames.head(5, &frames::get(DETAILS)).await;
+    assert!(matches!(lost_frames.outcome(5).await, Outcome::Answered(body) if body.contains("\"caller_unknown\"")));
+}
+
+#[tokio::test]
+async fn a_list_that_is_out_of_date_or_of_somebody_else_lets_nobody_in() {
+    let scene = Scene::new().await;
+    let desk = scene.authority.caller("desk", &[]);
+    for list in [scene.authority.revoked(&[], 2021), Authority::new().revoked(&[], 2200)] {
+        let proxy = scene.proxy(&list).await;
+        assert!(!scene.serves(&proxy, &desk, false).await);
+        replace(&proxy, &scene.authority.revoked(&[], 2200));
+        until("the new list counts", async || scene.serves(&proxy, &desk, false).await).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_list_is_told_before_anything_is_served_and_by_doctor() {
+    let scene = Scene::new().await;
+    let mut desk = Desk::before(&scene.cloudbeds, &scene.hotels, CONFIG);
+    desk.write_keys(&format!("\"1001\": {}\n\"1002\": {}\n", scene.hotels[0].key, scene.hotels[1].key));
+    desk.secrets.extend(scene.hotels.iter().map(|hotel| hotel.key.clone()));
+    scene.authority.server().place(desk.path("keys.yaml").parent().unwrap());
+    std::fs::write(desk.path("callers.pem"), &scene.root).unwrap();
+    let lost = scene.authority.caller("desk", &[]);
+    for (text, words) in [
+        (None, "tls.client_crl_file: is not there"),
+        (Some(String::new()), "tls.client_crl_file: holds no revocation list"),
+        (Some(scene.root.clone()), "tls.client_crl_file: holds no revocation list"),
+        (
+            Some(scene.authority.revoked(&[&lost], 2200).replacen("\nM", "\nA", 1)),
+            "tls.client_crl_file: holds no revocation list",
+        ),
+    ] {
+        if let Some(text) = &text {
+            std::fs::write(desk.path("callers.crl"), text).unwrap();
+        }
+        for command in [&["check-config"][..], &["doctor", "--offline"], &["serve"]] {
+            let ran = desk.run(command, "").await;
+            assert!(ran.code != Some(0) && (ran.out.clone() + &ran.err).contains(words), "{ran:?}");
+        }
+    }
+    std::fs::write(desk.path("callers.crl"), scene.authority.revoked(&[&lost], 2200)).unwrap();
+    desk.run(&["check-config"], "").await.expect(0, &["ok; 2 keys"]);
+    desk.run(&["doctor", "--offline"], "").await.expect(0, &["1 certificates revoked by ", "good until 2200-01-01"]);
+    std::fs::write(desk.path("callers.crl"), scene.authority.revoked(&[&lost], 2021)).unwrap();
+    desk.run(&["doctor", "--offline"], "").await.expect(2, &["good until 2021-01-01", "put a new list there"]);
+}
