@@ -50,6 +50,7 @@ mod replay;
 mod rewrite;
 mod sanitize;
 mod shared;
+mod shared_clock;
 mod shared_lives;
 mod shared_model;
 mod start;
