@@ -324,6 +324,11 @@ impl Scene {
         let mut arrivals = self.arrivals.take();
         let most = most_in_a_second(&mut arrivals);
         let seconds = f64::from(options.minutes) * 60.0;
+        // The last of them have no second behind them yet.
+        let granted = options.per_second as usize;
+        let rest = arrivals.len().saturating_sub(granted);
+        let time = arrivals.get(rest).zip(arrivals.first()).map_or(0, |(last, first)| last - first);
+        let used = rest as f64 / granted as f64 / (time.max(1) as f64 / 1e6);
         let busy = usize::try_from(HOGS.0 + CROWD.0).unwrap_or(0);
         let quantile = |waits: &RefCell<Histogram<u64>>, at: f64| {
             format!("{:.2}", waits.borrow().value_at_quantile(at) as f64 / 1000.0)
@@ -333,7 +338,7 @@ impl Scene {
             if self.by == By::Its { "by one" } else { "by any" }.to_owned(),
             arrivals.len().to_string(),
             most.to_string(),
-            format!("{:.4}", arrivals.len() as f64 / seconds / f64::from(options.per_second)),
+            format!("{used:.4}"),
             format!("{:.3}", jain(&self.starts.borrow()[..busy])),
             quantile(&self.crowd, 0.5),
             quantile(&self.crowd, 0.99),
