@@ -161,6 +161,7 @@ impl Loaded {
                     name: name(config),
                     prefix: shared.prefix.clone(),
                     dialer,
+                    stand: None,
                 });
                 Ok(Self { keys, secrets, dialer, roots, certificates, tokens, redis })
             }

@@ -17,6 +17,7 @@ mod day;
 mod figures;
 mod options;
 mod replicas;
+mod shared;
 mod traffic;
 
 use std::process::ExitCode;
@@ -36,6 +37,14 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool, Sentence> {
     for file in [&options.json, &options.html].into_iter().flatten() {
         can_be_written(file)?;
+    }
+    if options.shared {
+        let (section, within) = shared::measure(options)?;
+        print!("{}", section.text());
+        if !within {
+            println!("More calls arrived in one second than are granted.");
+        }
+        return Ok(within);
     }
     let (mut summary, mut sections, mut within) = (figures::summary(), Vec::new(), true);
     for setting in &options.settings {

@@ -26,6 +26,12 @@ pub(crate) struct Options {
     /// Which settings are played; all if none is named
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME,…")]
     pub(crate) settings: Vec<Setting>,
+    /// Plays an overload by replicas that share through a real `redis-server` instead: with one, eight and all of them
+    #[arg(long)]
+    pub(crate) shared: bool,
+    /// How much of that is played, in minutes
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub(crate) minutes: u32,
     /// A fifth of the hotels, the grant and the replicas, and the night alone: to see that it runs
     #[arg(long)]
     pub(crate) quick: bool,
@@ -46,6 +52,7 @@ impl Options {
         let mut options = self;
         if options.quick {
             (options.hotels, options.per_second, options.replicas, options.hours) = (200, 2, 10, 4);
+            options.minutes = 1;
         }
         if options.settings.is_empty() {
             options.settings = Setting::value_variants().to_vec();

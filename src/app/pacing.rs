@@ -13,7 +13,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::budget::{Account, Budgets, Fallback, Limits, Why};
+use crate::budget::{Account, Apart, Budgets, Fallback, Limits, Why};
 use crate::config::Config;
 use crate::proxy::limit::Limiter;
 use crate::shared::{self, Server};
@@ -110,9 +110,11 @@ fn limiter(config: &Config) -> Option<Limiter> {
     let budgets = match &config.shared {
         None => Budgets::new(apps, &limits),
         Some(shared) => Budgets::shared(apps, &limits, |granted| {
-            let share = shared.fallback_share?;
             let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-            Some(Fallback { share: whole(share.of(granted as u64)), parts: whole(share.parts()) })
+            let fallback = shared
+                .fallback_share
+                .map(|share| Fallback { share: whole(share.of(granted as u64)), parts: whole(share.parts()) });
+            Apart { fallback, gone: shared.cut_off }
         }),
     };
     Some(Limiter { budgets: Arc::new(budgets), announce: typed.announce })

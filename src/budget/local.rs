@@ -17,7 +17,7 @@ use super::pause::{Gate, Pace};
 use super::permit::Permit;
 use super::places::{Leases, Places, Room};
 use super::queue::{Place, Queue};
-use super::shared::{ALL_FROM, Fallback, PATIENCE, Sharing};
+use super::shared::{ALL_FROM, Apart, PATIENCE, Sharing};
 use super::tally::{Account, Tally};
 use super::window::{self, Window};
 use super::{Ask, Exhausted, Left, Limits, Why};
@@ -34,7 +34,7 @@ pub(super) struct Local {
     bell: Notify,
     /// Rung when somebody may want more than is leased.
     ask: Notify,
-    fallback: Option<Fallback>,
+    apart: Apart,
     shared: bool,
     /// Apart from the state: a scrape copies thousands of rows.
     tally: Mutex<Tally>,
@@ -86,16 +86,16 @@ impl Drop for Standing<'_> {
 
 impl Local {
     pub(super) fn new(name: &str, granted: usize, limits: Limits) -> Self {
-        Self::of(name, granted, limits, Places::Own, None)
+        Self::of(name, granted, limits, Places::Own, Apart::default())
     }
 
-    pub(super) fn leased(name: &str, granted: usize, limits: Limits, fallback: Option<Fallback>) -> Self {
+    pub(super) fn leased(name: &str, granted: usize, limits: Limits, apart: Apart) -> Self {
         let now = Instant::now();
-        let leases = Leases::new(granted, fallback.map(|fallback| fallback.share), now + ALL_FROM, now);
-        Self::of(name, granted, limits, Places::Leased(leases), fallback)
+        let leases = Leases::new(granted, apart, now + ALL_FROM, now);
+        Self::of(name, granted, limits, Places::Leased(leases), apart)
     }
 
-    fn of(name: &str, granted: usize, limits: Limits, places: Places, fallback: Option<Fallback>) -> Self {
+    fn of(name: &str, granted: usize, limits: Limits, places: Places, apart: Apart) -> Self {
         let shared = matches!(places, Places::Leased(_));
         let (window, pace) = (Window::new(granted), Pace::new(granted));
         let state = State { window, places, pace, queue: Queue::default(), pauses: 0 };
@@ -106,7 +106,7 @@ impl Local {
             state: Mutex::new(state),
             bell: Notify::new(),
             ask: Notify::new(),
-            fallback,
+            apart,
             shared,
             tally: Mutex::default(),
         }
@@ -371,7 +371,7 @@ impl Local {
                 Places::Own => None,
                 Places::Leased(leases) => Some(Sharing {
                     up: !leases.is_alone(),
-                    share: leases.share,
+                    share: leases.share(now),
                     members: leases.members,
                     losses: leases.losses,
                 }),

@@ -25,7 +25,9 @@ use tokio::time::Instant;
 
 use self::local::Local;
 pub use self::permit::{Permit, retry_after};
-pub use self::shared::{BEAT, Fallback, GAP, GONE, GRACE, Grant, PATIENCE, Report, SILENT, Sharing, VALID};
+pub use self::shared::{
+    Apart, BEAT, Fallback, GAP, GONE, GRACE, Grant, PATIENCE, Report, SILENT, Sharing, VALID, beat,
+};
 pub use self::tally::{Account, Hotel};
 pub use self::window::{COUNTS, MARGIN, SECOND};
 use crate::property::PropertyId;
@@ -140,8 +142,8 @@ impl Budget {
     /// A budget of which replicas share so many starts a second. Nothing starts before the first [`Grant`], unless the
     /// configuration names a share.
     #[must_use]
-    pub fn shared(name: &str, per_second: usize, limits: Limits, fallback: Option<Fallback>) -> Self {
-        Self { name: name.into(), local: Arc::new(Local::leased(name, per_second, limits, fallback)) }
+    pub fn shared(name: &str, per_second: usize, limits: Limits, apart: Apart) -> Self {
+        Self { name: name.into(), local: Arc::new(Local::leased(name, per_second, limits, apart)) }
     }
 
     /// What is to be told to whoever grants. `lost` says that the last answer did not come.
@@ -163,6 +165,12 @@ impl Budget {
     /// Nothing starts any more.
     pub fn close(&self) {
         self.local.close(Instant::now());
+    }
+
+    /// Whether it has been left alone for so long that nobody keeps its share free any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.local.is_over(Instant::now())
     }
 
     /// Whether it should be asked for more.
@@ -231,12 +239,11 @@ impl Budgets {
         Self(apps.into_iter().map(|(name, granted)| Arc::new(Budget::new(&name, granted, limits.clone()))).collect())
     }
 
-    /// The same, shared by replicas; `fallback` is what the configuration says of an app that is granted so much.
+    /// The same, shared by replicas; `apart` is what the configuration says of an app that is granted so much.
     #[must_use]
-    pub fn shared(apps: Vec<(String, usize)>, limits: &Limits, fallback: impl Fn(usize) -> Option<Fallback>) -> Self {
-        let one = |(name, granted): (String, usize)| {
-            Arc::new(Budget::shared(&name, granted, limits.clone(), fallback(granted)))
-        };
+    pub fn shared(apps: Vec<(String, usize)>, limits: &Limits, apart: impl Fn(usize) -> Apart) -> Self {
+        let one =
+            |(name, granted): (String, usize)| Arc::new(Budget::shared(&name, granted, limits.clone(), apart(granted)));
         Self(apps.into_iter().map(one).collect())
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::shared::{Grant, VALID};
+use super::shared::{Apart, Grant, VALID, lasts};
 use super::window::Window;
 
 /// How long after its last start a replica still leases ahead.
@@ -48,8 +48,12 @@ pub(super) struct Leases {
     /// Kept places that may not start: others may have used them while we were alone.
     lapsed: usize,
     /// What is ours when we are alone, and the sum of all shares.
-    pub(super) share: usize,
-    pub(super) promised: usize,
+    share: usize,
+    promised: usize,
+    /// How long it is ours after the last report that was answered; for ever, where the configuration names it.
+    lasts: Option<Duration>,
+    /// When that report was sent.
+    answered: Option<Instant>,
     alone: Option<Alone>,
     /// Starts a window that may be hoped for.
     rate: usize,
@@ -70,7 +74,8 @@ struct Alone {
 
 impl Leases {
     /// Nothing is leased yet. A share that was configured can be used without a grant, but not before `all_from`.
-    pub(super) fn new(granted: usize, fallback: Option<usize>, all_from: Instant, now: Instant) -> Self {
+    pub(super) fn new(granted: usize, apart: Apart, all_from: Instant, now: Instant) -> Self {
+        let Apart { fallback, gone } = apart;
         Self {
             block: block(granted),
             pool: 0,
@@ -78,8 +83,10 @@ impl Leases {
             taken: 0,
             reported: now,
             lapsed: 0,
-            share: fallback.unwrap_or(0),
+            share: fallback.map_or(0, |fallback| fallback.share),
             promised: 0,
+            lasts: fallback.is_none().then(|| lasts(gone)),
+            answered: None,
             alone: Some(Alone { cap: 0, all_from }),
             rate: granted,
             last_start: None,
@@ -92,15 +99,31 @@ impl Leases {
         self.alone.is_some()
     }
 
+    /// Whether nobody keeps our share free any more.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.lasts.zip(self.answered).is_some_and(|(lasts, answered)| now >= answered + lasts)
+    }
+
+    /// What is ours when we are alone.
+    pub(super) fn share(&self, now: Instant) -> usize {
+        if self.is_over(now) { 0 } else { self.share }
+    }
+
+    /// The sum of all shares, as far as it is still true.
+    pub(super) fn promised(&self, now: Instant) -> usize {
+        if self.is_over(now) { 0 } else { self.promised }
+    }
+
     /// What our window may have now, if we are alone.
     pub(super) fn cap(&self, now: Instant) -> Option<usize> {
-        self.alone.map(|alone| if now >= alone.all_from { self.share } else { alone.cap.min(self.share) })
+        let share = self.share(now);
+        self.alone.map(|alone| if now >= alone.all_from { share } else { alone.cap.min(share) })
     }
 
     /// What our whole window may have, kept places too, while nobody else is sure to keep them free for us. Without an
     /// answer that still holds it is as if we were alone.
     fn limit(&self, now: Instant) -> Option<usize> {
-        if self.alone.is_none() && now >= self.until { Some(self.share) } else { self.cap(now) }
+        if self.alone.is_none() && now >= self.until { Some(self.share(now)) } else { self.cap(now) }
     }
 
     /// Leased and not used.
@@ -110,13 +133,17 @@ impl Leases {
 
     /// Whether it should be asked for more, with so many waiting.
     pub(super) fn hungry(&self, waiting: usize, now: Instant) -> bool {
-        let active = self.last_start.is_some_and(|last| now < last + ACTIVE);
-        self.pool(now) == 0 && (waiting > 0 || active)
+        self.pool(now) == 0 && (waiting > 0 || !self.is_idle(now))
     }
 
-    /// What is wished for ahead of need.
+    /// Whether there was nothing to do for a while.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        self.last_start.is_none_or(|last| now >= last + ACTIVE)
+    }
+
+    /// What is wished for ahead of need: one place of our share also where there is none, in case we are left alone.
     pub(super) fn ahead(&self, now: Instant) -> usize {
-        if self.last_start.is_some_and(|last| now < last + ACTIVE) { self.block } else { 0 }
+        if self.is_idle(now) { self.share(now).min(1) } else { self.block }
     }
 
     fn room(&self, window: &Window, allowed: usize, now: Instant) -> Room {
@@ -133,7 +160,7 @@ impl Leases {
         if window.used() < cap {
             return Room::Now;
         }
-        let more = self.alone.map(|alone| alone.all_from).filter(|from| *from > now && self.share > cap);
+        let more = self.alone.map(|alone| alone.all_from).filter(|from| *from > now && self.share(now) > cap);
         let free = (cap > 0).then(|| window.when(0, cap, now));
         more.into_iter().chain(free).min().map_or(Room::Asked, Room::At)
     }
@@ -148,6 +175,7 @@ impl Leases {
         let limit = self.limit(now);
         (self.share, self.promised, self.members, self.rate) =
             (grant.share, grant.promised, grant.members, grant.rate.max(1));
+        self.answered = Some(sent);
         if grant.quiet > 0 {
             self.leave(window, now);
             return;
@@ -276,7 +304,7 @@ mod tests {
 
     /// A budget of ten, of which two are leased by the report of `now`.
     fn leased(now: Instant) -> (Leases, Window) {
-        let (mut leases, window) = (Leases::new(10, None, now + ALL_FROM, now), Window::new(10));
+        let (mut leases, window) = (Leases::new(10, Apart::default(), now + ALL_FROM, now), Window::new(10));
         assert_eq!(leases.room(&window, 10, now), Room::Asked, "nothing starts before the first answer");
         leases.report(now);
         leases.granted(&GRANT, now, &window, now + millis(20));
@@ -332,6 +360,60 @@ mod tests {
         // Leaving once more changes nothing.
         leases.leave(&window, all);
         assert_eq!(leases.cap(all), Some(4));
+    }
+
+    #[test]
+    fn whoever_is_cut_off_ends_before_its_share_is_given_to_others() {
+        let t0 = Instant::now();
+        let apart = |fallback| Apart { fallback, gone: Duration::from_mins(10) };
+        let (mut leases, window) = (Leases::new(10, apart(None), t0 + ALL_FROM, t0), Window::new(10));
+        leases.report(t0);
+        leases.granted(&GRANT, t0, &window, t0 + millis(20));
+        // That it goes on asking changes nothing, since nobody may have read it.
+        leases.report(t0 + Duration::from_mins(5));
+        leases.leave(&window, t0 + Duration::from_mins(5));
+        let end = t0 + Duration::from_mins(10);
+        // By then the last of its starts counts no more, even if its clock is slower by two in a hundred.
+        let last = end - Duration::from_secs(12) - super::super::window::COUNTS - VALID;
+        assert_eq!((leases.cap(last - millis(1)), leases.promised(last - millis(1))), (Some(4), 10));
+        assert_eq!((leases.cap(last), leases.share(last), leases.promised(last)), (Some(0), 0, 0));
+        assert_eq!(leases.room(&window, 10, last), Room::Asked);
+        assert_eq!(leases.ahead(last), 0);
+        // One answer, and it has a share again.
+        leases.report(end);
+        leases.granted(&GRANT, end, &window, end);
+        assert_eq!((leases.share(end), leases.is_over(end)), (4, false));
+        // What the configuration names has no end: its places are kept free whoever is there.
+        let fallback = Some(super::super::shared::Fallback { share: 5, parts: 2 });
+        let mut configured = Leases::new(10, apart(fallback), t0 + ALL_FROM, t0);
+        configured.report(t0);
+        configured.granted(&Grant { share: 5, ..GRANT }, t0, &window, t0);
+        configured.leave(&window, t0);
+        assert_eq!(configured.cap(end), Some(5));
+    }
+
+    #[test]
+    fn whoever_has_nothing_to_do_wishes_for_one_place_of_its_share() {
+        let t0 = Instant::now();
+        let (mut leases, mut window) = leased(t0);
+        assert_eq!((leases.is_idle(t0), leases.ahead(t0)), (true, 1));
+        start(&mut leases, &mut window, t0 + millis(1));
+        assert_eq!((leases.is_idle(t0 + ACTIVE), leases.ahead(t0 + ACTIVE)), (false, 2));
+        assert_eq!(leases.ahead(t0 + ACTIVE + millis(1)), 1);
+        leases.granted(&Grant { share: 0, ..GRANT }, t0, &window, t0);
+        assert_eq!(leases.ahead(t0 + ACTIVE + millis(1)), 0);
+    }
+
+    #[test]
+    fn whoever_has_a_place_ahead_when_it_is_left_alone_has_it_at_once() {
+        let t0 = Instant::now();
+        let (mut leases, mut window) = (Leases::new(10, Apart::default(), t0 + ALL_FROM, t0), Window::new(10));
+        leases.report(t0);
+        leases.granted(&Grant { lease: 1, ..GRANT }, t0, &window, t0);
+        leases.report(t0 + millis(150));
+        leases.leave(&window, t0 + millis(300));
+        start(&mut leases, &mut window, t0 + millis(900));
+        assert_eq!(leases.room(&window, 10, t0 + millis(900)), Room::At(t0 + millis(1940)));
     }
 
     #[test]

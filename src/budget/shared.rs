@@ -16,13 +16,23 @@ use super::window::COUNTS;
 pub const VALID: Duration = Duration::from_millis(400);
 
 /// How long a replica waits for an answer. A report that is read later than this is not acted on.
-pub const PATIENCE: Duration = Duration::from_millis(150);
+pub const PATIENCE: Duration = Duration::from_millis(120);
 
 /// How long after that a replica starts nothing on its own: until then its places run out by the clock.
-pub const GRACE: Duration = Duration::from_millis(50);
+pub const GRACE: Duration = Duration::from_millis(30);
 
-/// How often a replica reports when it has nothing to ask for.
+/// How seldom a replica reports at most, when it has nothing to ask for and there are many.
 pub const BEAT: Duration = Duration::from_millis(150);
+
+/// How often it does with few others: whoever lost its server then knows within a beat, an answer's time and the grace.
+const BEAT_OF_FEW: Duration = Duration::from_millis(50);
+
+/// The beat of one of so many replicas: the more report, the more seldom each.
+#[must_use]
+pub fn beat(members: usize) -> Duration {
+    let members = u32::try_from(members).unwrap_or(u32::MAX).min(100);
+    (Duration::from_micros(6250) * members).clamp(BEAT_OF_FEW, BEAT)
+}
 
 /// After so long without a report, a replica's whole share is kept free: a beat, an answer, and some more.
 pub const SILENT: Duration = Duration::from_millis(450);
@@ -35,8 +45,15 @@ pub(super) const ALL_FROM: Duration = PATIENCE
     .saturating_add(COUNTS)
     .saturating_add(Duration::from_millis(50));
 
-/// A replica that has not been heard of for so long, and did not say goodbye, is gone.
+/// A replica that has not been heard of for so long, and did not say goodbye, is gone, unless the configuration says
+/// otherwise.
 pub const GONE: Duration = Duration::from_secs(60 * 60);
+
+/// How long a replica whose share is kept free for so long goes on alone after the last report that was answered. It ends
+/// earlier by twice what clocks may drift apart, and by what its last starts count.
+pub(super) fn lasts(gone: Duration) -> Duration {
+    gone.saturating_sub(gone / 50).saturating_sub(COUNTS).saturating_sub(VALID)
+}
 
 /// When nobody has reported for so long, what replicas hold is not known any more.
 pub const GAP: Duration = Duration::from_secs(2);
@@ -62,6 +79,8 @@ pub struct Report {
     pub pool: usize,
     /// How many it could use: requests that wait, or what it likes to have ahead.
     pub want: usize,
+    /// Whether it has had nothing to do for a while, and wants a place only in case it is left alone.
+    pub idle: bool,
     /// Properties of which requests wait.
     pub waiting: usize,
     /// Milliseconds for which Cloudbeds wants to hear nothing.
@@ -72,6 +91,8 @@ pub struct Report {
     pub fallback: usize,
     /// See there.
     pub parts: usize,
+    /// Milliseconds without a report after which it has no share any more, and starts nothing.
+    pub gone: u64,
 }
 
 /// What a replica may have until its next report.
@@ -106,6 +127,21 @@ pub struct Sharing {
     pub members: usize,
     /// How often it was left alone.
     pub losses: u64,
+}
+
+/// What the configuration says of replicas that are left alone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Apart {
+    /// The share of each, if it is named.
+    pub fallback: Option<Fallback>,
+    /// For so long a share is kept free for a replica that is not heard of; then it has none.
+    pub gone: Duration,
+}
+
+impl Default for Apart {
+    fn default() -> Self {
+        Self { fallback: None, gone: GONE }
+    }
 }
 
 /// What the configuration says of shares.

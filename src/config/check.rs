@@ -89,7 +89,7 @@ impl Check<'_, '_> {
         self.sources.fault(&path(option), message, hint);
     }
 
-    fn time(&mut self, option: &str, time: Time, bounds: RangeInclusive<Duration>) -> Duration {
+    pub(super) fn time(&mut self, option: &str, time: Time, bounds: RangeInclusive<Duration>) -> Duration {
         if !bounds.contains(&time.0) {
             let (least, most) = (Time(*bounds.start()), Time(*bounds.end()));
             self.fault(option, format!("expected {least} to {most}"), "");

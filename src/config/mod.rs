@@ -276,6 +276,8 @@ pub struct Shared {
     pub prefix: String,
     /// What this replica has of every budget while there is no Redis; without it, what Redis said last.
     pub fallback_share: Option<Share>,
+    /// For so long the share of a replica that Redis does not hear of is kept free; then it has none.
+    pub cut_off: Duration,
 }
 
 /// A part of a budget, above 0 and up to 1.

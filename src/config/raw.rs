@@ -139,6 +139,7 @@ section! { Shared {
     ca_file: Option<String> = None,
     prefix: String = "cbap".to_owned(),
     fallback_share: Option<f64> = None,
+    cut_off: Time = seconds(60 * 60),
 } }
 section! { Identify {
     query: bool = false,

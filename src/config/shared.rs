@@ -3,6 +3,9 @@
 //! In: the section as typed, and what the apps are granted. Out: a [`Shared`] where a Redis is named, or faults: a
 //! password in the file, a share that lets nothing through.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use super::check::Check;
 use super::raw;
 use super::{App, Limits, Share, Shared};
@@ -10,6 +13,9 @@ use crate::redis_url::{NotARedisUrl, RedisUrl, is_user};
 
 /// The longest prefix of keys, in bytes.
 const PREFIX_MAX: usize = 64;
+
+/// How long a replica may be cut off, and keep its share.
+const CUT_OFF: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(7 * 24);
 
 impl Check<'_, '_> {
     pub(super) fn shared(
@@ -57,9 +63,10 @@ impl Check<'_, '_> {
             self.fault("shared.prefix", "expected 1 to 64 letters, digits, `-`, `_`, `.` or `:`", "");
         }
         let fallback_share = typed.fallback_share.and_then(|share| self.share(share, apps, limits));
+        let cut_off = self.time("shared.cut_off", typed.cut_off, CUT_OFF);
         let url = url.ok()?;
         let user = user.or_else(|| url.user.clone());
-        Some(Some(Shared { url, user, password_file, ca_file, prefix, fallback_share }))
+        Some(Some(Shared { url, user, password_file, ca_file, prefix, fallback_share, cut_off }))
     }
 
     fn share(&mut self, typed: f64, apps: &[App], limits: Option<&Limits>) -> Option<Share> {

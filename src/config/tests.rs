@@ -413,6 +413,12 @@ fn a_share_that_cannot_work_is_refused() {
     }
     check_refused(&share("half"), "shared.fallback_share: expected a number such as 0.5");
     check_refused(&share("0.09"), "shared.fallback_share: leaves no whole request a second of 10 (the default)");
+    let cut_off = |time: &str| format!("shared: {{ redis: 'redis://x', cut_off: {time} }}");
+    assert_eq!(accepted(&cut_off("5m")).shared.unwrap().cut_off, Duration::from_secs(300));
+    assert_eq!(accepted("shared: { redis: 'redis://x' }").shared.unwrap().cut_off, Duration::from_secs(3600));
+    for bad in ["59s", "169h"] {
+        check_refused(&cut_off(bad), "shared.cut_off: expected 1m to ");
+    }
     let apps = "apps: { a: { client_id: a, delivery: email, requests_per_second: 2 } }\n";
     check_refused(
         &format!("{apps}{}", share("0.4")),

@@ -32,7 +32,12 @@ struct App {
     first: Instant,
     second: VecDeque<Instant>,
     verdict: Verdict,
+    /// Each call that was one too many, as in the verdict.
+    excesses: Vec<(Duration, usize)>,
 }
+
+/// The most calls too many that are remembered one by one.
+const EXCESSES_MAX: usize = 10_000;
 
 impl<K: Copy + Eq + std::hash::Hash> Judge<K> {
     /// Allows so many calls in a second.
@@ -45,6 +50,7 @@ impl<K: Copy + Eq + std::hash::Hash> Judge<K> {
             first: now,
             second: VecDeque::new(),
             verdict: Verdict::default(),
+            excesses: Vec::new(),
         });
         // What came exactly a second ago is not in the same second.
         while app.second.front().is_some_and(|call| now.duration_since(*call) >= SECOND) {
@@ -54,9 +60,18 @@ impl<K: Copy + Eq + std::hash::Hash> Judge<K> {
         let calls = app.second.len();
         app.verdict.calls += 1;
         app.verdict.most = app.verdict.most.max(calls);
-        if app.verdict.excess.is_none() && calls > self.allowed {
-            app.verdict.excess = Some((now.duration_since(app.first), calls));
+        if calls > self.allowed {
+            let excess = (now.duration_since(app.first), calls);
+            app.verdict.excess.get_or_insert(excess);
+            if app.excesses.len() < EXCESSES_MAX {
+                app.excesses.push(excess);
+            }
         }
+    }
+
+    /// Each call that was one too many.
+    pub(super) fn excesses(&self, app: K) -> Vec<(Duration, usize)> {
+        self.apps.get(&app).map(|app| app.excesses.clone()).unwrap_or_default()
     }
 
     pub(super) fn verdict(&self, app: K) -> Verdict {
@@ -74,8 +89,13 @@ mod tests {
         for millis in [0, 900, 1000, 1899] {
             judge.arrived(1, start + Duration::from_millis(millis));
         }
-        let excess = Some((Duration::from_millis(1899), 3));
+        let first = (Duration::from_millis(1899), 3);
+        let excess = Some(first);
         assert_eq!(judge.verdict(1), Verdict { calls: 4, most: 3, excess });
+        judge.arrived(1, start + Duration::from_millis(1900));
+        judge.arrived(1, start + Duration::from_millis(5000));
+        let second = (Duration::from_millis(1900), 3);
+        assert_eq!((judge.verdict(1).excess, judge.excesses(1)), (excess, vec![first, second]));
         for millis in [0, 999, 1000, 1999, 2000] {
             judge.arrived(2, start + Duration::from_millis(millis));
         }

@@ -132,6 +132,14 @@ impl Sandbox {
         seen.map(|(app, judge)| judge.verdict(app)).unwrap_or_default()
     }
 
+    /// Each call of an app that the judge saw as one too many in its second: when, since it saw the app first, and how
+    /// many there were.
+    #[must_use]
+    pub fn excesses(&self, client_id: &str) -> Vec<(Duration, usize)> {
+        let seen = self.app(client_id).zip(self.state.judge());
+        seen.map(|(app, judge)| judge.excesses(app)).unwrap_or_default()
+    }
+
     /// Ends an app's suspension.
     pub fn reinstate(&self, client_id: &str) {
         if let Some(app) = self.app(client_id) {

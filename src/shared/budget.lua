@@ -46,6 +46,7 @@ if not state or state.run ~= me.run or now < state.seen or now - state.seen > me
         promised = 0,
         missing = state and state.missing or 0,
         since = now,
+        gone = state and state.gone or 0,
     }
     for _, member in pairs(members) do
         member.starts, member.rest, member.lease, member.want, member.waiting = {}, {}, 0, 0, 0
@@ -53,6 +54,7 @@ if not state or state.run ~= me.run or now < state.seen or now - state.seen > me
     end
 end
 state.seen = now
+state.gone = math.max(state.gone or 0, me.gone)
 local quiet = now < state.quiet
 
 -- How many places a member has, or may have without our knowing.
@@ -85,7 +87,7 @@ local others, promised, count, rank, allowed, waiting = 0, 0, 1, 0, me.allowed, 
 local queue, gone = {}, {}
 for id, member in pairs(members) do
     local places = id ~= me.id and counted(member) or 0
-    if now - member.seen > me.gone or (member.bye and places == 0) then
+    if now - member.seen > (member.gone or me.gone) or (member.bye and places == 0) then
         gone[#gone + 1] = id
     elseif id ~= me.id then
         others = others + places
@@ -110,7 +112,7 @@ local mine = {
     life = me.life, seen = now, share = me.share, cap = me.cap, kept = me.bye and 0 or me.kept,
     lease = me.pool, till = now + 1 + me.valid + me.counts, starts = {}, rest = {},
     want = 0, waiting = me.waiting, allowed = me.allowed, virtual = old and old.virtual or 0,
-    bye = me.bye or nil,
+    bye = me.bye or nil, gone = me.gone,
 }
 for i = 1, #me.starts, 2 do
     mine.starts[i] = now + 1 - me.starts[i] + me.counts
@@ -137,7 +139,7 @@ if state.unknown then
 elseif not old then
     state.missing = math.max(0, state.missing - me.share)
 end
-if now - state.since > me.gone then state.missing = 0 end
+if now - state.since > state.gone then state.missing = 0 end
 -- Those that may start without ever having asked have their places kept.
 local absent = me.fallback > 0 and math.max(0, me.parts - count) * me.fallback or 0
 
@@ -167,7 +169,10 @@ if not quiet and not me.bye then
         grant = math.max(0, math.min(want, me.pool + math.min(0, free)))
     elseif me.waiting == 0 then
         -- Ahead of need, and only of what nobody waits for.
-        more = math.min(want - me.pool, math.floor(free / 2))
+        local room = math.floor(free / 2)
+        -- Whoever has nothing to do has one in case it is left alone, while half of the budget is free besides.
+        if me.idle then room = math.max(0, free - math.ceil(me.granted / 2)) end
+        more = math.min(want - me.pool, room)
         grant = me.pool + more
     else
         -- Whose turn it is, by start-time fair queueing: a grant moves its owner on by 1 / (its waiting properties).
@@ -220,7 +225,7 @@ end
 if free > more then soon = grant >= me.block and 0 or math.min(soon, 3) end
 
 redis.call('HSET', KEYS[1], 'state', cjson.encode(state), me.id, cjson.encode(mine))
-redis.call('PEXPIRE', KEYS[1], 2 * me.gone)
+redis.call('PEXPIRE', KEYS[1], 2 * state.gone)
 return cjson.encode({
     late = false,
     taken = false,

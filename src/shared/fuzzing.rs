@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::course::Course;
 use super::script::{self, Answer};
-use crate::budget::{Ask, Budget, Flow, Limits, Priority};
+use crate::budget::{Apart, Ask, Budget, Flow, Limits, Priority};
 use crate::keys::Time;
 use crate::keys::record::{IdleDays, Record};
 
@@ -40,7 +40,7 @@ fn budget(text: &str) {
         max_waiting_per_property: 100,
         weights: Arc::default(),
     };
-    let budget = Arc::new(Budget::shared("app", GRANTED, limits, None));
+    let budget = Arc::new(Budget::shared("app", GRANTED, limits, Apart::default()));
     let report = budget.report(false, now);
     assert!(script::argument(("id", "life"), "run", (Some(clock), true), now, &report, false).is_ok());
     let Answer::Granted(grant) = answer else { return };

@@ -3,6 +3,7 @@
 //! In: a [`Server`], or the node of its cluster that has the app's keys. Out: answers of the script, or a [`Failure`] in
 //! words for the operator; after one the connection is not used again.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,18 @@ use crate::secret::RedisPassword;
 /// For a connection and its greeting.
 const OPENING: Duration = Duration::from_secs(1);
 
+/// Whoever runs the script in place of a Redis: simulations have it run at a time of their own.
+pub trait Stand: Send + Sync + std::fmt::Debug {
+    /// The server's own name for its present life.
+    fn run(&self) -> &str;
+
+    /// What the script answers to this argument about this key.
+    fn answer<'a>(&'a self, key: &'a str, argument: &'a str) -> Answering<'a>;
+}
+
+/// An answer that takes its time.
+pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<String, Failure>> + Send + 'a>>;
+
 /// Where Redis is, and how we come in.
 #[derive(Debug)]
 pub struct Server {
@@ -38,6 +51,8 @@ pub struct Server {
     pub prefix: String,
     /// How it is dialled.
     pub dialer: Dialer,
+    /// Who answers for budgets in its place.
+    pub stand: Option<Arc<dyn Stand>>,
 }
 
 impl Server {
@@ -132,10 +147,28 @@ fn run_of(info: &str) -> Option<&str> {
     info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::trim).filter(|run| !run.is_empty())
 }
 
+/// Who answers.
+enum Way {
+    Redis(Wire, Script),
+    Stand(Arc<dyn Stand>),
+}
+
+impl Way {
+    async fn answer(&mut self, key: &str, argument: String) -> Result<String, Failure> {
+        match self {
+            Self::Redis(wire, script) => {
+                let mut invocation = script.key(key);
+                invocation.arg(argument);
+                Ok(invocation.invoke_async(&mut wire.connection).await?)
+            }
+            Self::Stand(stand) => stand.answer(key, &argument).await,
+        }
+    }
+}
+
 /// A connection for one app's budget.
 pub(super) struct Link {
-    wire: Wire,
-    script: Script,
+    way: Way,
     key: String,
     /// The server's own name for its present life.
     run: String,
@@ -152,8 +185,14 @@ impl Link {
     }
 
     async fn to(server: &Arc<Server>, at: &Origin, key: &str) -> Result<Self, Failure> {
-        let (wire, run) = Wire::open(server, at).await?;
-        Ok(Self { wire, script: Script::new(script::BUDGET), key: key.to_owned(), run, clock: None, course: None })
+        let (way, run) = match &server.stand {
+            Some(stand) => (Way::Stand(Arc::clone(stand)), stand.run().to_owned()),
+            None => {
+                let (wire, run) = Wire::open(server, at).await?;
+                (Way::Redis(wire, Script::new(script::BUDGET)), run)
+            }
+        };
+        Ok(Self { way, key: key.to_owned(), run, clock: None, course: None })
     }
 
     /// What is known of the clock of a server's life, for the next connection.
@@ -177,10 +216,7 @@ impl Link {
         let jumped = self.course.as_ref().is_some_and(|course| course.jumped);
         let argument = script::argument(name, &self.run, (self.clock, jumped), sent, report, bye)
             .map_err(|_| Failure::Nonsense)?;
-        let mut invocation = self.script.key(self.key.as_str());
-        invocation.arg(argument);
-        let text: String =
-            in_time(sent, async { Ok(invocation.invoke_async(&mut self.wire.connection).await?) }).await?;
+        let text = in_time(sent, self.way.answer(&self.key, argument)).await?;
         let received = Instant::now();
         let (answer, clock) = script::answer(&text, report.granted, received).ok_or(Failure::Nonsense)?;
         self.clock = Some(clock);

@@ -2,7 +2,7 @@
 //!
 //! In: the budgets, and where Redis is. Out: for each app a task that carries reports there and grants back, on its beat
 //! and whenever somebody waits. No request ever waits for this module but by its place in the queue, and where Redis
-//! fails, the budget is told that it is alone, a fifth of a second after the report that has no answer.
+//! fails, the budget is told that it is alone, 150 ms after the report that has no answer.
 //!
 //! What is decided is decided in `budget.lua`, in one step at the server; what a replica may do until its next answer is
 //! `budget/places.rs`.
@@ -23,10 +23,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::course::Course;
 use self::link::Link;
-pub use self::link::{Failure, Server};
+pub use self::link::{Answering, Failure, Server, Stand};
 pub use self::lives::Lives;
 use self::script::Answer;
-use crate::budget::{BEAT, Budget, Budgets, GRACE, Grant, PATIENCE, SILENT};
+use crate::budget::{BEAT, Budget, Budgets, GRACE, Grant, PATIENCE, Report, SILENT, beat};
 use crate::origin::Origin;
 
 /// Between two reports of a replica that waits for more.
@@ -99,6 +99,8 @@ struct Member {
     /// Whether Redis was ever heard, and when its loss was last told.
     heard: bool,
     told: Option<Instant>,
+    /// Whether it was told that nothing starts any more.
+    over: bool,
     why: String,
     /// The node of the cluster that has the keys, if the server said so.
     node: Option<Box<Origin>>,
@@ -118,6 +120,7 @@ impl Member {
             alone: true,
             heard: false,
             told: None,
+            over: false,
             why: String::new(),
             node: None,
             course: None,
@@ -161,6 +164,7 @@ impl Member {
                 let why = &self.why;
                 tracing::warn!(app = self.budget.name(), "Redis cannot be used: {why}; nothing is shared until it can");
             }
+            self.is_over();
             pause = if ended.answered { AGAIN.0 } else { (pause * 2).min(AGAIN.1) };
             self.meanwhile(sleep(pause)).await;
         }
@@ -204,19 +208,23 @@ impl Member {
             self.alone_at = None;
             budget.granted(&grant, sent);
             self.found(grant.quiet);
-            self.rest(sent, report.waiting > 0, &grant).await;
+            self.rest(sent, &report, &grant).await;
         }
     }
 
     /// Until the next report.
-    async fn rest(&self, sent: Instant, waiting: bool, grant: &Grant) {
-        if waiting && self.budget.hungry() {
+    async fn rest(&self, sent: Instant, report: &Report, grant: &Grant) {
+        if grant.lease < report.pool {
+            // Others can have what we gave back once we say that we have not used it meanwhile.
+            return sleep_until(sent + PACE).await;
+        }
+        if report.waiting > 0 && self.budget.hungry() {
             // The more ask, the more seldom each.
             let members = u32::try_from(grant.members).unwrap_or(u32::MAX).min(100);
             let look = LOOK.max(Duration::from_millis(2) * members).min(BEAT);
             return sleep(Duration::from_millis(grant.soon).clamp(PACE, look)).await;
         }
-        let beat = sent + if grant.quiet > 0 { LOOK } else { BEAT };
+        let beat = sent + if grant.quiet > 0 { LOOK } else { beat(grant.members) };
         tokio::select! {
             () = sleep_until(beat) => {}
             () = self.budget.asked() => sleep_until(sent + PACE).await,
@@ -266,7 +274,20 @@ impl Member {
         }
     }
 
+    /// Says it once when nobody keeps our share free any more.
+    fn is_over(&mut self) {
+        if !std::mem::replace(&mut self.over, self.budget.is_over()) && self.over {
+            let why = &self.why;
+            tracing::error!(
+                app = self.budget.name(),
+                "Redis has been lost for as long as `shared.cut_off` says: {why}; other replicas may use this one's share by \
+                 now, so nothing starts here until Redis is back"
+            );
+        }
+    }
+
     fn found(&mut self, quiet: u64) {
+        self.over = false;
         if quiet > 0 {
             self.alone = true;
         } else if std::mem::take(&mut self.alone) {
@@ -294,13 +315,13 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::budget::{Limits, Sharing};
+    use crate::budget::{Apart, Limits, Sharing};
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_panics_leaves_the_budget_alone_and_is_started_again() {
         let limits =
             Limits { max_wait: Duration::ZERO, max_waiting: 0, max_waiting_per_property: 0, weights: Arc::default() };
-        let budget = Arc::new(Budget::shared("main", 10, limits, None));
+        let budget = Arc::new(Budget::shared("main", 10, limits, Apart::default()));
         let up = |budget: &Budget| budget.account().sharing.map(|Sharing { up, share, .. }| (up, share));
         let seen: Arc<Mutex<Vec<_>>> = Arc::default();
         let task = || {

@@ -8,7 +8,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::budget::{COUNTS, GAP, GONE, GRACE, Grant, PATIENCE, Report, SILENT, VALID};
+use crate::budget::{COUNTS, GAP, GRACE, Grant, PATIENCE, Report, SILENT, VALID};
 
 /// The script. Redis keeps it by its digest.
 pub(super) const BUDGET: &str = include_str!("budget.lua");
@@ -29,7 +29,6 @@ pub(super) struct Argument<'a> {
     valid: u64,
     grace: u64,
     silent: u64,
-    gone: u64,
     gap: u64,
     patience: u64,
     #[serde(flatten)]
@@ -94,12 +93,11 @@ pub(super) fn argument(
         by: Clock::by(clock, sent),
         jumped,
         bye,
-        // One more, since the server's clock is read in whole milliseconds.
-        counts: millis(COUNTS) + 1,
+        // The script rounds its own clock up.
+        counts: millis(COUNTS),
         valid: millis(VALID),
         grace: millis(GRACE),
         silent: millis(SILENT),
-        gone: millis(GONE),
         gap: millis(GAP),
         patience: QUEUED,
         report,
@@ -152,11 +150,13 @@ mod tests {
             kept: 1,
             pool: 2,
             want: 3,
+            idle: false,
             waiting: 1,
             pause: 0,
             starts: vec![900, 1, 20, 2],
             fallback: 0,
             parts: 0,
+            gone: 3_600_000,
         }
     }
 
@@ -168,8 +168,8 @@ mod tests {
         assert!(at(now, None).contains("\"by\":0,"));
         assert_eq!(at(now, None), at(now + Duration::from_secs(86_400), None));
         let clock = Some(Clock { shown: 5_000_000, at: now });
-        assert!(at(now, clock).contains("\"by\":5000149,"));
-        assert!(at(now + Duration::from_millis(250), clock).contains("\"by\":5000399,"));
+        assert!(at(now, clock).contains("\"by\":5000119,"));
+        assert!(at(now + Duration::from_millis(250), clock).contains("\"by\":5000369,"));
         assert!(at(now, clock).contains("\"starts\":[900,1,20,2]"));
         let mad = Some(Clock { shown: u64::MAX - 1, at: now });
         assert!(at(now + Duration::from_secs(1), mad).contains(&format!("\"by\":{},", u64::MAX)));

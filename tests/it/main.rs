@@ -52,6 +52,7 @@ mod revocation;
 mod rewrite;
 mod sanitize;
 mod shared;
+mod shared_clock;
 mod shared_lives;
 mod shared_model;
 mod shared_secrets;

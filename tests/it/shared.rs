@@ -3,6 +3,7 @@
 //! Each replica is a process of its own. The sandbox's judge counts every call by its arrival, in every second.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Rule, Sandbox, Settings, Verdict};
@@ -10,7 +11,7 @@ use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Rule, Sandbox, Setti
 use rustix::process::Signal;
 
 use super::harness::redis::password;
-use super::harness::{Answer, Builder, Proxy, Pulse, Redis, certificate, together};
+use super::harness::{Answer, Builder, Proxy, Pulse, Redis, Slow, certificate, together};
 
 /// What all replicas together are granted, and the judge allows.
 const GRANTED: usize = 10;
@@ -21,6 +22,11 @@ const UP: &str = "shared_up{app=\"default\"}";
 const PERMITTED: &str = "~{cbap:* -@all +info +evalsha +script|load +time +hgetall +hset +hdel +pexpire \
      +get +set +hget +zadd +zscore +zrangebyscore +expire";
 
+/// How many seconds of all these tests together may say nothing, since this machine stood still in them.
+const INCONCLUSIVE_MAX: usize = 2;
+
+static INCONCLUSIVE: AtomicUsize = AtomicUsize::new(0);
+
 /// A sandbox with a judge, and replicas before it.
 struct Scene {
     cloudbeds: Sandbox,
@@ -30,6 +36,9 @@ struct Scene {
     pulse: Pulse,
     /// About when the judge saw the first call.
     first: Cell<Instant>,
+    /// How many excesses were looked at, and the last that a standstill excused.
+    judged: Cell<usize>,
+    excused: Cell<Option<Duration>>,
 }
 
 impl Scene {
@@ -52,6 +61,8 @@ impl Scene {
             replicas: Vec::new(),
             pulse: Pulse::start(),
             first: Cell::new(Instant::now()),
+            judged: Cell::new(0),
+            excused: Cell::new(None),
         }
     }
 
@@ -81,6 +92,13 @@ impl Scene {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.may_begin();
+    }
+
+    /// Every replica has a connection to Cloudbeds, and the second in which it was made is over.
+    async fn warm_up(&self, property: &str) {
+        let served = together(self.replicas.iter().map(|replica| many(replica, property, 1))).await;
+        assert_eq!(served, vec![1; self.replicas.len()]);
+        seconds(2).await;
     }
 
     fn may_begin(&self) {
@@ -120,14 +138,23 @@ impl Scene {
         self.cloudbeds.verdict(&self.client_id)
     }
 
-    /// No second had too many calls; one in which this machine stood still says nothing.
+    /// No second had too many calls. One in which this machine stood still says nothing, and is no excuse for another
+    /// one; nor are many of them.
     fn assert_within(&self, what: &str) {
-        let verdict = self.verdict();
-        let Some((at, _)) = verdict.excess else { return };
-        let (from, until) = (at.saturating_sub(Duration::from_millis(1200)), at + Duration::from_millis(400));
-        let stood_still = self.pulse.stood_still(self.first.get() + from, self.first.get() + until);
-        let Some(long) = stood_still else { panic!("{what}: {verdict:?}") };
-        println!("INCONCLUSIVE: {what}: {verdict:?}, but this machine stood still for {long:?} in that second");
+        let excesses = self.cloudbeds.excesses(&self.client_id);
+        let seen = self.judged.replace(excesses.len());
+        for (at, calls) in excesses.into_iter().skip(seen) {
+            let (from, until) = (at.saturating_sub(Duration::from_millis(1200)), at + Duration::from_millis(400));
+            let stood_still = self.pulse.stood_still(self.first.get() + from, self.first.get() + until);
+            let Some(long) = stood_still else { panic!("{what}: {calls} calls in the second up to {at:?}") };
+            println!("INCONCLUSIVE: {what}: {calls} calls up to {at:?}, but this machine stood still for {long:?}");
+            // Those of one standstill are one.
+            if self.excused.get().is_none_or(|excused| at > excused + Duration::from_secs(2)) {
+                self.excused.set(Some(at));
+                let so_far = INCONCLUSIVE.fetch_add(1, Ordering::Relaxed) + 1;
+                assert!(so_far <= INCONCLUSIVE_MAX, "{what}: this machine stands still too often to say anything");
+            }
+        }
     }
 }
 
@@ -147,6 +174,7 @@ async fn one_two_and_eight_replicas_together_never_exceed_one_budget_and_use_it(
         redis.command("FLUSHALL");
         let scene = Scene::new(&redis, replicas).await;
         scene.together().await;
+        scene.warm_up("1002").await;
         let begun = Instant::now();
         let each = 80 / replicas;
         let served = together(scene.replicas.iter().map(|replica| many(replica, "1001", each))).await;
@@ -155,8 +183,9 @@ async fn one_two_and_eight_replicas_together_never_exceed_one_budget_and_use_it(
         scene.assert_within(&format!("{replicas} replicas"));
         let used = (80 - GRANTED) as f64 / took.as_secs_f64() / GRANTED as f64;
         println!("{replicas} replicas used {used:.3} of the budget");
-        // What is lost of it is the margin, and the time that a place needs to change hands.
-        assert!(used > 0.85, "{replicas} replicas used {used} of the budget");
+        // What is lost of it is the margin, and the time that a place needs to change hands; and here what this machine
+        // needs to answer. `shared_clock` asserts the rest.
+        assert!(used > 0.9, "{replicas} replicas used {used} of the budget");
     }
 }
 
@@ -166,13 +195,12 @@ async fn a_hog_has_what_seven_replicas_without_work_do_not_use() {
     let scene = Scene::new(&redis, 8).await;
     scene.together().await;
     // Whoever was at work lately leases ahead.
-    let served = together(scene.replicas.iter().map(|replica| many(replica, "1002", 1))).await;
-    assert_eq!(served.iter().sum::<usize>(), 8);
+    scene.warm_up("1002").await;
     let begun = Instant::now();
     assert_eq!(many(&scene.replicas[0], "1001", 60).await, 60);
     let used = (60 - GRANTED) as f64 / begun.elapsed().as_secs_f64() / GRANTED as f64;
     println!("a hog beside seven replicas without work used {used:.3} of the budget");
-    assert!(used > 0.6, "{used}");
+    assert!(used > 0.85, "{used}");
     scene.assert_within("a hog beside seven");
 }
 
@@ -253,6 +281,75 @@ async fn while_redis_is_gone_frozen_full_read_only_slow_or_mad_each_replica_has_
         assert!((1..=2).contains(&replica.events().iter().filter(lost).count()), "{}", replica.log());
         assert!(replica.metric("shared_losses_total{app=\"default\"}").await >= 6.0);
     }
+}
+
+#[tokio::test]
+async fn while_redis_answers_late_or_now_late_and_now_not_no_second_has_too_many() {
+    let Some(redis) = Redis::start() else { return };
+    let mut scene = Scene::new(&redis, 0).await;
+    // Each replica has a way of its own: one may be late where another is not.
+    let ways = [Slow::to(redis.address).await, Slow::to(redis.address).await, Slow::to(redis.address).await];
+    for way in &ways {
+        let shared = format!("shared: {{ redis: 'redis://{}' }}", way.address);
+        scene.replicas.push(scene.replica(&shared).await);
+    }
+    scene.together().await;
+    // At least, up to so many milliseconds more, and whether that is in time for all, for none, or for some.
+    let paces =
+        [(40, 0, Some(1.0)), (90, 60, None), (100, 0, None), (180, 0, Some(0.0)), (60, 240, None), (400, 0, Some(0.0))];
+    for (least, jitter, up) in paces {
+        let what = format!("answers that take {least} to {} ms", least + jitter);
+        for way in &ways {
+            way.takes(least, jitter);
+        }
+        let ((), served) = scene
+            .busy(async {
+                if let Some(up) = up {
+                    scene.all(up).await;
+                }
+                seconds(4).await;
+            })
+            .await;
+        scene.assert_within(&what);
+        println!("{what}: {served} calls in some 4 seconds");
+        assert!(served > 10, "{what}: {served}");
+        // One of them is in time now, and the others are not.
+        ways[0].takes(0, 0);
+        let ((), served) = scene.busy(seconds(3)).await;
+        scene.assert_within(&format!("{what}, but for one"));
+        println!("{what}, but for one: {served} calls in some 3 seconds");
+    }
+    for way in &ways {
+        way.takes(0, 0);
+    }
+    let ((), served) = scene
+        .busy(async {
+            scene.all(1.0).await;
+            seconds(3).await;
+        })
+        .await;
+    assert!(served > 24, "{served}");
+    scene.assert_within("answers in time again");
+}
+
+#[tokio::test]
+async fn a_replica_without_work_that_loses_redis_has_a_place_of_its_own_at_once() {
+    let Some(mut redis) = Redis::start() else { return };
+    let scene = Scene::new(&redis, 3).await;
+    scene.together().await;
+    // Each has had the time to ask for one.
+    seconds(1).await;
+    redis.kill();
+    scene.all(0.0).await;
+    let served = together(scene.replicas.iter().map(|replica| many(replica, "1001", 1))).await;
+    assert_eq!(served, [1, 1, 1]);
+    for replica in &scene.replicas {
+        let line = replica.wait_for_access(|line| line["property"] == "1001").await;
+        // Whoever has none waits for two seconds, until nobody can use what others held.
+        assert!(line["queued_ms"].as_f64().unwrap_or(0.0) < 500.0, "{line}");
+    }
+    let ((), _) = scene.busy(seconds(4)).await;
+    scene.assert_within("left alone without work");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloudbeds_auth_proxy::budget::{Ask, Budget, Budgets, Flow, Limits, Priority, SECOND};
+use cloudbeds_auth_proxy::budget::{Apart, Ask, Budget, Budgets, Flow, Limits, Priority, SECOND};
 use cloudbeds_auth_proxy::https::Dialer;
 use cloudbeds_auth_proxy::secret::RedisPassword;
 use cloudbeds_auth_proxy::shared::{self, Server};
@@ -91,7 +91,7 @@ impl Member {
             max_waiting_per_property: 100,
             weights: Arc::default(),
         };
-        let budgets = Arc::new(Budgets::shared(vec![("main".to_owned(), granted)], &limits, |_| None));
+        let budgets = Arc::new(Budgets::shared(vec![("main".to_owned(), granted)], &limits, |_| Apart::default()));
         let budget = Arc::clone(budgets.of(None).unwrap());
         let limit = Duration::from_secs(1);
         let server = Arc::new(Server {
@@ -100,6 +100,7 @@ impl Member {
             password: Some(RedisPassword::parse("password").unwrap()),
             name: format!("m{user}"),
             prefix: "model".to_owned(),
+            stand: None,
             dialer: Dialer::without_http(None, limit, limit).unwrap(),
         });
         let (stop, stopped) = watch::channel(false);
@@ -189,7 +190,7 @@ fn users(redis: &Redis) {
 }
 
 /// The most starts in any one second, and when that began.
-fn most(starts: &mut [Instant]) -> (usize, Option<Instant>) {
+pub(super) fn most(starts: &mut [Instant]) -> (usize, Option<Instant>) {
     starts.sort_unstable();
     let within = |(at, from): (usize, &Instant)| {
         (starts[at..].iter().take_while(|start| **start < *from + SECOND).count(), Some(*from))

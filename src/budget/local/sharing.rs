@@ -30,7 +30,7 @@ impl Local {
                 _ => starts.extend([age, 1]),
             }
         }
-        let fallback = self.fallback.unwrap_or(Fallback { share: 0, parts: 0 });
+        let fallback = self.apart.fallback.unwrap_or(Fallback { share: 0, parts: 0 });
         let mut report = Report {
             granted: self.granted,
             allowed,
@@ -41,18 +41,20 @@ impl Local {
             kept,
             pool: 0,
             want: waiting,
+            idle: false,
             waiting: if waiting > 0 { flows.max(1) } else { 0 },
             pause: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
             starts,
             fallback: fallback.share,
             parts: fallback.parts,
+            gone: u64::try_from(self.apart.gone.as_millis()).unwrap_or(u64::MAX),
         };
         if let Places::Leased(leases) = places {
-            (report.share, report.promised) = (leases.share, leases.promised);
-            report.cap = if lost || leases.is_alone() { leases.share } else { 0 };
+            (report.share, report.promised) = (leases.share(now), leases.promised(now));
+            report.cap = if lost || leases.is_alone() { report.share } else { 0 };
             report.pool = leases.pool(now);
             if waiting == 0 {
-                report.want = leases.ahead(now);
+                (report.want, report.idle) = (leases.ahead(now), leases.is_idle(now));
             }
             leases.report(now);
         }
@@ -81,7 +83,7 @@ impl Local {
         window.pass(now);
         let Places::Leased(leases) = places else { return 0 };
         leases.leave(window, now);
-        let share = leases.share;
+        let share = leases.share(now);
         drop(state);
         self.give_out();
         self.bell.notify_one();
@@ -92,6 +94,10 @@ impl Local {
         if let Places::Leased(leases) = &mut self.state().places {
             leases.close(now);
         }
+    }
+
+    pub(in crate::budget) fn is_over(&self, now: Instant) -> bool {
+        matches!(&self.state().places, Places::Leased(leases) if leases.is_over(now))
     }
 
     pub(in crate::budget) fn hungry(&self, now: Instant) -> bool {

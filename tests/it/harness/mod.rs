@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod pulse;
 pub mod redis;
 pub mod run;
+pub mod slow;
 pub mod strace;
 pub mod upstream;
 pub mod wire;
@@ -36,6 +37,7 @@ pub use proxy::{Builder, Proxy, key};
 pub use pulse::Pulse;
 pub use redis::Redis;
 pub use run::Run;
+pub use slow::Slow;
 pub use upstream::{HTTP1, HTTP2, Manner, Peer, Upstream};
 pub use wire::Wire;
 

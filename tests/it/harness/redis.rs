@@ -1,7 +1,8 @@
 //! A real Redis: Debian's `redis-server`, on loopback, without anything on disk that outlives it.
 //!
 //! In: options of its command line. Out: a [`Redis`] that answers, or nothing where it is not installed: with `CI=true`
-//! that is a failure, else the test says that it skips. It can be killed, frozen, and started again empty.
+//! that is a failure, else the test says that it skips. It can be killed, frozen, and started again empty. The environment
+//! variable `REDIS_SERVER` names another program in its place, such as `valkey-server`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -116,10 +117,15 @@ impl Drop for Redis {
     }
 }
 
+/// Debian's `redis-server`, or what the environment names in its place: a Valkey, say.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
 fn spawn(address: SocketAddr, options: &[String], directory: &std::path::Path) -> std::io::Result<Child> {
     let port = address.port().to_string();
     let plain = !options.iter().any(|option| option == "--tls-port");
-    let mut child = Command::new("redis-server")
+    let mut child = Command::new(program())
         .args(["--bind", "127.0.0.1", "--port", if plain { &port } else { "0" }, "--save", "", "--appendonly", "no"])
         .args(options.iter().map(|option| if option == "PORT" { &port } else { option }))
         .current_dir(directory)
