@@ -8,6 +8,7 @@
 mod names;
 mod shown;
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
@@ -16,10 +17,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use rustls::{HandshakeKind, RootCertStore, ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
 pub use self::names::{CertificateName, NotACertificateName};
 pub use self::shown::Shown;
@@ -59,7 +62,7 @@ pub enum Unusable {
     /// What they have revoked.
     #[error(
         "holds no revocation list that can be used: it must be PEM with at least one X509 CRL, each complete and of its \
-         issuer's own certificates"
+         issuer's own certificates, and one of each issuer"
     )]
     ClientCrl,
 }
@@ -95,7 +98,8 @@ pub fn settings(pem: Pem<'_>, http2: bool) -> Result<Settings, Unusable> {
             }
             let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             if let Some(lists) = pem.client_crl {
-                let lists = revocations(lists).ok_or(Unusable::ClientCrl)?;
+                let lists =
+                    revocations(lists).filter(|lists| are_of_different_issuers(lists)).ok_or(Unusable::ClientCrl)?;
                 verifier = verifier.with_crls(lists).enforce_revocation_expiration();
             }
             Some(verifier.build().map_err(|error| match error {
@@ -120,14 +124,28 @@ pub fn settings(pem: Pem<'_>, http2: bool) -> Result<Settings, Unusable> {
 /// All lists of revoked certificates, or nothing where one is malformed or there is none.
 #[must_use]
 pub fn revocations(pem: &[u8]) -> Option<Vec<CertificateRevocationListDer<'static>>> {
-    let all: Vec<_> = CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
-    (!all.is_empty()).then_some(all)
+    all(pem)
 }
 
-/// All of them, or nothing where one is malformed or there is none.
+/// All certificates, or nothing where one is malformed or there is none.
 #[must_use]
 pub fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
-    let all: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
+    all(pem)
+}
+
+/// Whether no two lists speak of the same certificates: rustls looks into the first of them alone, which may be the
+/// older one. Lists of one issuer may be parts of one (RFC 5280 5.2.5).
+fn are_of_different_issuers(lists: &[CertificateRevocationListDer<'_>]) -> bool {
+    let mut seen = HashSet::new();
+    lists.iter().all(|list| {
+        let Ok((_, list)) = CertificateRevocationList::from_der(list) else { return false };
+        let part = list.extensions().iter().find(|extension| extension.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
+        seen.insert((list.issuer().as_raw().to_vec(), part.map(|part| part.value.to_vec())))
+    })
+}
+
+fn all<T: PemObject>(pem: &[u8]) -> Option<Vec<T>> {
+    let all: Vec<_> = T::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
     (!all.is_empty()).then_some(all)
 }
 
@@ -158,8 +176,11 @@ impl Acceptor {
     ) -> io::Result<(Encrypted<S>, Option<Shown>)> {
         let settings = self.0.load_full();
         let stream = TlsAcceptor::from(Arc::clone(&settings.config)).accept(ReadAhead::new(stream)).await?;
-        let shown =
-            stream.get_ref().1.peer_certificates().map(|chain| Shown::new(self, settings, chain, UnixTime::now()));
+        let connection = stream.get_ref().1;
+        // rustls verifies in full handshakes; what has ended since the first one would stay good for as long as its
+        // caller comes back.
+        let verified_by = (connection.handshake_kind() != Some(HandshakeKind::Resumed)).then_some(settings);
+        let shown = connection.peer_certificates().map(|chain| Shown::new(self, verified_by, chain, UnixTime::now()));
         Ok((stream, shown))
     }
 }
