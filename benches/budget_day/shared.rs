@@ -29,11 +29,6 @@ use crate::kit::section::Section;
 use crate::kit::{Sentence, show};
 use crate::options::Options;
 
-const SCRIPT: &str = include_str!("../../src/shared/budget.lua");
-
-/// What the script has in place of its server's clock.
-const CLOCK: (&str, &str) = ("redis.call('TIME')", "{ ARGV[2], ARGV[3] }");
-
 /// What a report takes to the server, and an answer back.
 const WAY: Duration = Duration::from_millis(1);
 
@@ -91,11 +86,8 @@ impl Redis {
             reports: AtomicU64::new(0),
             spent: AtomicU64::new(0),
         };
-        if SCRIPT.matches(CLOCK.0).count() != 1 {
-            return Err(format!("the script does not ask for {} exactly once", CLOCK.0));
-        }
-        let script = SCRIPT.replace(CLOCK.0, CLOCK.1);
-        redis.digest = redis.call(&["SCRIPT", "LOAD", &script]).map_err(|error| format!("Redis: {error}"))?;
+        redis.digest =
+            redis.call(&["SCRIPT", "LOAD", &shared::timed_script()]).map_err(|error| format!("Redis: {error}"))?;
         Ok(redis)
     }
 
@@ -141,9 +133,7 @@ impl Stand for Redis {
     fn answer<'a>(&'a self, key: &'a str, argument: &'a str) -> Answering<'a> {
         Box::pin(async move {
             sleep(WAY).await;
-            let now = self.begun.elapsed();
-            let seconds = (1_800_000_000 + now.as_secs()).to_string();
-            let micros = now.subsec_micros().to_string();
+            let [seconds, micros] = shared::time(self.begun.elapsed());
             let asked = std::time::Instant::now();
             let answer = self.call(&["EVALSHA", &self.digest, "1", key, argument, &seconds, &micros]);
             self.reports.fetch_add(1, Ordering::Relaxed);

@@ -3,7 +3,6 @@
 //! In: a [`Server`], or the node of its cluster that has the app's keys. Out: answers of the script, or a [`Failure`] in
 //! words for the operator; after one the connection is not used again.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::course::Course;
 use super::in_time;
 use super::script::{self, Answer, Clock};
+use super::stand::Stand;
 use crate::budget::Report;
 use crate::https::{DialError, Dialer};
 use crate::origin::Origin;
@@ -23,18 +23,6 @@ use crate::secret::RedisPassword;
 
 /// For a connection and its greeting.
 const OPENING: Duration = Duration::from_secs(1);
-
-/// Whoever runs the script in place of a Redis: simulations have it run at a time of their own.
-pub trait Stand: Send + Sync + std::fmt::Debug {
-    /// The server's own name for its present life.
-    fn run(&self) -> &str;
-
-    /// What the script answers to this argument about this key.
-    fn answer<'a>(&'a self, key: &'a str, argument: &'a str) -> Answering<'a>;
-}
-
-/// An answer that takes its time.
-pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<String, Failure>> + Send + 'a>>;
 
 /// Where Redis is, and how we come in.
 #[derive(Debug)]

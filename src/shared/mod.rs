@@ -13,6 +13,7 @@ pub(crate) mod fuzzing;
 mod link;
 mod lives;
 mod script;
+mod stand;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +24,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::course::Course;
 use self::link::Link;
-pub use self::link::{Answering, Failure, Server, Stand};
+pub use self::link::{Failure, Server};
 pub use self::lives::Lives;
 use self::script::Answer;
+pub use self::stand::{Answering, Stand, time, timed_script};
 use crate::budget::{BEAT, Budget, Budgets, GRACE, Grant, PATIENCE, Report, SILENT, beat};
 use crate::origin::Origin;
 

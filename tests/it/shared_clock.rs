@@ -32,11 +32,7 @@ struct Timed {
 
 impl Timed {
     fn start() -> Option<Arc<Self>> {
-        let script = include_str!("../../src/shared/budget.lua");
-        let clock = "redis.call('TIME')";
-        assert_eq!(script.matches(clock).count(), 1);
-        let script = script.replace(clock, "{ ARGV[2], ARGV[3] }");
-        Some(Arc::new(Self { redis: Redis::start()?, script, begun: Instant::now() }))
+        Some(Arc::new(Self { redis: Redis::start()?, script: shared::timed_script(), begun: Instant::now() }))
     }
 }
 
@@ -64,8 +60,7 @@ impl Stand for Way {
             if self.cut.load(Ordering::Relaxed) {
                 return std::future::pending::<Result<String, Failure>>().await;
             }
-            let now = self.server.begun.elapsed();
-            let (seconds, micros) = ((1_800_000_000 + now.as_secs()).to_string(), now.subsec_micros().to_string());
+            let [seconds, micros] = shared::time(self.server.begun.elapsed());
             // This thread waits for it, and so does the clock.
             let answer = self.server.redis.call(&["EVAL", &self.server.script, "1", key, argument, &seconds, &micros]);
             sleep(WAY).await;
