@@ -104,65 +104,77 @@ pub enum Work {
 
 /// The frames of a case, and the stream after its last. Each request ends with its last frame, unless it is left open.
 pub fn frames(steps: &[Step]) -> (Vec<Work>, u32) {
-    let (mut work, mut stream, mut block, mut split): (Vec<Work>, u32, Vec<Field>, bool) =
-        (Vec::new(), 1, Vec::new(), false);
-    let (mut last, mut open) = (None, false);
-    let flush = |work: &mut Vec<Work>,
-                 block: &mut Vec<Field>,
-                 split: &mut bool,
-                 more: bool,
-                 last: &mut Option<usize>,
-                 stream| {
-        if block.is_empty() {
+    let mut frames = Frames { work: Vec::new(), stream: 1, block: Vec::new(), split: false, last: None, open: false };
+    for step in steps {
+        if !matches!(step, Step::Field(_) | Step::Split | Step::Open) {
+            frames.end_block(END_HEADERS);
+        }
+        match step.clone() {
+            Step::Field(field) => frames.block.push(field),
+            Step::Split => frames.end_block(0),
+            Step::Block => {}
+            Step::Open => frames.open = true,
+            Step::Data(payload) => {
+                frames.last = Some(frames.work.len());
+                frames.send(DATA, 0, None, payload);
+            }
+            Step::Frame { kind, flags, stream, payload } => frames.send(kind, flags, stream, payload),
+            Step::Next => {
+                frames.end();
+                frames.stream += 2;
+            }
+            Step::Cancel => frames.send(RST_STREAM, 0, None, 8_u32.to_be_bytes().to_vec()),
+            Step::Wait => frames.work.push(Work::Wait(frames.stream)),
+            Step::Pause(time) => frames.work.push(Work::Pause(time)),
+        }
+    }
+    frames.end_block(END_HEADERS);
+    frames.end();
+    (frames.work, frames.stream + 2)
+}
+
+/// Frames under way to a list.
+struct Frames {
+    work: Vec<Work>,
+    /// The stream of the request.
+    stream: u32,
+    /// Fields that are in no frame yet.
+    block: Vec<Field>,
+    /// Their block has begun in an earlier frame.
+    split: bool,
+    /// Where the request's last frame is of those that can end it.
+    last: Option<usize>,
+    /// The request does not end.
+    open: bool,
+}
+
+impl Frames {
+    fn send(&mut self, kind: u8, flags: u8, stream: Option<u32>, payload: Vec<u8>) {
+        self.work.push(Work::Send { kind, flags, stream: stream.unwrap_or(self.stream), payload });
+    }
+
+    /// Puts the fields so far into a frame; without END_HEADERS their block goes on in the next one.
+    fn end_block(&mut self, flags: u8) {
+        if self.block.is_empty() {
             return;
         }
-        let payload = raw_fields(block.iter().map(|(name, value)| (&name[..], &value[..])));
-        block.clear();
-        let flags = if more { 0 } else { END_HEADERS };
-        let kind = if std::mem::replace(split, more) { CONTINUATION } else { HEADERS };
+        let payload = raw_fields(self.block.iter().map(|(name, value)| (&name[..], &value[..])));
+        self.block.clear();
+        let kind = if std::mem::replace(&mut self.split, flags == 0) { CONTINUATION } else { HEADERS };
         if kind == HEADERS {
-            *last = Some(work.len());
+            self.last = Some(self.work.len());
         }
-        work.push(Work::Send { kind, flags, stream, payload });
-    };
-    let end = |work: &mut Vec<Work>, last: &mut Option<usize>, open: &mut bool| {
-        if let (Some(at), false) = (last.take(), std::mem::take(open))
-            && let Work::Send { flags, .. } = &mut work[at]
+        self.send(kind, flags, None, payload);
+    }
+
+    /// Ends the request with its last frame.
+    fn end(&mut self) {
+        if let (Some(at), false) = (self.last.take(), std::mem::take(&mut self.open))
+            && let Work::Send { flags, .. } = &mut self.work[at]
         {
             *flags |= END_STREAM;
         }
-    };
-    for step in steps {
-        if !matches!(step, Step::Field(_) | Step::Split | Step::Open) {
-            flush(&mut work, &mut block, &mut split, false, &mut last, stream);
-        }
-        match step.clone() {
-            Step::Field(field) => block.push(field),
-            Step::Split => flush(&mut work, &mut block, &mut split, true, &mut last, stream),
-            Step::Block => {}
-            Step::Open => open = true,
-            Step::Data(payload) => {
-                last = Some(work.len());
-                work.push(Work::Send { kind: DATA, flags: 0, stream, payload });
-            }
-            Step::Frame { kind, flags, stream: other, payload } => {
-                work.push(Work::Send { kind, flags, stream: other.unwrap_or(stream), payload });
-            }
-            Step::Next => {
-                end(&mut work, &mut last, &mut open);
-                stream += 2;
-            }
-            Step::Cancel => {
-                let payload = 8_u32.to_be_bytes().to_vec();
-                work.push(Work::Send { kind: RST_STREAM, flags: 0, stream, payload });
-            }
-            Step::Wait => work.push(Work::Wait(stream)),
-            Step::Pause(time) => work.push(Work::Pause(time)),
-        }
     }
-    flush(&mut work, &mut block, &mut split, false, &mut last, stream);
-    end(&mut work, &mut last, &mut open);
-    (work, stream + 2)
 }
 
 #[test]
