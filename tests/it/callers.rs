@@ -214,10 +214,7 @@ async fn tokens_in_a_file_are_exchanged_while_requests_are_served() {
         .start()
         .await;
     proxy.secrets.extend([DESK, DESK_NEXT, BOOKS].map(str::to_owned));
-    let write = |text: &str| {
-        std::fs::write(proxy.path("desk.new"), text).unwrap();
-        std::fs::rename(proxy.path("desk.new"), proxy.path("desk.sha256")).unwrap();
-    };
+    let write = |text: &str| proxy.replace("desk.sha256", text);
     let is_good = async |token: &str| {
         let answer =
             proxy.get("/api/v1.3/getHotelDetails").property("1001").header("x-proxy-token", token).send().await;

@@ -1,29 +1,23 @@
 //! Callers that show a certificate: whom the listener lets in, over HTTP/1.1 and HTTP/2, and who is whom.
 
-use cloudbeds_auth_proxy::sandbox::{Protocols, Sandbox};
+use cloudbeds_auth_proxy::sandbox::Sandbox;
 use http::StatusCode;
 
 use crate::callers::{BOOKS, DESK, digest};
 use crate::harness::frames::{self, END_HEADERS, END_STREAM, HEADERS, fields, frame};
 use crate::harness::wire::get;
-use crate::harness::{Authority, Frames, Identity, Outcome, Proxy, Speaker, Wire, cloudbeds, until};
+use crate::harness::{Authority, Certified, Frames, Identity, Outcome, Proxy, Speaker, Wire, until};
 
 const DETAILS: &str = "/api/v1.3/getHotelDetails";
 
 /// A proxy whose listener asks for certificates of `issuer`.
 async fn with_certificates(callers: &str) -> (Sandbox, Authority, Proxy) {
-    let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
-    let authority = Authority::new();
-    let (identity, root) = (authority.server(), authority.pem());
+    let scene = Certified::new().await;
     let tls = "tls: { certificate_file: listener.pem, key_file: listener.key, client_ca_file: callers.pem }\n";
-    let builder = Proxy::to(&cloudbeds, &hotels).config(&format!("{tls}{callers}"));
-    let builder = builder.before(move |directory| {
-        identity.place(directory);
-        std::fs::write(directory.join("callers.pem"), root).unwrap();
-    });
+    let builder = scene.proxy(&format!("{tls}{callers}")).file("callers.pem", &scene.root);
     let mut proxy = builder.start().await;
     proxy.secrets.extend([DESK, BOOKS].map(str::to_owned));
-    (cloudbeds, authority, proxy)
+    (scene.cloudbeds, scene.authority, proxy)
 }
 
 #[tokio::test]
@@ -100,10 +94,7 @@ async fn an_issuer_that_is_replaced_counts_no_longer_for_open_connections_either
     let mut open = speaker(&old).wire(&proxy).await;
     assert_eq!(open.get(DETAILS, "1001").await.status, StatusCode::OK);
     // Both for a while, as in a change of issuers: nobody notices.
-    let write = |text: &str| {
-        std::fs::write(proxy.path("callers.new"), text).unwrap();
-        std::fs::rename(proxy.path("callers.new"), proxy.path("callers.pem")).unwrap();
-    };
+    let write = |text: &str| proxy.replace("callers.pem", text);
     let serves = async |identity| {
         let mut wire = Wire::over(speaker(identity).connect(proxy.address).await.unwrap());
         wire.send(get(DETAILS, "1001")).await;

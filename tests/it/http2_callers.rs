@@ -38,12 +38,12 @@ async fn scene_with(protocols: Protocols, environment: &[(&str, &str)]) -> Scene
 async fn new_scene(protocols: Protocols, environment: &[(&str, &str)], filter: &str) -> Scene {
     let (cloudbeds, hotels) = cloudbeds(protocols).await;
     let authority = Authority::new();
-    let (identity, root) = (authority.server(), authority.pem());
-    let mut builder = Proxy::to(&cloudbeds, &hotels).config(TLS).log(filter);
+    let root = authority.pem();
+    let mut builder = Proxy::to(&cloudbeds, &hotels).config(TLS).listener(&authority).log(filter);
     for (name, value) in environment {
         builder = builder.env(name, value);
     }
-    let proxy = builder.before(move |directory| identity.place(directory)).start().await;
+    let proxy = builder.start().await;
     Scene { cloudbeds, hotels, root, proxy }
 }
 
@@ -399,10 +399,10 @@ async fn a_slow_reader_that_goes_on_reading_gets_its_whole_answer() {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: zstd\r\nContent-Length: {}\r\n\r\n", body.len());
     origin.answer([head.as_bytes(), &body].concat());
     let authority = Authority::new();
-    let (identity, root) = (authority.server(), authority.pem());
+    let root = authority.pem();
     // A connection with an answer under way is not idle, nor is the answer unread.
-    let builder = origin.builder().config(TLS).env("CLIENT__IDLE", "400ms").env("UPSTREAM__TIMEOUTS__IDLE", "1500ms");
-    let proxy = builder.before(move |directory| identity.place(directory)).start().await;
+    let builder = origin.builder().config(TLS).listener(&authority);
+    let proxy = builder.env("CLIENT__IDLE", "400ms").env("UPSTREAM__TIMEOUTS__IDLE", "1500ms").start().await;
     let mut frames = Frames::to(&proxy, &root).await;
     frames.send(&frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes())).await;
     frames.head(1, &get(DETAILS)).await;

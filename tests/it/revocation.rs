@@ -1,71 +1,43 @@
 //! Certificates that were revoked: nobody is served with one, whatever connection it came on.
 
-use cloudbeds_auth_proxy::sandbox::{Hotel, Protocols, Sandbox};
 use http::StatusCode;
 
 use crate::harness::frames::{self, Outcome};
 use crate::harness::wire::get;
-use crate::harness::{Authority, Desk, Frames, Identity, Proxy, Speaker, Wire, cloudbeds, until};
+use crate::harness::{Authority, Certified, Desk, Frames, Identity, Proxy, Speaker, Wire, until};
 
 const DETAILS: &str = "/api/v1.3/getHotelDetails";
 const CONFIG: &str = "tls: { certificate_file: listener.pem, key_file: listener.key, client_ca_file: callers.pem, \
                       client_crl_file: callers.crl }\n";
 
-struct Scene {
-    cloudbeds: Sandbox,
-    hotels: Vec<Hotel>,
-    authority: Authority,
-    root: String,
+/// A proxy whose callers' issuer has this list.
+async fn proxy(scene: &Certified, list: &str) -> Proxy {
+    scene.proxy(CONFIG).file("callers.pem", &scene.root).file("callers.crl", list).start().await
 }
 
-impl Scene {
-    async fn new() -> Self {
-        let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
-        let authority = Authority::new();
-        let root = authority.pem();
-        Self { cloudbeds, hotels, authority, root }
-    }
-
-    /// A proxy whose callers' issuer has this list.
-    async fn proxy(&self, list: &str) -> Proxy {
-        let (identity, root, list) = (self.authority.server(), self.root.clone(), list.to_owned());
-        let builder = Proxy::to(&self.cloudbeds, &self.hotels).config(CONFIG).before(move |directory| {
-            identity.place(directory);
-            std::fs::write(directory.join("callers.pem"), root).unwrap();
-            std::fs::write(directory.join("callers.crl"), list).unwrap();
-        });
-        builder.start().await
-    }
-
-    fn speaker<'a>(&'a self, identity: &'a Identity) -> Speaker<'a> {
-        Speaker { identity: Some(identity), ..Speaker::new(&self.root) }
-    }
-
-    /// Whether a new connection is served.
-    async fn serves(&self, proxy: &Proxy, identity: &Identity, tls12: bool) -> bool {
-        // With TLS 1.3 a caller believes to be through before the listener has looked.
-        let Ok(stream) = (Speaker { tls12, ..self.speaker(identity) }).connect(proxy.address).await else {
-            return false;
-        };
-        let mut wire = Wire::over(stream);
-        wire.send(get(DETAILS, "1001")).await;
-        wire.try_answer().await.is_some_and(|answer| answer.status == StatusCode::OK)
-    }
+fn speaker<'a>(scene: &'a Certified, identity: &'a Identity) -> Speaker<'a> {
+    Speaker { identity: Some(identity), ..Speaker::new(&scene.root) }
 }
 
-fn replace(proxy: &Proxy, list: &str) {
-    std::fs::write(proxy.path("callers.new"), list).unwrap();
-    std::fs::rename(proxy.path("callers.new"), proxy.path("callers.crl")).unwrap();
+/// Whether a new connection is served.
+async fn serves(scene: &Certified, proxy: &Proxy, identity: &Identity, tls12: bool) -> bool {
+    // With TLS 1.3 a caller believes to be through before the listener has looked.
+    let Ok(stream) = (Speaker { tls12, ..speaker(scene, identity) }).connect(proxy.address).await else {
+        return false;
+    };
+    let mut wire = Wire::over(stream);
+    wire.send(get(DETAILS, "1001")).await;
+    wire.try_answer().await.is_some_and(|answer| answer.status == StatusCode::OK)
 }
 
 #[tokio::test]
 async fn a_revoked_certificate_is_refused_and_those_beside_it_are_not() {
-    let scene = Scene::new().await;
+    let scene = Certified::new().await;
     let (desk, lost) = (scene.authority.caller("desk", &[]), scene.authority.caller("desk", &[]));
-    let proxy = scene.proxy(&scene.authority.revoked(&[&lost], 2200)).await;
+    let proxy = proxy(&scene, &scene.authority.revoked(&[&lost], 2200)).await;
     for tls12 in [false, true] {
-        assert!(scene.serves(&proxy, &desk, tls12).await);
-        assert!(!scene.serves(&proxy, &lost, tls12).await);
+        assert!(serves(&scene, &proxy, &desk, tls12).await);
+        assert!(!serves(&scene, &proxy, &lost, tls12).await);
     }
     assert_eq!(scene.cloudbeds.requests().len(), 2);
     let told = || proxy.log().lines().any(|line| line.contains("a TLS handshake failed") && line.contains("Revoked"));
@@ -74,12 +46,12 @@ async fn a_revoked_certificate_is_refused_and_those_beside_it_are_not() {
 
 #[tokio::test]
 async fn a_new_list_counts_from_the_next_request_on_of_open_connections_too() {
-    let scene = Scene::new().await;
+    let scene = Certified::new().await;
     let (desk, lost) = (scene.authority.caller("desk", &[]), scene.authority.caller("desk", &[]));
-    let proxy = scene.proxy(&scene.authority.revoked(&[], 2200)).await;
-    let mut desk_open = scene.speaker(&desk).wire(&proxy).await;
-    let mut lost_open = scene.speaker(&lost).wire(&proxy).await;
-    let over_http2 = |identity| Speaker { alpn: &["h2"], ..scene.speaker(identity) };
+    let proxy = proxy(&scene, &scene.authority.revoked(&[], 2200)).await;
+    let mut desk_open = speaker(&scene, &desk).wire(&proxy).await;
+    let mut lost_open = speaker(&scene, &lost).wire(&proxy).await;
+    let over_http2 = |identity| Speaker { alpn: &["h2"], ..speaker(&scene, identity) };
     let mut desk_frames = Frames::by(&over_http2(&desk), &proxy, &[]).await;
     let mut lost_frames = Frames::by(&over_http2(&lost), &proxy, &[]).await;
     for wire in [&mut desk_open, &mut lost_open] {
@@ -90,8 +62,8 @@ async fn a_new_list_counts_from_the_next_request_on_of_open_connections_too() {
         assert!(matches!(frames.outcome(1).await, Outcome::Answered(body) if body.contains("\"success\":true")));
     }
 
-    replace(&proxy, &scene.authority.revoked(&[&lost], 2200));
-    until("the new list counts", async || !scene.serves(&proxy, &lost, false).await).await;
+    proxy.replace("callers.crl", &scene.authority.revoked(&[&lost], 2200));
+    until("the new list counts", async || !serves(&scene, &proxy, &lost, false).await).await;
     let before = scene.cloudbeds.requests().len();
     lost_open.get(DETAILS, "1001").await.assert_refused("caller_unknown");
     assert!(lost_open.try_answer().await.is_none(), "and it ends");
@@ -101,32 +73,32 @@ async fn a_new_list_counts_from_the_next_request_on_of_open_connections_too() {
     assert_eq!(desk_open.get(DETAILS, "1001").await.status, StatusCode::OK);
     desk_frames.head(3, &frames::get(DETAILS)).await;
     assert!(matches!(desk_frames.outcome(3).await, Outcome::Answered(body) if body.contains("\"success\":true")));
-    assert!(scene.serves(&proxy, &desk, false).await);
+    assert!(serves(&scene, &proxy, &desk, false).await);
 
     // A list that cannot be used replaces none.
-    replace(&proxy, "no list");
+    proxy.replace("callers.crl", "no list");
     let kept = |line: &str| line.contains("keeps its certificate") && line.contains("callers.crl");
     proxy.wait_for("a warning", || proxy.log().lines().any(kept).then_some(())).await;
-    assert!(scene.serves(&proxy, &desk, false).await && !scene.serves(&proxy, &lost, false).await);
+    assert!(serves(&scene, &proxy, &desk, false).await && !serves(&scene, &proxy, &lost, false).await);
     lost_frames.head(5, &frames::get(DETAILS)).await;
     assert!(matches!(lost_frames.outcome(5).await, Outcome::Answered(body) if body.contains("\"caller_unknown\"")));
 }
 
 #[tokio::test]
 async fn a_list_that_is_out_of_date_or_of_somebody_else_lets_nobody_in() {
-    let scene = Scene::new().await;
+    let scene = Certified::new().await;
     let desk = scene.authority.caller("desk", &[]);
     for list in [scene.authority.revoked(&[], 2021), Authority::new().revoked(&[], 2200)] {
-        let proxy = scene.proxy(&list).await;
-        assert!(!scene.serves(&proxy, &desk, false).await);
-        replace(&proxy, &scene.authority.revoked(&[], 2200));
-        until("the new list counts", async || scene.serves(&proxy, &desk, false).await).await;
+        let proxy = proxy(&scene, &list).await;
+        assert!(!serves(&scene, &proxy, &desk, false).await);
+        proxy.replace("callers.crl", &scene.authority.revoked(&[], 2200));
+        until("the new list counts", async || serves(&scene, &proxy, &desk, false).await).await;
     }
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_list_is_told_before_anything_is_served_and_by_doctor() {
-    let scene = Scene::new().await;
+    let scene = Certified::new().await;
     let mut desk = Desk::before(&scene.cloudbeds, &scene.hotels, CONFIG);
     desk.write_keys(&format!("\"1001\": {}\n\"1002\": {}\n", scene.hotels[0].key, scene.hotels[1].key));
     desk.secrets.extend(scene.hotels.iter().map(|hotel| hotel.key.clone()));
@@ -139,6 +111,11 @@ async fn what_is_wrong_with_a_list_is_told_before_anything_is_served_and_by_doct
         (Some(scene.root.clone()), "tls.client_crl_file: holds no revocation list"),
         (
             Some(scene.authority.revoked(&[&lost], 2200).replacen("\nM", "\nA", 1)),
+            "tls.client_crl_file: holds no revocation list",
+        ),
+        // Of two lists of one issuer only the first would be looked at.
+        (
+            Some(scene.authority.revoked(&[], 2200) + &scene.authority.revoked(&[&lost], 2200)),
             "tls.client_crl_file: holds no revocation list",
         ),
     ] {

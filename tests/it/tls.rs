@@ -1,46 +1,23 @@
 //! TLS towards callers: the same service behind a handshake.
 
-use cloudbeds_auth_proxy::sandbox::{Hotel, Protocols, Sandbox};
 use http::StatusCode;
 use rustix::process::Signal;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use crate::harness::proxy::{Builder, write_private};
+use crate::harness::proxy::write_private;
 use crate::harness::wire::get;
-use crate::harness::{Authority, Desk, Identity, Proxy, Speaker, TLS, Wire, cloudbeds, in_time};
+use crate::harness::{Certified, Desk, Identity, Proxy, Speaker, TLS, Wire, in_time};
 
 const DETAILS: &str = "/api/v1.3/getHotelDetails";
 
 /// Something done to the files before the start.
 type Spoil = Box<dyn Fn(&std::path::Path) + Send>;
 
-struct Scene {
-    cloudbeds: Sandbox,
-    hotels: Vec<Hotel>,
-    authority: Authority,
-    root: String,
-}
-
-impl Scene {
-    async fn new() -> Self {
-        let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
-        let authority = Authority::new();
-        let root = authority.pem();
-        Self { cloudbeds, hotels, authority, root }
-    }
-
-    fn proxy(&self) -> Builder {
-        let identity = self.authority.server();
-        let builder = Proxy::to(&self.cloudbeds, &self.hotels).config(TLS);
-        builder.before(move |directory| identity.place(directory))
-    }
-}
-
 #[tokio::test]
 async fn a_request_over_tls_is_answered_like_a_plain_one() {
-    let scene = Scene::new().await;
-    let proxy = scene.proxy().start().await;
+    let scene = Certified::new().await;
+    let proxy = scene.proxy(TLS).start().await;
     for tls12 in [false, true] {
         for alpn in [&[][..], &["http/1.1"]] {
             let mut wire = Speaker { tls12, alpn, ..Speaker::new(&scene.root) }.wire(&proxy).await;
@@ -62,8 +39,8 @@ async fn a_request_over_tls_is_answered_like_a_plain_one() {
 
 #[tokio::test]
 async fn bodies_stream_both_ways_over_tls() {
-    let scene = Scene::new().await;
-    let proxy = scene.proxy().log("info").start().await;
+    let scene = Certified::new().await;
+    let proxy = scene.proxy(TLS).log("info").start().await;
     let mut wire = Speaker::new(&scene.root).wire(&proxy).await;
     let body = vec![b'x'; 3 << 20];
     let head = format!(
@@ -82,8 +59,8 @@ async fn bodies_stream_both_ways_over_tls() {
 
 #[tokio::test]
 async fn a_head_over_tls_is_checked_as_a_plain_one() {
-    let scene = Scene::new().await;
-    let proxy = scene.proxy().start().await;
+    let scene = Certified::new().await;
+    let proxy = scene.proxy(TLS).start().await;
     for (head, code) in [
         ("GET / HTTP/1.1\nhost: a\n\n", "request_invalid"),
         ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", "request_invalid"),
@@ -100,8 +77,8 @@ async fn a_head_over_tls_is_checked_as_a_plain_one() {
 
 #[tokio::test]
 async fn a_caller_that_speaks_no_tls_is_told_so_and_garbage_is_not_answered() {
-    let scene = Scene::new().await;
-    let proxy = scene.proxy().start().await;
+    let scene = Certified::new().await;
+    let proxy = scene.proxy(TLS).start().await;
     for bytes in ["GET / HTTP/1.1\r\nhost: a\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
         let answer = proxy.raw_text(bytes).await;
         assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("use https:// instead"), "{answer}");
@@ -114,8 +91,8 @@ async fn a_caller_that_speaks_no_tls_is_told_so_and_garbage_is_not_answered() {
 
 #[tokio::test]
 async fn a_handshake_has_a_deadline() {
-    let scene = Scene::new().await;
-    let proxy = scene.proxy().env("CLIENT__HEAD_TIMEOUT", "200ms").start().await;
+    let scene = Certified::new().await;
+    let proxy = scene.proxy(TLS).env("CLIENT__HEAD_TIMEOUT", "200ms").start().await;
     for bytes in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01\x00"] {
         let mut wire = proxy.connect().await;
         wire.send(bytes).await;
@@ -126,8 +103,8 @@ async fn a_handshake_has_a_deadline() {
 
 #[tokio::test]
 async fn connections_that_wait_are_parked_and_go_on() {
-    let scene = Scene::new().await;
-    let proxy = scene.proxy().log("info").start().await;
+    let scene = Certified::new().await;
+    let proxy = scene.proxy(TLS).log("info").start().await;
     let speaker = Speaker::new(&scene.root);
     // Of so many open ones each is parked as soon as it waits.
     let mut wires = Vec::new();
@@ -153,7 +130,7 @@ fn der(identity: &Identity) -> CertificateDer<'static> {
 
 #[tokio::test]
 async fn a_new_certificate_is_shown_from_the_next_handshake_on_and_a_bad_one_never() {
-    let scene = Scene::new().await;
+    let scene = Certified::new().await;
     let (first, second) = (scene.authority.server(), scene.authority.server());
     let placed = first.clone();
     let builder = Proxy::to(&scene.cloudbeds, &scene.hotels).config(TLS);
@@ -186,7 +163,7 @@ async fn a_new_certificate_is_shown_from_the_next_handshake_on_and_a_bad_one_nev
 
 #[tokio::test]
 async fn what_is_wrong_with_the_files_is_told_before_anything_is_served() {
-    let scene = Scene::new().await;
+    let scene = Certified::new().await;
     let (identity, other) = (scene.authority.server(), scene.authority.server());
     let wrong: [(&str, Spoil); 4] = [
         ("tls.certificate_file: is not there", Box::new(|at| std::fs::remove_file(at.join("listener.pem")).unwrap())),
@@ -223,8 +200,8 @@ async fn what_is_wrong_with_the_files_is_told_before_anything_is_served() {
 
 #[tokio::test]
 async fn a_process_that_ends_ends_its_encrypted_connections_in_order() {
-    let scene = Scene::new().await;
-    let mut proxy = scene.proxy().start().await;
+    let scene = Certified::new().await;
+    let mut proxy = scene.proxy(TLS).start().await;
     let speaker = Speaker::new(&scene.root);
     let mut idle = speaker.connect(proxy.address).await.unwrap();
     assert_eq!(Wire::over(speaker.connect(proxy.address).await.unwrap()).get(DETAILS, "1001").await.status, 200);
@@ -240,7 +217,7 @@ async fn a_process_that_ends_ends_its_encrypted_connections_in_order() {
 
 #[tokio::test]
 async fn doctor_tells_of_the_certificate() {
-    let scene = Scene::new().await;
+    let scene = Certified::new().await;
     let desk = Desk::before(&scene.cloudbeds, &scene.hotels, TLS);
     desk.write_keys(&format!("\"1001\": {}\n\"1002\": {}\n", scene.hotels[0].key, scene.hotels[1].key));
     let identity = scene.authority.server();

@@ -55,8 +55,7 @@ impl Authority {
 
     /// For a caller, with a common name and alternative names: what has a `:` is a URI.
     pub fn caller(&self, common: &str, alternative: &[&str]) -> Identity {
-        let mut leaf = CertificateParams::default();
-        leaf.distinguished_name.push(DnType::CommonName, common);
+        let mut leaf = named(common);
         leaf.subject_alt_names.extend(alternative.iter().map(|name| match name.contains(':') {
             true => SanType::URI((*name).try_into().unwrap()),
             false => SanType::DnsName((*name).try_into().unwrap()),
@@ -66,16 +65,14 @@ impl Authority {
 
     /// For a caller that should have renewed it.
     pub fn expired_caller(&self, common: &str) -> Identity {
-        let mut leaf = CertificateParams::default();
-        leaf.distinguished_name.push(DnType::CommonName, common);
+        let mut leaf = named(common);
         leaf.not_after = date_time_ymd(2020, 1, 1);
         self.sign(leaf, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     /// For a caller that is not yet to use it.
     pub fn early_caller(&self, common: &str) -> Identity {
-        let mut leaf = CertificateParams::default();
-        leaf.distinguished_name.push(DnType::CommonName, common);
+        let mut leaf = named(common);
         leaf.not_before = date_time_ymd(2200, 1, 1);
         self.sign(leaf, ExtendedKeyUsagePurpose::ClientAuth)
     }
@@ -106,6 +103,12 @@ impl Authority {
         };
         list.signed_by(&self.0).unwrap().pem().unwrap()
     }
+}
+
+fn named(common: &str) -> CertificateParams {
+    let mut leaf = CertificateParams::default();
+    leaf.distinguished_name.push(DnType::CommonName, common);
+    leaf
 }
 
 impl Identity {

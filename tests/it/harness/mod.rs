@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod caller;
 pub mod certificate;
+pub mod certified;
 pub mod chromium;
 pub mod client;
 pub mod command;
@@ -25,6 +26,7 @@ pub mod wire;
 pub use authority::{Authority, Identity, Speaker, TLS};
 pub use caller::{Caller, in_time, together, until};
 pub use certificate::{Alpn, Certificate};
+pub use certified::Certified;
 pub use client::Answer;
 pub use command::{Desk, Ran};
 pub use frames::{Frames, Outcome};

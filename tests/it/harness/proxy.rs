@@ -11,7 +11,7 @@ use cloudbeds_auth_proxy::sandbox::{Hotel, Sandbox, random_key};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use super::client::{Call, raw};
-use super::{Answer, PATIENCE, Wire, assert_clean};
+use super::{Answer, Authority, PATIENCE, Wire, assert_clean};
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_cloudbeds-auth-proxy");
@@ -83,6 +83,18 @@ impl Builder {
     pub fn before(mut self, prepare: impl FnOnce(&Path) + Send + 'static) -> Self {
         self.before.push(Box::new(prepare));
         self
+    }
+
+    /// Puts a file that anybody may read beside the others.
+    pub fn file(self, name: &'static str, text: &str) -> Self {
+        let text = text.to_owned();
+        self.before(move |directory| std::fs::write(directory.join(name), text).unwrap())
+    }
+
+    /// Gives the listener a certificate of this authority; [`TLS`](super::TLS) makes it use that.
+    pub fn listener(self, authority: &Authority) -> Self {
+        let identity = authority.server();
+        self.before(move |directory| identity.place(directory))
     }
 
     /// Puts a password for Redis into the file `redis.pw`. Like keys it is looked for in everything the process emits.
@@ -320,6 +332,13 @@ impl Proxy {
         let new = self.path("keys.new");
         write_private(&new, text);
         std::fs::rename(new, self.path("keys.yaml")).unwrap();
+    }
+
+    /// Replaces any other file as a whole.
+    pub fn replace(&self, name: &str, text: &str) {
+        let new = self.path(&format!("{name}.new"));
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.path(name)).unwrap();
     }
 
     /// Sends a signal.

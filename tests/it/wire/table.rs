@@ -33,9 +33,8 @@ impl Lane {
             return Self { judge, proxy: builder.start().await, root: None };
         }
         let authority = Authority::new();
-        let (identity, root) = (authority.server(), Some(authority.pem()));
-        let proxy = builder.config(TLS).before(move |directory| identity.place(directory)).start().await;
-        Self { judge, proxy, root }
+        let proxy = builder.config(TLS).listener(&authority).start().await;
+        Self { judge, proxy, root: Some(authority.pem()) }
     }
 
     /// A connection of its own.
