@@ -183,6 +183,12 @@ impl Upload {
         Some(Self { progress, turn, first, deadline: Deadline::default() })
     }
 
+    /// Takes back what was handed over last and went nowhere.
+    pub fn put_back(&mut self, data: Bytes) {
+        self.first.push_front(data);
+        self.progress.stage.set(Stage::Upstream);
+    }
+
     /// Whether there is no body at all.
     #[must_use]
     pub fn is_absent(&self) -> bool {
