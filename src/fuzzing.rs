@@ -7,7 +7,7 @@
 pub use crate::config::fuzzing::config;
 pub use crate::keys::fuzzing::key_file;
 pub use crate::onboarding::fuzzing::{callback, webhook};
-pub use crate::proxy::fuzzing::{request, views};
+pub use crate::proxy::fuzzing::{answer, request, views};
 pub use crate::shared::fuzzing::redis;
 pub use crate::wire::fuzzing::{inspect, mask};
 
@@ -15,9 +15,10 @@ pub use crate::wire::fuzzing::{inspect, mask};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("request", request),
     ("views", views),
+    ("answer", answer),
     ("mask", mask),
     ("inspect", inspect),
     ("key_file", key_file),

@@ -271,7 +271,7 @@ impl<S: Socket> Http1<S> {
     }
 
     /// Whether it can carry another request.
-    pub(super) fn is_reusable(&self) -> bool {
+    pub(in crate::proxy) fn is_reusable(&self) -> bool {
         let sent = self.upload.is_none() && self.output.is_empty();
         self.is_end() && sent && self.keep_alive && self.input.is_empty()
     }
