@@ -324,7 +324,7 @@ pub async fn dial_local(address: std::net::SocketAddr) -> io::Result<TcpStream> 
     TcpStream::connect(address).await
 }
 
-/// A stream that counts what it receives, so that "died before the first byte of an answer" is known, not guessed.
+/// A stream that counts what it receives, so that an HTTP/2 connection whose server says nothing is known.
 pub struct Counted<S> {
     inner: S,
     received: Rc<Cell<u64>>,

@@ -25,6 +25,9 @@ use crate::https::{Dialer, resolve};
 use crate::origin::Origin;
 use crate::telemetry::metrics::Recorder;
 
+/// How many connections are made for one request that the server closes before it can be sent.
+const USELESS_MAX: usize = 3;
+
 /// How long connections are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -98,6 +101,7 @@ impl Pool {
     }
 
     async fn made_for(self: &Rc<Self>, host: &Rc<Host>, need: Need) -> Result<Lease, ProxyError> {
+        let mut useless = 0;
         loop {
             if host.protocol.get() == Some(Protocol::Http1) {
                 self.dial(host).await?;
@@ -107,6 +111,12 @@ impl Pool {
             // Another request may have taken it meanwhile.
             if let Some(lease) = self.at_hand(host, need) {
                 return Ok(lease);
+            }
+            // Of an HTTP/2 connection others may have taken all streams. Everything else that is of no use was closed by
+            // the server as soon as it was made.
+            useless += usize::from(host.protocol.get() == Some(Protocol::Http1) || host.shared.borrow().is_empty());
+            if useless == USELESS_MAX {
+                return Err(ProxyError::UpstreamGone);
             }
         }
     }

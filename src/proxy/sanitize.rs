@@ -70,7 +70,7 @@ pub async fn answer(answer: Answer, origin: &Origin, idle: Duration) -> Result<S
 }
 
 /// An answer whose fields contradict each other about its length, or that hides its content behind a transfer coding
-/// nobody here undoes (RFC 9112 6.1 and 6.3): hyper takes the last coding for the only one.
+/// nobody here undoes (RFC 9112 6.1 and 6.3): `wire/answer.rs` looks at the last coding alone.
 fn check_framing(headers: &HeaderMap) -> Result<(), ProxyError> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
@@ -114,8 +114,8 @@ fn clean_headers(headers: &mut HeaderMap, origin: &Origin, prefix: Option<Proper
     leaks
 }
 
-/// Leaves at most one `Content-Length`, the first that is one. Where no body follows (HEAD, 304) hyper does not look
-/// at the length, and it may be anything.
+/// Leaves at most one `Content-Length`, the first that is one. Where no body follows (HEAD, 304) nobody has
+/// looked at the length, and it may be anything.
 fn one_length(headers: &mut HeaderMap) {
     let a_length = |value: &&HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();

@@ -101,7 +101,10 @@ pub fn take(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malfo
     let headers = headers(&head, places.get(..count).unwrap_or_default())?;
     let framing = framing(method, status, minor == Some(0), &headers)?;
     let stays = if minor == Some(0) { says(&headers, "keep-alive") } else { !says(&headers, "close") };
-    let keep_alive = stays && framing != Framing::UntilClose && status != StatusCode::SWITCHING_PROTOCOLS;
+    // A 204 that announces a body may well send it (RFC 9112 6.3): what came then would be taken for the next answer.
+    let clean = status != StatusCode::NO_CONTENT
+        || !headers.contains_key(TRANSFER_ENCODING) && matches!(content_length(&headers), Ok(None | Some(0)));
+    let keep_alive = stays && clean && framing != Framing::UntilClose && status != StatusCode::SWITCHING_PROTOCOLS;
     Ok(Some(Head { status, headers, framing, keep_alive }))
 }
 
@@ -207,7 +210,12 @@ mod tests {
         assert_eq!(with("Transfer-Encoding: gzip, chunked\r\n"), Ok((Framing::Chunked, true)));
         assert_eq!(with("Transfer-Encoding: chunked, gzip\r\n"), Ok((Framing::UntilClose, false)));
         assert_eq!(with(""), Ok((Framing::UntilClose, false)));
-        for bodiless in ["204 No Content", "304 Not Modified", "100 Continue", "103 Early Hints"] {
+        assert_eq!(framed("HTTP/1.1 204 No Content\r\n\r\n"), Ok((Framing::Length(0), true)));
+        for announced in ["Content-Length: 3", "Transfer-Encoding: chunked"] {
+            let head = format!("HTTP/1.1 204 No Content\r\n{announced}\r\n\r\n");
+            assert_eq!(framed(&head), Ok((Framing::Length(0), false)), "{announced}");
+        }
+        for bodiless in ["304 Not Modified", "100 Continue", "103 Early Hints"] {
             let head = format!("HTTP/1.1 {bodiless}\r\nContent-Length: what\r\n\r\n");
             assert_eq!(framed(&head), Ok((Framing::Length(0), true)), "{bodiless}");
         }

@@ -210,3 +210,65 @@ async fn callers_that_give_up_while_a_connection_is_made_leave_nothing_behind() 
     let answer = in_time(patient).await;
     assert_eq!((answer.status, upstream.connections()), (StatusCode::OK, 1));
 }
+
+/// Waits for the head of a request; its stream, if it comes.
+async fn asked(peer: &mut Peer) -> Option<u32> {
+    const HEADERS: u8 = 1;
+    peer.exactly(24).await?;
+    loop {
+        let head = peer.exactly(9).await?;
+        peer.exactly(u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize).await?;
+        if head[3] == HEADERS {
+            return Some(u32::from_be_bytes([head[5], head[6], head[7], head[8]]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_whose_stream_is_reset_is_cut_whatever_the_reason() {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    // NO_ERROR, INTERNAL_ERROR, REFUSED_STREAM and CANCEL, as gateways send them for an upstream of theirs that died.
+    for reason in [0_u32, 2, 7, 8] {
+        let upstream = Upstream::start(HTTP2, move |mut peer: Peer| async move {
+            peer.write(frame(SETTINGS, 0, 0, &[])).await;
+            let Some(stream) = asked(&mut peer).await else { return };
+            peer.write(frame(HEADERS, 4, stream, &[0x88])).await;
+            peer.write(frame(DATA, 0, stream, b"{\"data\": [1, 2")).await;
+            peer.write(frame(RST_STREAM, 0, stream, &reason.to_be_bytes())).await;
+            peer.linger().await;
+        })
+        .await;
+        let proxy = upstream.proxy().start().await;
+        let answer = proxy.get("/x").property("1001").try_send().await;
+        assert!(answer.is_err(), "{reason}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_posts_that_wait_for_a_connection_that_dies_unspoken_only_the_one_that_left_fails() {
+    let (made, served) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&served);
+    let upstream = Upstream::start(HTTP2, move |mut peer: Peer| {
+        let (first, count) = (made.fetch_add(1, Ordering::Relaxed) == 0, Arc::clone(&count));
+        async move {
+            if first {
+                asked(&mut peer).await;
+                // Time for the others to be on it.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            } else {
+                serve_http2(peer, None, &count).await;
+            }
+        }
+    })
+    .await;
+    let proxy = upstream.proxy().config("workers: 1\nlimits: null").start().await;
+    let calls = (0..20).map(|_| proxy.call("POST", "/x").property("1001").body("a=b").send());
+    let statuses: Vec<_> = together(calls).await.iter().map(|answer| answer.status.as_u16()).collect();
+    let failed = statuses.iter().filter(|status| **status == 502).count();
+    let done = statuses.iter().filter(|status| **status == 200).count();
+    assert_eq!((failed, done), (1, 19), "{statuses:?}");
+    assert_eq!(served.load(Ordering::Relaxed), 19, "none of them twice");
+}

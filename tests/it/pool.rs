@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloudbeds_auth_proxy::sandbox::Protocols;
 
-use crate::harness::{Alpn, HTTP1, HTTP2, Manner, Peer, Proxy, Upstream, cloudbeds, together, until};
+use crate::harness::{Alpn, HTTP1, HTTP2, Manner, Peer, Proxy, Upstream, cloudbeds, in_time, together, until};
 use crate::http2::serve_http2;
 
 #[tokio::test]
@@ -143,4 +143,22 @@ async fn redirects_are_passed_on_and_never_followed() {
         }
     }
     assert_eq!(elsewhere.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_closes_every_connection_as_soon_as_it_is_made_is_given_up_after_a_few() {
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&made);
+    let upstream = Upstream::start(HTTP1, move |peer: Peer| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async move { drop(peer) }
+    })
+    .await;
+    let proxy = upstream.proxy().start().await;
+    for method in ["GET", "POST"] {
+        let answer = in_time(proxy.call(method, "/x").property("1001").send()).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (502, "upstream_reset"), "{method}");
+    }
+    let made = made.load(Ordering::Relaxed);
+    assert!((2..=24).contains(&made), "{made} connections for two requests");
 }

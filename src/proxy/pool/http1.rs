@@ -7,6 +7,7 @@
 mod output;
 
 use std::future::Future as _;
+use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -30,6 +31,9 @@ use crate::wire::deadline::Deadline;
 
 /// What is read at a time, in bytes: a full TLS record.
 const READ: usize = 16 * 1024;
+
+/// Room to find that a connection has something to say, in bytes.
+const GLANCE: usize = 64;
 
 /// How much of a body is read before it is handed on, in bytes, if that much is here already.
 const BATCH: usize = 64 * 1024;
@@ -66,6 +70,8 @@ pub(in crate::proxy) struct Http1<S> {
     pub(super) deadline: Deadline,
     /// Received and not handed out.
     input: BytesMut,
+    /// What went wrong behind it.
+    failed: Option<io::Error>,
     output: Output,
     /// The request's body, until all of it was handed over.
     upload: Option<Upload>,
@@ -99,6 +105,7 @@ impl<S: Socket> Http1<S> {
             used: false,
             deadline: Deadline::default(),
             input: BytesMut::new(),
+            failed: None,
             output: Output::default(),
             upload: None,
             at: At::Idle,
@@ -111,7 +118,7 @@ impl<S: Socket> Http1<S> {
     pub(super) fn is_usable(&mut self, now: Instant, settings: Settings) -> bool {
         // Nobody needs to be woken: the connection is asked again when it is wanted.
         now.duration_since(self.opened) < settings.max_age
-            && self.poll_fill(READ, &mut Context::from_waker(Waker::noop())).is_pending()
+            && self.poll_fill(GLANCE, &mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Puts a request on it; nothing is written before the answer is polled for.
@@ -141,15 +148,17 @@ impl<S: Socket> Http1<S> {
         if let At::Ready(method) = &self.at {
             let method = method.clone();
             // Whatever comes before the request is no answer to it: a server that closes, perhaps with a 408.
-            if !self.input.is_empty() || self.poll_fill(READ, cx).is_ready() {
-                return Poll::Ready(self.unsent());
+            if let Poll::Ready(read) = self.poll_fill(GLANCE, cx) {
+                return Poll::Ready(self.unsent(read.err()));
             }
             let before = self.io.taken();
             self.at = At::Sent(method);
             match self.poll_send(cx) {
                 // Being told of more bytes has been asked for.
                 Poll::Ready(Ok(())) | Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(Broken::Io(_))) if self.io.taken() == before => return Poll::Ready(self.unsent()),
+                Poll::Ready(Err(Broken::Io(error))) if self.io.taken() == before && self.output.is_untouched() => {
+                    return Poll::Ready(self.unsent(Some(error)));
+                }
                 Poll::Ready(Err(error)) => broken = Some(error),
             }
         }
@@ -177,7 +186,8 @@ impl<S: Socket> Http1<S> {
     }
 
     /// Nothing has left.
-    fn unsent(&mut self) -> Result<answer::Head, Failed> {
+    fn unsent(&mut self, reason: Option<io::Error>) -> Result<answer::Head, Failed> {
+        tracing::debug!(error = reason.as_ref().map(tracing::field::display), "a connection ended before its request");
         let upload = self.upload.take().map(|upload| self.output.give_back(upload));
         Err(upload.map_or(Failed::Sent(Broken::Closed), Failed::Unsent))
     }
@@ -297,23 +307,85 @@ impl<S: Socket> Http1<S> {
     }
 
     /// As [`poll_fill`](Self::poll_fill), with as much as is here.
-    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let first = ready!(self.poll_fill(READ, cx))?;
         while first > 0 && self.input.len() < BATCH && self.io.has_more() {
             match self.poll_fill(READ, cx) {
                 Poll::Ready(Ok(1..)) => {}
-                // The end, or what went wrong, is found again.
-                _ => break,
+                Poll::Ready(Err(error)) => {
+                    // After what has been received; TLS says it once.
+                    self.failed = Some(error);
+                    break;
+                }
+                // The end is found again.
+                Poll::Ready(Ok(_)) | Poll::Pending => break,
             }
         }
         Poll::Ready(Ok(first))
     }
 
     /// Reads once; `Ok(0)` is the end of the stream.
-    fn poll_fill(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+    fn poll_fill(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
         self.input.reserve(room);
         let count = ready!(pin!(self.io.read_buf(&mut self.input)).poll(cx))?;
         self.heard |= count > 0;
         Poll::Ready(Ok(count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use http::uri::PathAndQuery;
+
+    use super::*;
+
+    /// Takes what is written into a buffer of its own, as TLS does, and cannot pass it on.
+    struct Stuck;
+
+    impl Socket for Stuck {
+        fn taken(&self) -> u64 {
+            0
+        }
+
+        fn has_more(&self) -> bool {
+            false
+        }
+    }
+
+    impl AsyncRead for Stuck {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_was_handed_over_is_not_called_unsent_even_where_the_system_took_nothing() {
+        let head = Head { method: Method::GET, target: PathAndQuery::from_static("/"), headers: HeaderMap::new() };
+        let mut connection = Http1::new(Stuck, Instant::now());
+        connection.start(&head, Upload::absent(Instant::now()));
+        let polled = connection.poll_head(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(Err(Failed::Sent(Broken::Io(_))))));
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Connection, ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use h2::{Ping, PingPong, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::Body as _;
 use tokio::net::TcpStream;
@@ -64,11 +64,37 @@ pub(super) struct Http2 {
 }
 
 /// What moves frames.
-#[derive(Default)]
 struct Moving {
     /// Nothing once it has ended.
     connection: RefCell<Option<Connection<Io, Bytes>>>,
     waker: Cell<Option<Waker>>,
+    /// Streams that h2 has been given and that have not ended.
+    open: Cell<usize>,
+    /// Those who wait for one.
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Moving {
+    fn wake_waiting(&self) {
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A stream that h2 has been given.
+pub(super) struct Open(Rc<Moving>);
+
+impl Open {
+    fn new(moving: &Rc<Moving>) -> Self {
+        moving.open.set(moving.open.get() + 1);
+        Self(Rc::clone(moving))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get().saturating_sub(1));
+        self.0.wake_waiting();
+    }
 }
 
 /// Wakes the connection's task, which does not notice by itself that nobody is left.
@@ -105,7 +131,12 @@ impl Http2 {
             received: Rc::clone(&received),
             in_flight: Rc::clone(&in_flight),
         });
-        let moving = Rc::new(Moving { connection: RefCell::new(Some(connection)), waker: Cell::default() });
+        let moving = Rc::new(Moving {
+            connection: RefCell::new(Some(connection)),
+            waker: Cell::default(),
+            open: Cell::default(),
+            waiting: RefCell::default(),
+        });
         spawn_local(run(Rc::clone(&moving), pulse));
         Ok(Self {
             sender,
@@ -132,8 +163,14 @@ impl Http2 {
         !self.stuck.get() && now.duration_since(self.opened) < settings.max_age && !self.is_closed()
     }
 
+    /// Whether a request given to it leaves at once. Until the server has said how many streams it allows, only the first
+    /// one does: h2 would keep the others, and what it keeps when the connection dies it does not give back.
+    pub(super) fn has_room(&self) -> bool {
+        self.moving.open.get() < if self.has_spoken() { self.streams() } else { 1 }
+    }
+
     /// Whether the server has said anything yet.
-    pub(super) fn has_spoken(&self) -> bool {
+    fn has_spoken(&self) -> bool {
         self.received.get() > 0
     }
 
@@ -158,7 +195,11 @@ async fn run(moving: Rc<Moving>, mut pulse: Option<Pulse>) {
         let Some(connection) = &mut *slot else { return Poll::Ready(()) };
         let dead = pulse.as_mut().is_some_and(|pulse| pulse.poll(cx).is_ready());
         match Pin::new(connection).poll(cx) {
-            Poll::Pending if !dead => return Poll::Pending,
+            Poll::Pending if !dead => {
+                drop(slot);
+                moving.wake_waiting();
+                return Poll::Pending;
+            }
             Poll::Pending => tracing::debug!("h2 ended: no answer to a ping"),
             Poll::Ready(ended) => {
                 tracing::debug!(error = ended.as_ref().err().map(tracing::field::display), "h2 ended");
@@ -168,6 +209,7 @@ async fn run(moving: Rc<Moving>, mut pulse: Option<Pulse>) {
         let ended = slot.take();
         drop(slot);
         drop(ended);
+        moving.wake_waiting();
         Poll::Ready(())
     })
     .await;
@@ -211,9 +253,10 @@ pub(super) enum Stream {
     #[default]
     Idle,
     Ready(Box<Request<()>>, Upload),
-    Sent(ResponseFuture, Option<Sending>),
+    Sent(ResponseFuture, Option<Sending>, Open),
     Answering {
         body: RecvStream,
+        _open: Open,
         left: Option<u64>,
         sending: Option<Sending>,
     },
@@ -234,43 +277,47 @@ impl Stream {
     }
 
     pub(super) fn poll_head(&mut self, connection: &Http2, cx: &mut Context<'_>) -> Poll<Result<Answered, Failed>> {
-        if let Self::Ready(..) = self
-            && let Self::Ready(request, upload) = std::mem::take(self)
-        {
-            if connection.is_closed() {
+        if let Self::Ready(..) = self {
+            let closed = connection.is_closed();
+            if !closed && !connection.has_room() {
+                connection.moving.waiting.borrow_mut().push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            let Self::Ready(request, upload) = std::mem::take(self) else { return Poll::Pending };
+            if closed {
                 return Poll::Ready(Err(Failed::Unsent(upload)));
             }
             let absent = upload.is_absent();
             match connection.sender.clone().send_request(*request, absent) {
-                Ok((answer, stream)) => *self = Self::Sent(answer, (!absent).then_some(Sending { stream, upload })),
+                Ok((answer, stream)) => {
+                    let sending = (!absent).then_some(Sending { stream, upload });
+                    *self = Self::Sent(answer, sending, Open::new(&connection.moving));
+                }
                 Err(error) => return Poll::Ready(Err(Failed::Sent(Broken::Http2(error)))),
             }
         }
-        let Self::Sent(answer, sending) = self else { return Poll::Ready(Err(Failed::Sent(Broken::Closed))) };
+        let Self::Sent(answer, sending, _) = self else { return Poll::Ready(Err(Failed::Sent(Broken::Closed))) };
         if let Poll::Ready(Err(error)) = poll_sending(sending, cx) {
             *self = Self::Broken;
             return Poll::Ready(Err(Failed::Sent(error)));
         }
         let answered = ready!(Pin::new(answer).poll(cx)).map(Response::into_parts);
-        let sending = sending.take();
+        let Self::Sent(_, sending, open) = std::mem::replace(self, Self::Broken) else { return Poll::Pending };
         Poll::Ready(match answered {
             Ok((parts, body)) => {
                 // What is no length is h2's to refuse.
                 let left = answer::content_length(&parts.headers).unwrap_or_default();
                 let left = if body.is_end_stream() { Some(0) } else { left };
-                *self = Self::Answering { body, left, sending };
+                *self = Self::Answering { body, _open: open, left, sending };
                 Ok(Answered { status: parts.status, headers: parts.headers })
             }
-            Err(error) => {
-                *self = Self::Broken;
-                Err(Failed::Sent(Broken::Http2(error)))
-            }
+            Err(error) => Err(Failed::Sent(Broken::Http2(error))),
         })
     }
 
     /// The next bytes of the body, never an empty piece.
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        let Self::Answering { body, left, sending } = self else { return Poll::Ready(None) };
+        let Self::Answering { body, left, sending, .. } = self else { return Poll::Ready(None) };
         if poll_sending(sending, cx).is_ready() {
             // The answer has begun, and goes on without the rest.
             *sending = None;
@@ -287,10 +334,7 @@ impl Stream {
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
-                // RFC 9113 8.1: so does a server end that has answered in full and wants no more of the request.
-                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) && left.is_none_or(|left| left == 0) => {
-                    break;
-                }
+                // Whatever the reason, NO_ERROR too: h2 reports no reset behind the end of an answer (RFC 9113 8.1).
                 Some(Err(error)) => {
                     *self = Self::Broken;
                     return Poll::Ready(Some(Err(Broken::Http2(error))));

@@ -88,13 +88,12 @@ impl Lease {
         }
     }
 
-    /// Whether what is sent leaves at once. Of a new HTTP/2 connection only the first stream does: the others wait until
-    /// the server has said how many it allows.
+    /// Whether what is sent leaves at once: on an HTTP/2 connection it may have to wait for a stream.
     #[must_use]
     pub fn leaves_at_once(&self) -> bool {
         match &self.carrier {
             Carrier::Http1(..) => true,
-            Carrier::Http2(place, _) => !self.reused || place.0.has_spoken() || place.0.is_closed(),
+            Carrier::Http2(place, _) => place.0.has_room() || place.0.is_closed(),
         }
     }
 
@@ -170,11 +169,12 @@ impl Lease {
     /// Makes the connection available again, if it can carry another request; to be called once the answer's body has
     /// been read to its end.
     pub fn give_back(self) {
-        if let Carrier::Http1(mut connection, host) = self.carrier
-            && connection.is_reusable()
-        {
+        let Carrier::Http1(mut connection, host) = self.carrier else { return };
+        if connection.is_reusable() {
             connection.rest();
             host.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
+        } else {
+            connection.close();
         }
     }
 }

@@ -27,10 +27,12 @@ impl Head {
         let Self { method, target, mut headers } = self.clone();
         // RFC 9113 8.3.1: `:authority` stands in for Host.
         headers.remove(HOST);
-        // RFC 9110 8.6: where content means something, its absence is said too.
-        let means = !matches!(method, Method::GET | Method::HEAD | Method::DELETE);
-        if let Some(length) = upload.size_hint().exact().filter(|length| *length > 0 || means) {
-            headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+        // Once, by what the body is.
+        match upload.size_hint().exact() {
+            Some(length) if length > 0 || says_that_none_follows(&method) => {
+                headers.insert(CONTENT_LENGTH, length.into());
+            }
+            _ => drop(headers.remove(CONTENT_LENGTH)),
         }
         let mut parts = Parts::default();
         parts.path_and_query = Some(target);
@@ -44,4 +46,10 @@ impl Head {
         *request.headers_mut() = headers;
         request
     }
+}
+
+/// Whether a request with this method says so when it has no content: where content means something, its absence does too
+/// (RFC 9110 8.6).
+pub(super) fn says_that_none_follows(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }

@@ -14,12 +14,12 @@ use http_body::Body as _;
 use tokio::io::AsyncWrite;
 use zeroize::Zeroizing;
 
-use super::super::request::Head;
+use super::super::request::{Head, says_that_none_follows};
 use crate::proxy::broken::Broken;
 use crate::wire::body::Upload;
 
-/// Room for a head, in bytes. A buffer that has to grow leaves copies behind.
-const ROOM: usize = 1024;
+/// Room for what is added to a head: its end, how the body is framed, and the size of a chunk.
+const ROOM: usize = 128;
 
 /// What has been put together and not written yet.
 #[derive(Default)]
@@ -27,6 +27,8 @@ pub(super) struct Output {
     /// The head, or the size of a chunk; written up to `at`. There is a key in it: it is wiped in the end.
     front: Zeroizing<Vec<u8>>,
     at: usize,
+    /// Whether any of it has been handed over.
+    begun: bool,
     data: Bytes,
     /// The end of a chunk.
     back: &'static [u8],
@@ -62,32 +64,39 @@ impl Output {
     /// Begins with the head of a request.
     pub(super) fn start(&mut self, head: &Head, upload: &Upload) {
         let Head { method, target, headers } = head;
+        (self.at, self.begun, self.data, self.back) = (0, false, Bytes::new(), &[]);
+        let fields = || headers.iter().filter(|(name, _)| !matches!(**name, CONTENT_LENGTH | TRANSFER_ENCODING));
+        let needed = fields().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
+            + method.as_str().len()
+            + target.as_str().len()
+            + ROOM;
         self.front.clear();
-        (self.at, self.data, self.back) = (0, Bytes::new(), &[]);
+        if self.front.capacity() < needed {
+            // A buffer that grows leaves a copy behind; one that is dropped is wiped.
+            self.front = Zeroizing::new(Vec::with_capacity(needed));
+        }
         let out = &mut *self.front;
-        out.reserve(ROOM);
         // RFC 9112 3.2.1: an empty path is the root.
         let root = if target.as_str().starts_with(['/', '*']) { "" } else { "/" };
         for part in [method.as_str(), " ", root, target.as_str(), " HTTP/1.1\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
-        for (name, value) in headers {
-            // Says how a body is framed; that is decided here.
-            if name == TRANSFER_ENCODING {
-                continue;
-            }
+        for (name, value) in fields() {
             out.extend_from_slice(name.as_str().as_bytes());
             out.extend_from_slice(b": ");
             out.extend_from_slice(value.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
+        // How the body is framed is said once, by what it is. A vector takes whatever is written.
         (self.framing, self.state) = match upload.size_hint().exact() {
-            _ if upload.is_absent() => (Framing::None, State::Last),
-            Some(length) => {
-                if !headers.contains_key(CONTENT_LENGTH) {
-                    // A vector takes whatever is written.
-                    let _ = write!(out, "content-length: {length}\r\n");
+            _ if upload.is_absent() => {
+                if says_that_none_follows(method) {
+                    out.extend_from_slice(b"content-length: 0\r\n");
                 }
+                (Framing::None, State::Last)
+            }
+            Some(length) => {
+                let _ = write!(out, "content-length: {length}\r\n");
                 (Framing::Length(length), State::Body)
             }
             None => {
@@ -101,6 +110,11 @@ impl Output {
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// Whether all of it is still here.
+    pub(super) fn is_untouched(&self) -> bool {
+        !self.begun
     }
 
     /// Nothing has been written; the body with what was taken of it.
@@ -154,6 +168,7 @@ impl Output {
     }
 
     fn wrote(&mut self, mut count: usize) {
+        self.begun = true;
         let step = count.min(self.front.len() - self.at);
         self.at += step;
         count -= step;
