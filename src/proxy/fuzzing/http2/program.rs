@@ -8,7 +8,7 @@
 //! as the flags say. `.` is a pause, and `xkn` the last k frames n times more, each on streams of their own.
 
 use super::hpack::{put_integer, put_text};
-use super::reading::{CONTINUATION, DATA, HEADERS, PADDED, PREFACE, PRIORITY};
+use super::reading::{DATA, HEADERS, PADDED, PREFACE, PRIORITY};
 
 /// The most that a program makes, in bytes.
 const MOST: usize = 256 * 1024;
@@ -93,7 +93,6 @@ fn frame(letter: u8, flags: u8, stream: u32, text: &[u8]) -> Frame {
         payload.insert(0, 3);
         payload.extend([0; 3]);
     }
-    debug_assert!(kind != CONTINUATION || fields);
     Frame { kind, flags, stream, payload }
 }
 
