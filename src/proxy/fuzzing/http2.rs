@@ -93,8 +93,10 @@ pub fn http2(data: &[u8]) {
     assert!(written <= most, "{written} bytes for {} requests in {} bytes", observed.answered.get(), sent.len());
 
     let mut asked: Vec<Option<Asked>> = read(&sent).into_iter().map(Some).collect();
-    for seen in observed.seen.take() {
-        // Several may be under way at once, so their order says nothing.
+    // Several may be under way at once, so their order says nothing. Those that came whole first: of two with the same
+    // head, another one may not have.
+    let (whole, broken): (Vec<_>, _) = observed.seen.take().into_iter().partition(|seen| seen.body().is_some());
+    for seen in whole.into_iter().chain(broken) {
         let same = |asked: &&mut Option<Asked>| asked.as_ref().is_some_and(|asked| seen.is(asked));
         let found = asked.iter_mut().find(same).and_then(Option::take);
         let found = found.unwrap_or_else(|| panic!("nobody sent {seen:?}: {asked:?}"));
@@ -176,11 +178,19 @@ impl Drop for UnderWay {
 }
 
 impl Seen {
+    /// What went out of its body, if that is whole.
+    fn body(&self) -> Option<&[u8]> {
+        if let Call::Sent(sent) = &self.call { sent.body.as_deref() } else { None }
+    }
+
     /// Whether it is what somebody has asked.
     fn is(&self, asked: &Asked) -> bool {
         let one = |name: &'static str| asked.values(name).next();
         let host = one(":authority").or_else(|| one("host"));
         let mut theirs: Vec<(String, Vec<u8>)> = regular(asked).filter(|(name, _)| name != "host").collect();
+        if self.body().is_some_and(|body| !asked.whole || body != asked.body) {
+            return false;
+        }
         let connect = self.method == "CONNECT";
         // It is refused as it is.
         theirs.extend(host.filter(|_| !connect).map(|host| ("host".to_owned(), host.to_vec())));
@@ -239,10 +249,7 @@ fn check(seen: &Seen, asked: &Asked, options: u8) {
         assert_eq!(*length, body.len().to_string().as_bytes(), "{asked:?}");
     }
     // A request that was given up afterwards need not arrive.
-    let body = match (&sent.body, asked.whole) {
-        (None, _) | (_, false) => Body::Unfinished(1),
-        (Some(_), true) => Body::Whole(asked.body.clone()),
-    };
+    let body = if sent.body.is_some() { Body::Whole(asked.body.clone()) } else { Body::Unfinished(1) };
     let target = asked.values(":path").next().map(without_fragment).unwrap_or_default();
     let mut fields: Vec<_> = asked.fields[pseudo..].iter().filter(|(name, _)| name != b"host").map(as_text).collect();
     fields.push(("host", first));
