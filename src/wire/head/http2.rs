@@ -11,7 +11,7 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::{HeaderValue, Method, Uri};
 
-use super::{METHOD_MAX, Seen, check_target, is_framing_twin, is_host, length, malformed, too_large};
+use super::{METHOD_MAX, Seen, TOKEN, all, check_target, is_framing_twin, is_host, length, malformed, too_large};
 use crate::wire::problem::Problem;
 
 /// What a field costs beside its name and value in HTTP/1.1: colon, space and line end. Limits mean the same in both.
@@ -58,7 +58,11 @@ fn fields(parts: &Parts, max_head_size: usize, max_headers: usize) -> Result<(),
         if lines > max_headers {
             return Err(too_large("The request has too many header lines; send fewer, or raise client.max_headers."));
         }
-        // RFC 9113 8.2.1; whoever passes it on in HTTP/1.1 would lose it, and another field could come of it.
+        // RFC 9113 8.2.1. The http crate takes `"` for a part of a name, which no parser of HTTP/1.1 does.
+        if !all(name, TOKEN) {
+            return Err(malformed("A header name contains a character that names cannot have."));
+        }
+        // The same; whoever passes it on in HTTP/1.1 would lose it, and another field could come of it.
         if value.trim_ascii().len() != value.len() {
             return Err(malformed("A header value begins or ends with white space; remove it."));
         }
@@ -149,6 +153,7 @@ mod tests {
             ("https://a/", &[("transfer-encoding", "chunked")]),
             ("https://a/", &[("transfer_encoding", "chunked")]),
             ("https://a/", &[("x", " a")]),
+            ("https://a/", &[("x\"", "a")]),
             ("https://a/", &[("x", "a\t")]),
         ] {
             assert_eq!(admitted(uri, headers), Err("request_invalid"), "{uri} {headers:?}");
