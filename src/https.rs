@@ -331,6 +331,11 @@ pub struct Counted<S> {
 }
 
 impl<S> Counted<S> {
+    /// The stream alone.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
     /// The counter: decrypted bytes received so far.
     pub fn received(&self) -> Rc<Cell<u64>> {
         Rc::clone(&self.received)

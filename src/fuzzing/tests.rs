@@ -129,6 +129,11 @@ fn what_passes_the_gate_is_read_alike_by_other_parsers() {
 }
 
 #[test]
+fn an_answer_is_what_a_plain_reading_finds_and_is_taken_for_whole_only_if_it_is() {
+    holds("answer");
+}
+
+#[test]
 fn a_mask_covers_every_key_and_nothing_else_wherever_it_is_cut() {
     holds("mask");
 }

@@ -408,7 +408,8 @@ mod tests {
     fn a_number_that_a_newer_version_wrote_is_the_same_however_often_it_is_written() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
-        fs::write(&path, r#"{"format":1,"keys":{},"rate":17900000000000000000000000000000000000000000000000}"#).unwrap();
+        fs::write(&path, r#"{"format":1,"keys":{},"rate":17900000000000000000000000000000000000000000000000}"#)
+            .unwrap();
         for _ in 0..3 {
             write(&path, "cbat_a", 3);
             let text = fs::read_to_string(&path).unwrap();

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::broken::Broken;
 use super::verdict::Rejected;
 use crate::budget::{Exhausted, Why};
 use crate::https::DialError;
@@ -66,7 +67,7 @@ pub enum ProxyError {
     #[error("an expectation other than 100-continue")]
     Expectation,
     #[error("the request body ended early, is malformed or stalled")]
-    RequestBody(#[source] hyper::Error),
+    RequestBody(#[source] Broken),
     #[error("draining")]
     Draining,
     #[error(transparent)]
@@ -76,11 +77,11 @@ pub enum ProxyError {
     #[error(transparent)]
     Dial(#[from] DialErrorShared),
     #[error("the upstream connection ended before the answer")]
-    UpstreamReset(#[source] hyper::Error),
+    UpstreamReset(#[source] Broken),
     #[error("every upstream connection closed before the request could be sent")]
     UpstreamGone,
     #[error("the upstream's answer is not HTTP")]
-    UpstreamInvalid(#[source] hyper::Error),
+    UpstreamInvalid(#[source] Broken),
     #[error("the upstream's answer has a content coding that cannot be inspected")]
     UpstreamCoding,
     #[error("the upstream's answer cannot be shown")]

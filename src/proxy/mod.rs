@@ -4,6 +4,7 @@
 //! stage consumes the value before it, and only its own file can make the next one, so none can be left out or faked.
 
 pub mod authorize;
+pub mod broken;
 pub mod callers;
 pub mod connection;
 pub mod credential;

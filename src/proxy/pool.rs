@@ -5,7 +5,9 @@
 //! locked. HTTP/1.1 connections carry one request at a time, newest first; an HTTP/2 connection carries many.
 
 mod host;
+pub(super) mod http1;
 mod lease;
+mod request;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,7 +17,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::host::Host;
-pub use self::lease::{Lease, Outcome, Sent};
+pub use self::lease::{Answered, Failed, Lease};
+pub use self::request::Head;
 use super::error::{DialErrorShared, ProxyError};
 use crate::https::{Dialer, resolve};
 use crate::origin::Origin;

@@ -13,8 +13,6 @@ use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 
@@ -48,12 +46,12 @@ pub enum Afterwards {
 /// Cloudbeds' answer.
 #[must_use]
 pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards: Afterwards) -> Response<Download> {
-    let Sanitized { status, headers, body, lease, key, leaks } = sanitized;
+    let Sanitized { status, headers, body, key, leaks } = sanitized;
     verdict::head(&key, trace.property(), status);
     trace.leaks(Leak::Header, leaks);
     trace.answered(status, None, &headers);
     let id = trace.id();
-    let source = Source::Upstream { body, lease: Some(lease), key, masked: 0, idle: Idle::new(idle) };
+    let source = Source::Upstream { body, key, masked: 0, idle: Idle::new(idle) };
     let download = Download { source, trace, ending: None };
     let mut response = Response::new(download);
     *response.status_mut() = status;
@@ -124,7 +122,7 @@ pub struct Download {
 #[allow(clippy::large_enum_variant, reason = "a box would cost every answer an allocation; failures are rare")]
 enum Source {
     Own(Bytes),
-    Upstream { body: Clean, lease: Option<Lease>, key: Arc<Key>, masked: u32, idle: Idle },
+    Upstream { body: Clean, key: Arc<Key>, masked: u32, idle: Idle },
 }
 
 /// The limit between two bytes.
@@ -148,17 +146,19 @@ impl Idle {
 impl Download {
     /// Everything was handed over. Only where hyper `polled` is there a runtime to see the rest through.
     fn end(&mut self, polled: bool) {
-        if let Source::Upstream { body, lease, key, .. } = &mut self.source {
-            if lease.is_some() {
-                verdict::body(key, self.trace.property(), body.seen());
-            }
+        if let Source::Upstream { body, key, .. } = &mut self.source
+            && let Some(lease) = body.take_lease()
+        {
+            verdict::body(key, self.trace.property(), body.seen());
             // Cloudbeds answered in full without waiting for the rest of the request: neither side needs it. Were it
             // kept, an upstream that reads no further would hold the caller's connection for ever.
             let unfinished = self.trace.upload().is_some_and(Progress::abandon);
-            match (lease.take().filter(|_| !unfinished), body.take_unended().filter(|_| polled)) {
-                (Some(lease), None) => lease.give_back(),
-                (Some(lease), Some(rest)) => drop(spawn_local(see_end(rest, lease))),
-                (None, _) => {}
+            if unfinished {
+                drop(lease);
+            } else if lease.is_end() || !polled {
+                lease.give_back();
+            } else {
+                drop(spawn_local(see_end(lease)));
             }
         }
         self.trace.complete();
@@ -259,10 +259,10 @@ impl Drop for Download {
     }
 }
 
-/// Waits for the end of a body of which all bytes have come, so that its stream ends and is not reset: a server that
-/// counts resets would close a connection that others share.
-async fn see_end(mut rest: Incoming, lease: Lease) {
+/// Waits for the end of a body of which all bytes have come: HTTP/2 may say it in a frame of its own, and giving the
+/// stream up before would reset it. A server that counts resets would close a connection that others share.
+async fn see_end(mut lease: Lease) {
     // Whatever comes, the answer is complete already.
-    let _ = timeout(END_PATIENCE, rest.frame()).await;
+    let _ = timeout(END_PATIENCE, std::future::poll_fn(|cx| lease.poll_data(cx))).await;
     lease.give_back();
 }

@@ -6,7 +6,6 @@
 //! length changes.
 
 use std::borrow::Cow;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -14,10 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use http_body::Body as _;
-use hyper::body::Incoming;
 use tokio::time::timeout;
 
+use super::broken::Broken;
 use super::error::ProxyError;
 use super::pool::Lease;
 use super::rewrite::{is_hop_by_hop, is_provenance, retain};
@@ -35,7 +33,6 @@ pub struct Sanitized {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Clean,
-    pub(super) lease: Lease,
     /// The key it was answered with.
     pub(super) key: Arc<Key>,
     /// Keys covered in header fields.
@@ -48,32 +45,28 @@ pub struct Sanitized {
 /// # Errors
 /// When the body has a coding that cannot be inspected, or its first bytes do not pass.
 pub async fn answer(answer: Answer, origin: &Origin, idle: Duration) -> Result<Sanitized, ProxyError> {
-    let Answer { response, lease, prefix, method, key } = answer;
-    // The extensions stay behind: hyper would write a reason phrase from them, and that is text too.
-    let (mut parts, incoming) = response.into_parts();
-    check_framing(&parts.headers)?;
-    if parts.status.as_u16() > 599 {
+    let Answer { status, mut headers, lease, prefix, method, key } = answer;
+    check_framing(&headers)?;
+    if status.as_u16() > 599 {
         return Err(ProxyError::UpstreamStatus);
     }
-    if parts.status == StatusCode::NO_CONTENT {
+    if status == StatusCode::NO_CONTENT {
         // RFC 9110 8.6: whoever reads 204 without knowing it would wait for so many bytes.
-        parts.headers.remove(CONTENT_LENGTH);
+        headers.remove(CONTENT_LENGTH);
     }
-    let leaks = clean_headers(&mut parts.headers, origin, prefix);
-    let headers = parts.headers;
-    let empty = method == Method::HEAD
-        || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-        || incoming.is_end_stream();
-    let filter = if empty { Filter::Plain(Mask::default()) } else { filter(parts.status, &headers)? };
-    let left = if empty { Some(0) } else { incoming.size_hint().exact() };
+    let leaks = clean_headers(&mut headers, origin, prefix);
+    let empty =
+        method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || lease.is_end();
+    let filter = if empty { Filter::Plain(Mask::default()) } else { filter(status, &headers)? };
+    let left = if empty { Some(0) } else { lease.left() };
     // Cloudbeds' failures come with 200; of anything else nobody wants to know more than the status.
-    let peek = if empty || parts.status != StatusCode::OK { Peek::off() } else { Peek::default() };
-    let mut body = Clean { incoming: Some(incoming), filter, peek, left, first: None };
+    let peek = if empty || status != StatusCode::OK { Peek::off() } else { Peek::default() };
+    let mut body = Clean { lease: Some(lease), filter, peek, left, first: None };
     if matches!(body.filter, Filter::Coded(..)) {
         // In a box: nearly every request goes without.
         Box::pin(body.inspect_first(idle)).await?;
     }
-    Ok(Sanitized { status: parts.status, headers, body, lease, key, leaks })
+    Ok(Sanitized { status, headers, body, key, leaks })
 }
 
 /// An answer whose fields contradict each other about its length, or that hides its content behind a transfer coding
@@ -172,8 +165,8 @@ fn our_location(value: &HeaderValue, origin: &Origin, prefix: Option<PropertyId>
 
 /// The body on its way down, cleaned.
 pub struct Clean {
-    /// `None` once it has been handed on to see its end.
-    incoming: Option<Incoming>,
+    /// The connection it comes on; `None` once that has been handed on.
+    lease: Option<Lease>,
     filter: Filter,
     /// What a plain body begins with; of a coded one the inspector keeps it.
     peek: Peek,
@@ -206,7 +199,7 @@ enum Mode {
 pub enum Cut {
     /// The upstream connection broke, or the body breaks HTTP.
     #[error("the answer's body ended early")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Broken),
     /// A coded body holds a key, or does not decode.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -226,13 +219,12 @@ impl Clean {
     #[must_use]
     pub fn is_end(&self) -> bool {
         self.left == Some(0)
-            || (self.incoming.as_ref().is_none_or(Incoming::is_end_stream) && matches!(self.filter, Filter::Plain(_)))
+            || (self.lease.as_ref().is_none_or(Lease::is_end) && matches!(self.filter, Filter::Plain(_)))
     }
 
-    /// The upstream's body, where all announced bytes have come but not the end itself: HTTP/2 may say that in a frame
-    /// of its own, and dropping the body before would reset the stream.
-    pub fn take_unended(&mut self) -> Option<Incoming> {
-        self.incoming.take_if(|incoming| !incoming.is_end_stream())
+    /// The connection, once all bytes have been handed out.
+    pub fn take_lease(&mut self) -> Option<Lease> {
+        self.lease.take()
     }
 
     /// Keys covered in the body so far.
@@ -309,13 +301,9 @@ impl Clean {
                     Mode::Feeding => {}
                 }
             }
-            let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-            let chunk = match ready!(Pin::new(incoming).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(chunk) if !chunk.is_empty() => chunk,
-                    // Trailers are dropped: no field of theirs was inspected, and merged into a head they smuggle.
-                    _ => continue,
-                },
+            let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
+            let chunk = match ready!(lease.poll_data(cx)) {
+                Some(Ok(chunk)) => chunk,
                 Some(Err(error)) => return Poll::Ready(Some(Err(Cut::Broken(error)))),
                 None => match &mut self.filter {
                     Filter::Plain(_) => return Poll::Ready(None),

@@ -11,21 +11,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{HOST, TRANSFER_ENCODING};
-use http::uri::Scheme;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
+use http::{HeaderMap, Method, StatusCode};
 use tokio::time::{Instant, sleep};
 
+use super::broken::Broken;
 use super::error::ProxyError;
-use super::pool::{Lease, Need, Pool, Protocol};
+use super::pool::{self, Answered, Head, Lease, Need, Pool, Protocol};
 use super::rewrite::{self, Outbound};
 use crate::budget::{Budget, Permit};
 use crate::keys::Key;
 use crate::wire::body::{Progress, Stage, Upload};
-use crate::wire::deadline::Deadline;
 
 /// How often a request that provably was not acted on is given another connection before the caller hears of it.
 const UNSENT_TRIES: u32 = 3;
@@ -49,9 +44,10 @@ pub struct Upstream {
     timeouts: Timeouts,
 }
 
-/// What Cloudbeds answered; the lease ends with the body.
+/// What Cloudbeds answered; the body is still on the connection.
 pub struct Answer {
-    pub(super) response: Response<Incoming>,
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
     pub(super) lease: Lease,
     pub(super) prefix: Option<crate::property::PropertyId>,
     pub(super) method: Method,
@@ -76,17 +72,9 @@ pub struct Exchange {
     pub budget: Option<Arc<Budget>>,
 }
 
-/// The request without its body: what can be kept to send it once more.
-#[derive(Clone)]
-struct Head {
-    method: Method,
-    target: http::uri::PathAndQuery,
-    headers: HeaderMap,
-}
-
 enum Failed {
-    /// Nothing of it was sent.
-    Unsent(Box<Request<Upload>>),
+    /// Nothing of it was sent; here is its body.
+    Unsent(Upload),
     /// It was; how sure it is that nothing came of it.
     Sent(ProxyError, Trail),
 }
@@ -132,7 +120,7 @@ impl Upstream {
         exchange.progress = Some(Rc::clone(&progress));
         let repeatable = upload.is_absent() && matches!(method, Method::GET | Method::HEAD);
         let mut need = if repeatable { Need::Any } else { Need::JustUsed };
-        let mut head = Head { method: method.clone(), target, headers };
+        let mut head = Head { method, target, headers };
         let (mut replayed, mut renewed, mut unsent) = (false, false, 0);
         loop {
             let mut lease = match self.pool.open(&origin, need) {
@@ -145,11 +133,9 @@ impl Upstream {
             };
             exchange.connection = Some((lease.reused, lease.protocol()));
             let http2 = lease.protocol() == Protocol::Http2;
-            let spare = (repeatable || http2).then(|| head.clone());
             if http2 {
                 progress.keep();
             }
-            let request = head.request(upload, lease.protocol(), &origin);
             let mut sent = Instant::now();
             if let Some(permit) = &mut permit
                 && !(lease.leaves_at_once() && permit.start(sent))
@@ -157,47 +143,47 @@ impl Upstream {
                 sent = Box::pin(in_time(permit, &lease)).await?;
                 exchange.queued = Some(permit.waited()).filter(|waited| !waited.is_zero());
             }
-            let outcome = self.attempt(&mut lease, request, &progress).await;
+            lease.start(&head, upload, &origin);
+            let outcome = self.attempt(&mut lease, &progress).await;
             if !matches!(outcome, Err(Failed::Unsent(_))) {
                 // Cloudbeds' own time begins with the last byte of the request; a slow caller's upload is not theirs.
                 let from = if progress.stage() == Stage::Done { progress.moved().max(sent) } else { sent };
                 exchange.waited = Some(from.elapsed());
             }
             match outcome {
-                Ok(response) => {
+                Ok(Answered { status, headers }) => {
                     if let Some(permit) = &mut permit {
-                        permit.heard(response.status(), response.headers());
+                        permit.heard(status, &headers);
                     }
-                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    if status == StatusCode::SWITCHING_PROTOCOLS {
                         return Err(ProxyError::UpstreamSwitched);
                     }
                     progress.forget();
-                    let refused = repeatable && !renewed && response.status() == StatusCode::UNAUTHORIZED;
-                    let again = spare.filter(|_| refused).zip(successor(&key));
-                    let again = again.and_then(|again| Some((again, Upload::again(&progress, Instant::now())?)));
-                    let Some(((mut spare, newer), body)) = again else {
-                        return Ok(Answer { response, lease, prefix, method, key });
+                    let refused = repeatable && !renewed && status == StatusCode::UNAUTHORIZED;
+                    let newer = if refused { successor(&key) } else { None };
+                    let again = newer.and_then(|newer| Some((newer, Upload::again(&progress, Instant::now())?)));
+                    let Some((newer, body)) = again else {
+                        return Ok(Answer { status, headers, lease, prefix, method: head.method, key });
                     };
-                    rewrite::authorize(&mut spare.headers, &newer);
-                    (head, key, renewed, upload) = (spare, newer, true, body);
-                    drop((response, lease));
+                    rewrite::authorize(&mut head.headers, &newer);
+                    (key, renewed, upload) = (newer, true, body);
+                    drop(lease);
                     another(&mut permit).await?;
                     continue;
                 }
-                Err(Failed::Unsent(request)) if unsent < UNSENT_TRIES => {
+                Err(Failed::Unsent(body)) if unsent < UNSENT_TRIES => {
                     unsent += 1;
-                    (head, upload) = Head::from_request(*request);
+                    upload = body;
                 }
                 Err(Failed::Unsent(_)) => return Err(ProxyError::UpstreamGone),
                 Err(Failed::Sent(error, trail)) => {
-                    let Some(spare) = spare else { return Err(error) };
                     match trail {
                         Trail::Refused if http2 && unsent < UNSENT_TRIES => unsent += 1,
                         Trail::Silent if repeatable && lease.reused && !replayed => replayed = true,
                         _ => return Err(error),
                     }
                     let Some(body) = Upload::again(&progress, Instant::now()) else { return Err(error) };
-                    (head, upload) = (spare, body);
+                    upload = body;
                 }
             }
             drop(lease);
@@ -207,32 +193,20 @@ impl Upstream {
         }
     }
 
-    async fn attempt(
-        &self,
-        lease: &mut Lease,
-        request: Request<Upload>,
-        progress: &Progress,
-    ) -> Result<Response<Incoming>, Failed> {
-        let before = lease.received();
-        let mut deadline = lease.take_deadline();
-        let outcome = self.until_first_byte(lease.send(request), progress, &mut deadline).await;
-        lease.keep_deadline(deadline);
-        match outcome {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(mut error)) => match error.take_message() {
-                Some(request) => Err(Failed::Unsent(Box::new(request))),
-                None => {
-                    let trail = match h2_cause(error.error()) {
-                        Some(h2) if h2.is_remote() && h2.is_go_away() => Trail::Refused,
-                        Some(h2) if h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM) => Trail::Refused,
-                        Some(h2) if h2.is_reset() => Trail::Unclear,
-                        // A stream of a shared connection gets its head in one piece or not at all.
-                        _ if lease.received() == before => Trail::Silent,
-                        _ => Trail::Unclear,
-                    };
-                    Err(Failed::Sent(classify(error, progress), trail))
-                }
-            },
+    async fn attempt(&self, lease: &mut Lease, progress: &Progress) -> Result<Answered, Failed> {
+        match self.until_first_byte(lease, progress).await {
+            Ok(Ok(answered)) => Ok(answered),
+            Ok(Err(pool::Failed::Unsent(upload))) => Err(Failed::Unsent(upload)),
+            Ok(Err(pool::Failed::Sent(broken))) => {
+                let trail = match broken.h2() {
+                    Some(h2) if h2.is_remote() && h2.is_go_away() => Trail::Refused,
+                    Some(h2) if h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM) => Trail::Refused,
+                    Some(h2) if h2.is_reset() => Trail::Unclear,
+                    _ if lease.heard() => Trail::Unclear,
+                    _ => Trail::Silent,
+                };
+                Err(Failed::Sent(classify(broken, progress), trail))
+            }
             Err(timeout) => {
                 if matches!(timeout, ProxyError::UploadTimeout(_)) {
                     lease.distrust();
@@ -244,15 +218,15 @@ impl Upstream {
 
     /// The answer's head, or the deadline that passed: `first_byte` once the request is out, `idle` while its body
     /// moves. While the caller is what is waited for, its own connection keeps the time.
-    async fn until_first_byte<T>(
+    async fn until_first_byte(
         &self,
-        mut sent: std::pin::Pin<Box<dyn Future<Output = T> + '_>>,
+        lease: &mut Lease,
         progress: &Progress,
-        deadline: &mut Deadline,
-    ) -> Result<T, ProxyError> {
+    ) -> Result<Result<Answered, pool::Failed>, ProxyError> {
         let Timeouts { first_byte, idle } = self.timeouts;
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(done) = sent.as_mut().poll(cx) {
+        let mut deadline = lease.take_deadline();
+        let outcome = std::future::poll_fn(|cx| {
+            if let Poll::Ready(done) = lease.poll_head(cx) {
                 return Poll::Ready(Ok(done));
             }
             loop {
@@ -274,7 +248,9 @@ impl Upstream {
                 }
             }
         })
-        .await
+        .await;
+        lease.keep_deadline(deadline);
+        outcome
     }
 }
 
@@ -305,85 +281,20 @@ async fn in_time(permit: &mut Permit, lease: &Lease) -> Result<Instant, ProxyErr
     }
 }
 
-impl Head {
-    /// The request for this connection's version.
-    fn request(self, upload: Upload, protocol: Protocol, origin: &crate::origin::Origin) -> Request<Upload> {
-        let Self { method, target, mut headers } = self;
-        let mut parts = http::uri::Parts::default();
-        parts.path_and_query = Some(target);
-        let version = match protocol {
-            Protocol::Http1 => {
-                // hyper leaves the body of a GET out unless it is told how it is framed.
-                if !upload.is_absent() && upload.size_hint().exact().is_none() {
-                    headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-                }
-                Version::HTTP_11
-            }
-            Protocol::Http2 => {
-                // RFC 9113 8.3.1: `:authority` stands in for Host.
-                headers.remove(HOST);
-                parts.scheme = Some(Scheme::HTTPS);
-                parts.authority = Some(origin.authority().clone());
-                Version::HTTP_2
-            }
-        };
-        let mut request = Request::new(upload);
-        *request.method_mut() = method;
-        // A path alone, or all three parts, always make a URI.
-        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-        *request.version_mut() = version;
-        *request.headers_mut() = headers;
-        request
-    }
-
-    /// Takes an unsent request apart again, for a connection that may speak another version.
-    fn from_request(request: Request<Upload>) -> (Self, Upload) {
-        let (parts, upload) = request.into_parts();
-        let uri = parts.uri.into_parts();
-        let mut headers = parts.headers;
-        headers.remove(TRANSFER_ENCODING);
-        if let (None, Some(authority)) = (headers.get(HOST), uri.authority)
-            && let Ok(host) = HeaderValue::from_str(authority.as_str())
-        {
-            headers.insert(HOST, host);
-        }
-        let target = uri.path_and_query.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
-        (Self { method: parts.method, target, headers }, upload)
-    }
-}
-
-/// The request that [`Upstream::send`] would put on a new connection of this version.
+/// The request as [`Upstream::send`] would send it.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(super) fn first_try(outbound: Outbound, protocol: Protocol) -> Request<Upload> {
-    let Outbound { method, target, headers, body, origin, .. } = outbound;
-    Head { method, target, headers }.request(Upload::new(body, Instant::now()), protocol, &origin)
+pub(super) fn first_try(outbound: Outbound) -> (Head, Upload) {
+    let Outbound { method, target, headers, body, .. } = outbound;
+    (Head { method, target, headers }, Upload::new(body, Instant::now()))
 }
 
 /// Whose fault it is.
-fn classify(error: TrySendError<Request<Upload>>, progress: &Progress) -> ProxyError {
-    let error = error.into_error();
-    if progress.stage() == Stage::Failed {
-        ProxyError::RequestBody(error)
-    } else if error.is_parse() || broke_http2(&error) {
-        ProxyError::UpstreamInvalid(error)
+fn classify(broken: Broken, progress: &Progress) -> ProxyError {
+    if progress.stage() == Stage::Failed || matches!(broken, Broken::Length) {
+        ProxyError::RequestBody(broken)
+    } else if broken.is_violation() {
+        ProxyError::UpstreamInvalid(broken)
     } else {
-        ProxyError::UpstreamReset(error)
+        ProxyError::UpstreamReset(broken)
     }
-}
-
-/// Whether our side of HTTP/2 found a violation, as opposed to the server ending the stream.
-fn broke_http2(error: &hyper::Error) -> bool {
-    h2_cause(error).is_some_and(|h2| h2.is_library() && h2.reason() == Some(h2::Reason::PROTOCOL_ERROR))
-}
-
-/// What HTTP/2 says of it.
-fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if let Some(h2) = inner.downcast_ref::<h2::Error>() {
-            return Some(h2);
-        }
-        source = inner.source();
-    }
-    None
 }

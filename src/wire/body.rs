@@ -147,7 +147,16 @@ impl Upload {
     /// The body of a request that arrived at `now`.
     #[must_use]
     pub fn new(incoming: Incoming, now: Instant) -> Self {
-        let incoming = (!incoming.is_end_stream()).then_some(incoming);
+        Self::of((!incoming.is_end_stream()).then_some(incoming), now)
+    }
+
+    /// No body.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn absent(now: Instant) -> Self {
+        Self::of(None, now)
+    }
+
+    fn of(incoming: Option<Incoming>, now: Instant) -> Self {
         let stage = if incoming.is_none() { Stage::Done } else { Stage::Upstream };
         let (stage, bytes, moved) = (Cell::new(stage), Cell::new(0), Cell::new(now));
         let (incoming, kept, turn) = (RefCell::new(incoming), RefCell::default(), Cell::new(0));
@@ -181,6 +190,12 @@ impl Upload {
         progress.turn.set(progress.turn.get() + 1);
         let (progress, turn) = (Rc::clone(progress), progress.turn.get());
         Some(Self { progress, turn, first, deadline: Deadline::default() })
+    }
+
+    /// Takes back what was handed over last and went nowhere.
+    pub fn put_back(&mut self, data: Bytes) {
+        self.first.push_front(data);
+        self.progress.stage.set(Stage::Upstream);
     }
 
     /// Whether there is no body at all.

@@ -1,8 +1,10 @@
-//! The chunked coding, followed byte by byte so that the end of a message is known before hyper decodes it.
+//! The chunked coding, followed byte by byte so that the end of a message is known.
 //!
-//! In: body bytes as they arrive, cut anywhere. Out: how many of them belong to this message, and whether it is
-//! complete. Strict where decoders differ: CRLF only, no more than 16 hex digits, no control bytes in extensions.
-//! It never holds or changes a byte.
+//! In: body bytes as they arrive, cut anywhere. Out, of a request, which hyper decodes: how many of them belong to the
+//! message, and whether it is complete; of an answer: the data in them. Strict where decoders differ: CRLF only, no more
+//! than 16 hex digits, no control bytes in extensions. It never changes a byte.
+
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::head::is_token;
 
@@ -85,6 +87,44 @@ impl Chunks {
         Ok(index)
     }
 
+    /// Takes the next data out of `input`, with the framing on both sides of it, so that the end is known with the last of
+    /// it; nothing when more bytes must come first, or the message is complete. What follows the message stays.
+    ///
+    /// # Errors
+    /// [`Malformed`] at the first byte that a strict decoder would not expect, once all data before it has been taken.
+    pub fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
+        self.skip_framing(input)?;
+        if self.at != At::Data || input.is_empty() {
+            return Ok(None);
+        }
+        let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(input.len());
+        let data = input.split_to(count).freeze();
+        self.left -= count as u64;
+        if self.left == 0 {
+            self.at = At::DataCr;
+            // What is wrong behind the data is found again by the next call.
+            let _ = self.skip_framing(input);
+        }
+        Ok(Some(data))
+    }
+
+    fn skip_framing(&mut self, input: &mut BytesMut) -> Result<(), Malformed> {
+        let mut skipped = 0;
+        let mut outcome = Ok(());
+        while let Some(byte) = input.get(skipped).filter(|_| !matches!(self.at, At::Data | At::Done)) {
+            match self.step(*byte) {
+                Ok(at) => self.at = at,
+                Err(malformed) => {
+                    outcome = Err(malformed);
+                    break;
+                }
+            }
+            skipped += 1;
+        }
+        input.advance(skipped);
+        outcome
+    }
+
     fn step(&mut self, byte: u8) -> Result<At, Malformed> {
         Ok(match (self.at, byte) {
             (At::Size { digits }, byte) if byte.is_ascii_hexdigit() && digits < 16 => {
@@ -158,6 +198,39 @@ mod tests {
         }
         assert_eq!((alone, single.is_done()), (used, chunks.is_done()));
         Ok((used, chunks.is_done()))
+    }
+
+    /// The data of a body that arrives in pieces of `size`, and what is left behind it.
+    fn decoded(body: &str, size: usize) -> (Result<bool, Malformed>, String, usize) {
+        let (mut chunks, mut input, mut data) = (Chunks::new(), BytesMut::new(), Vec::new());
+        for piece in body.as_bytes().chunks(size) {
+            input.extend_from_slice(piece);
+            loop {
+                match chunks.take(&mut input) {
+                    Ok(Some(taken)) => data.extend_from_slice(&taken),
+                    Ok(None) => break,
+                    Err(malformed) => return (Err(malformed), String::from_utf8(data).unwrap(), input.len()),
+                }
+            }
+        }
+        (Ok(chunks.is_done()), String::from_utf8(data).unwrap(), input.len())
+    }
+
+    #[test]
+    fn data_comes_out_the_same_however_it_is_cut_and_nothing_behind_it_is_taken() {
+        let body = "5\r\nhello\r\n1;x=y\r\n \r\n00005\r\nworld\r\n0\r\nX-T: y\r\n\r\nHTTP";
+        for size in 1..=body.len() {
+            assert_eq!(decoded(body, size), (Ok(true), "hello world".to_owned(), 4), "in pieces of {size}");
+        }
+        assert_eq!(decoded("5\r\nhel", 100), (Ok(false), "hel".to_owned(), 0));
+        assert_eq!(decoded("5\r\nhello!\n", 100), (Err(Malformed), "hello".to_owned(), 2), "after all data before it");
+    }
+
+    #[test]
+    fn the_end_is_known_with_the_last_data_where_it_has_come() {
+        let (mut chunks, mut input) = (Chunks::new(), BytesMut::from("2\r\nok\r\n0\r\n\r\n"));
+        assert_eq!(chunks.take(&mut input), Ok(Some(Bytes::from_static(b"ok"))));
+        assert!(chunks.is_done() && input.is_empty());
     }
 
     #[test]

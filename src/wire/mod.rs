@@ -1,6 +1,7 @@
 //! Bytes on the wire: what a message may look like, and what must never be seen in one.
 
 pub mod ahead;
+pub mod answer;
 pub mod body;
 pub mod chunks;
 pub mod deadline;

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -24,6 +24,9 @@ use tokio::time::Instant;
 
 use super::strict::{Body, Reading, read};
 use crate::proxy::connection;
+use crate::proxy::pool::Head;
+use crate::proxy::pool::http1::{Http1, Socket};
+use crate::wire::body::Upload;
 use crate::wire::gate::{Gate, Limits, Outcome};
 use crate::wire::problem::Problem;
 
@@ -136,24 +139,25 @@ struct Upstream {
     reader: Option<Waker>,
 }
 
-/// Sends a request by hyper's client to an upstream in memory; the bytes that arrive there.
-pub(super) async fn send<B>(request: http::Request<B>) -> Vec<u8>
-where
-    B: http_body::Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+/// Sends a request over HTTP/1.1 to an upstream in memory; the bytes that arrive there.
+pub(super) async fn send(head: &Head, upload: Upload) -> Vec<u8> {
     let upstream = Upstream::default();
     let arrived = Rc::clone(&upstream.arrived);
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(upstream)).await;
-    let (mut sender, connection) = handshake.expect("nothing can fail before a byte is sent");
-    let mut connection = pin!(connection);
-    let answer = tokio::select! {
-        answer = sender.send_request(request) => answer.ok(),
-        _ = &mut connection => None,
-    };
+    let mut connection = Http1::new(upstream, Instant::now());
+    connection.start(head, upload);
     // What the answer does not wait for is not sent either.
-    drop(answer);
+    let _ = std::future::poll_fn(|cx| connection.poll_head(cx)).await;
     arrived.take()
+}
+
+impl Socket for Upstream {
+    fn taken(&self) -> u64 {
+        self.arrived.borrow().len() as u64
+    }
+
+    fn has_more(&self) -> bool {
+        false
+    }
 }
 
 impl Upstream {
@@ -182,7 +186,8 @@ impl Upstream {
 
 impl AsyncRead for Upstream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let whole = self.is_whole();
+        // Before a request it has nothing to say.
+        let whole = if self.arrived.borrow().is_empty() { None } else { self.is_whole() };
         if whole.is_none() {
             self.reader = Some(cx.waker().clone());
             return Poll::Pending;

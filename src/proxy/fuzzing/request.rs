@@ -1,7 +1,7 @@
 //! From any bytes of a caller to the bytes that Cloudbeds would get.
 //!
-//! In: one byte of options, then the bytes of a connection; they pass the gate, hyper's server and the stages up to hyper's
-//! client, as `Proxy::forward` has them, without a budget. Asserted of every request that goes out: it is one request of
+//! In: one byte of options, then the bytes of a connection; they pass the gate, hyper's server and the stages up to the
+//! connection, as `Proxy::forward` has them, without a budget. Asserted of every request that goes out: it is one request of
 //! RFC 9112, with exactly one `Host` and `Authorization`, the property that was asked for and that property's key; method,
 //! target, body and all fields that may travel are the caller's, and nothing else is there; it is whole only if the
 //! caller's was. No answer, and no words for the operator, hold a key or a caller's token. None of it depends on where bytes are cut.
@@ -25,7 +25,6 @@ use crate::proxy::authorize::Policy;
 use crate::proxy::callers::{Caller, Callers, KnownBy};
 use crate::proxy::error::ProxyError;
 use crate::proxy::identify::{self, Settings};
-use crate::proxy::pool::Protocol;
 use crate::proxy::rewrite::{self, Outbound, Routes};
 use crate::proxy::verdict::ConnectLinks;
 use crate::proxy::{Arrival, credential, limit, upstream};
@@ -201,10 +200,13 @@ impl World {
             }
         };
         let origin = outbound.origin.authority().to_string();
-        let http2 = options & HTTP2 != 0;
-        let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
-        let request = upstream::first_try(outbound, protocol);
-        let sent = if http2 { Some(pseudo(request, &origin).await) } else { parsed(&send(request).await, &origin) };
+        let to = Arc::clone(&outbound.origin);
+        let (head, upload) = upstream::first_try(outbound);
+        let sent = if options & HTTP2 != 0 {
+            Some(pseudo(head.http2(upload, &to), &origin).await)
+        } else {
+            parsed(&send(&head, upload).await, &origin)
+        };
         (sent.map_or(Call::Nothing, Call::Sent), Response::new(Bytes::new()))
     }
 

@@ -11,14 +11,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
-use super::lease::{Carrier, Closing, Lease, Place};
+use super::http1;
+use super::lease::{Carrier, Lease, Place, Stream};
 use super::{Need, Protocol, Settings};
 use crate::flight::Flights;
 use crate::https::{Connection, Counted, DialError, Resolved};
@@ -26,7 +27,6 @@ use crate::origin::Origin;
 use crate::proxy::error::DialErrorShared;
 use crate::wire::ahead::ReadAhead;
 use crate::wire::body::Upload;
-use crate::wire::deadline::Deadline;
 
 /// Streams on one HTTP/2 connection before another is opened, unless the server allows fewer. nginx and most gateways
 /// allow 100 to 128.
@@ -37,10 +37,6 @@ const STREAMS: usize = 100;
 /// others; what a caller can have in memory is its own stream's window.
 const STREAM_WINDOW: u32 = 1 << 18;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
-
-/// How far the buffer of an HTTP/1.1 connection may grow, in bytes: large enough for every head and for reading at
-/// full speed. hyper's 400 KiB would stay with each connection that carried a large body once.
-const BUFFER: usize = 64 * 1024;
 
 /// A connection without a request on it counts as fresh for this long: the time it takes whoever waited for it to run.
 const FRESH: Duration = Duration::from_secs(1);
@@ -59,17 +55,8 @@ pub(super) struct Host {
 }
 
 pub(super) struct Idle {
-    pub(super) connection: Http1,
-    pub(super) task: AbortHandle,
+    pub(super) connection: Box<http1::Connection>,
     pub(super) since: Instant,
-}
-
-pub(super) struct Http1 {
-    pub(super) sender: http1::SendRequest<Upload>,
-    pub(super) received: Rc<Cell<u64>>,
-    pub(super) opened: Instant,
-    pub(super) used: bool,
-    pub(super) deadline: Deadline,
 }
 
 pub(super) struct Http2 {
@@ -102,9 +89,8 @@ impl Host {
     /// Speaks HTTP on a new connection and makes it available.
     pub(super) async fn start(self: &Rc<Self>, connection: Connection) -> Result<(), DialErrorShared> {
         let now = Instant::now();
-        let received = connection.stream.received();
-        let io = TokioIo::new(connection.stream);
         if connection.http2 {
+            let received = connection.stream.received();
             let (sender, running) = http2::Builder::new(LocalExecutor)
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(STREAM_WINDOW)
@@ -115,7 +101,7 @@ impl Host {
                 .initial_max_send_streams(1)
                 .keep_alive_interval(Duration::from_secs(15))
                 .keep_alive_timeout(Duration::from_secs(10))
-                .handshake(io)
+                .handshake(TokioIo::new(connection.stream))
                 .await
                 .map_err(|error| self.handshake_error(error))?;
             let running = Rc::new(RefCell::new(Some(running)));
@@ -143,18 +129,9 @@ impl Host {
                 running,
             }));
         } else {
-            let (sender, running) = http1::Builder::new()
-                .max_buf_size(BUFFER)
-                .handshake(io)
-                .await
-                .map_err(|error| self.handshake_error(error))?;
-            let task = spawn_local(async move {
-                let ended = running.await;
-                tracing::debug!(error = ended.err().map(tracing::field::display), "http/1.1 connection ended");
-            });
             self.protocol.set(Some(Protocol::Http1));
-            let connection = Http1 { sender, received, opened: now, used: false, deadline: Deadline::default() };
-            self.idle.borrow_mut().push(Idle { connection, task: task.abort_handle(), since: now });
+            let connection = Box::new(http1::Http1::new(connection.stream.into_inner(), now));
+            self.idle.borrow_mut().push(Idle { connection, since: now });
         }
         Ok(())
     }
@@ -188,7 +165,7 @@ impl Host {
         // The newest that fits: older ones run out of work and are swept.
         let connection = Rc::clone(shared.iter().rev().find(fits)?);
         let reused = connection.used.replace(true);
-        Some(Lease { carrier: Carrier::Http2(Place::take(connection)), reused })
+        Some(Lease { carrier: Carrier::Http2(Place::take(connection), Stream::Idle), reused })
     }
 
     /// An HTTP/1.1 connection, the one used last first.
@@ -198,46 +175,41 @@ impl Host {
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
-            let Idle { connection, since, .. } = &idle[at];
-            if !connection.is_usable(now, settings) || now.duration_since(*since) > settings.idle {
-                idle.remove(at);
+            let Idle { connection, since } = &mut idle[at];
+            let waited = now.duration_since(*since);
+            if !connection.is_usable(now, settings) || waited > settings.idle {
+                idle.remove(at).connection.close();
                 continue;
             }
-            let waited = now.duration_since(*since);
             let fits = match need {
                 Need::Any => true,
                 Need::JustUsed if connection.used => waited <= settings.unsafe_reuse,
                 Need::Since(instant) if connection.opened < instant => false,
                 Need::JustUsed | Need::Since(_) | Need::Fresh => !connection.used && waited <= FRESH,
             };
-            // One that is not ready has just been given back and its task has yet to run; a fresh one takes its first
-            // request at once.
-            if fits && (!connection.used || connection.sender.is_ready()) {
-                let Idle { mut connection, task, .. } = idle.remove(at);
+            if fits {
+                let mut connection = idle.remove(at).connection;
                 let reused = std::mem::replace(&mut connection.used, true);
-                let closing = Closing(Some(task));
-                return Some(Lease { carrier: Carrier::Http1(connection, Rc::clone(self), closing), reused });
+                return Some(Lease { carrier: Carrier::Http1(connection, Rc::clone(self)), reused });
             }
         }
         None
     }
 
+    /// Closes what is closed already or has been idle for too long.
     pub(super) fn sweep(&self, settings: Settings) {
         let now = Instant::now();
-        self.idle
-            .borrow_mut()
-            .retain(|idle| idle.connection.is_usable(now, settings) && now.duration_since(idle.since) <= settings.idle);
+        let usable = |idle: &mut Idle| {
+            idle.connection.is_usable(now, settings) && now.duration_since(idle.since) <= settings.idle
+        };
+        for spent in self.idle.borrow_mut().extract_if(.., |idle| !usable(idle)) {
+            spent.connection.close();
+        }
         self.shared.borrow_mut().retain(|connection| {
             let idle =
                 connection.in_flight.get() == 0 && now.duration_since(connection.last_used.get()) > settings.idle;
             connection.is_usable(now, settings) && !idle
         });
-    }
-}
-
-impl Http1 {
-    fn is_usable(&self, now: Instant, settings: Settings) -> bool {
-        !self.sender.is_closed() && now.duration_since(self.opened) < settings.max_age
     }
 }
 

@@ -1,21 +1,30 @@
 //! A connection on loan to one request.
 //!
-//! In: a connection that fits. Out: the request sent on it, and the connection back in the pool, or closed.
+//! In: a connection that fits, and the request. Out: the answer's head, its body piece by piece, and the connection back
+//! in the pool, or closed.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
-use tokio::task::AbortHandle;
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
 
 use super::Protocol;
-use super::host::{Host, Http1, Http2, Idle};
+use super::host::{Host, Http2, Idle};
+use super::http1;
+use super::request::Head;
+use crate::proxy::broken::Broken;
 use crate::wire::body::Upload;
 use crate::wire::deadline::Deadline;
 
 /// A connection for one request. Dropped without [`give_back`](Self::give_back), an HTTP/1.1 connection is closed at
-/// once, whatever it is in the middle of: hyper alone would wait for an upstream that does not read.
+/// once, whatever it is in the middle of, and a stream of an HTTP/2 connection is reset.
 pub struct Lease {
     pub(super) carrier: Carrier,
     /// Whether it carried a request before.
@@ -23,23 +32,40 @@ pub struct Lease {
 }
 
 pub(super) enum Carrier {
-    Http1(Http1, Rc<Host>, Closing),
-    Http2(Place),
-}
-
-/// Ends a connection's task, and the connection with it, unless it is told not to.
-pub(super) struct Closing(pub(super) Option<AbortHandle>);
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        if let Some(task) = self.0.take() {
-            task.abort();
-        }
-    }
+    /// In a box: it is moved often, and TLS keeps much.
+    Http1(Box<http1::Connection>, Rc<Host>),
+    Http2(Place, Stream),
 }
 
 /// One of an HTTP/2 connection's streams.
 pub(super) struct Place(Rc<Http2>);
+
+/// Where the exchange on it is.
+pub(super) enum Stream {
+    Idle,
+    Sending(Pin<Box<dyn Future<Output = Sent>>>),
+    Answering(Incoming),
+}
+
+/// What hyper says of a request in the end.
+type Sent = Result<Response<Incoming>, TrySendError<http::Request<Upload>>>;
+
+/// The head of an answer.
+#[derive(Debug)]
+pub struct Answered {
+    /// The status.
+    pub status: StatusCode,
+    /// All fields.
+    pub headers: HeaderMap,
+}
+
+/// Why there is none.
+pub enum Failed {
+    /// Nothing of the request has left; here is its body, untouched.
+    Unsent(Upload),
+    /// It left, or some of it did.
+    Sent(Broken),
+}
 
 impl Place {
     pub(super) fn take(connection: Rc<Http2>) -> Self {
@@ -55,29 +81,23 @@ impl Drop for Place {
     }
 }
 
-/// A request handed to a connection, and what comes of it.
-pub type Sent<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
-
-/// The answer's head, or the error with the request itself when none of it had been sent.
-pub type Outcome =
-    Result<http::Response<hyper::body::Incoming>, hyper::client::conn::TrySendError<http::Request<Upload>>>;
-
 impl Lease {
     /// The version spoken.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         match self.carrier {
             Carrier::Http1(..) => Protocol::Http1,
-            Carrier::Http2(_) => Protocol::Http2,
+            Carrier::Http2(..) => Protocol::Http2,
         }
     }
 
-    /// Bytes received on the connection so far; `None` where it is shared and says nothing about one request.
+    /// Whether bytes of an answer may have come: an HTTP/2 connection is shared and says nothing about one request, but
+    /// a stream gets its head in one piece or not at all.
     #[must_use]
-    pub fn received(&self) -> Option<u64> {
+    pub fn heard(&self) -> bool {
         match &self.carrier {
-            Carrier::Http1(connection, ..) => Some(connection.received.get()),
-            Carrier::Http2(_) => None,
+            Carrier::Http1(connection, _) => connection.heard(),
+            Carrier::Http2(..) => false,
         }
     }
 
@@ -87,15 +107,86 @@ impl Lease {
     pub fn leaves_at_once(&self) -> bool {
         match &self.carrier {
             Carrier::Http1(..) => true,
-            Carrier::Http2(place) => !self.reused || place.0.received.get() > 0 || place.0.sender.is_closed(),
+            Carrier::Http2(place, _) => !self.reused || place.0.received.get() > 0 || place.0.sender.is_closed(),
         }
     }
 
-    /// Sends the request.
-    pub fn send(&mut self, request: http::Request<Upload>) -> Sent<'_> {
+    /// Puts the request on the connection; it leaves as the answer is polled for.
+    pub fn start(&mut self, head: &Head, upload: Upload, origin: &crate::origin::Origin) {
         match &mut self.carrier {
-            Carrier::Http1(connection, ..) => Box::pin(connection.sender.try_send_request(request)),
-            Carrier::Http2(place) => Box::pin(place.0.sender.clone().try_send_request(request)),
+            Carrier::Http1(connection, _) => connection.start(head, upload),
+            Carrier::Http2(place, stream) => {
+                let sending = place.0.sender.clone().try_send_request(head.http2(upload, origin));
+                *stream = Stream::Sending(Box::pin(sending));
+            }
+        }
+    }
+
+    /// The answer's head.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answered, Failed>> {
+        Poll::Ready(match &mut self.carrier {
+            Carrier::Http1(connection, _) => match ready!(connection.poll_head(cx)) {
+                Ok(head) => Ok(Answered { status: head.status, headers: head.headers }),
+                Err(failed) => Err(failed),
+            },
+            Carrier::Http2(_, stream) => {
+                let Stream::Sending(sending) = stream else { return Poll::Ready(Err(Failed::Sent(Broken::Closed))) };
+                match ready!(sending.as_mut().poll(cx)) {
+                    Ok(response) => {
+                        let (parts, incoming) = response.into_parts();
+                        *stream = Stream::Answering(incoming);
+                        Ok(Answered { status: parts.status, headers: parts.headers })
+                    }
+                    Err(mut error) => {
+                        let unsent = error.take_message();
+                        *stream = Stream::Idle;
+                        Err(match unsent {
+                            Some(request) => Failed::Unsent(request.into_body()),
+                            None => Failed::Sent(Broken::Http2(error.into_error())),
+                        })
+                    }
+                }
+            }
+        })
+    }
+
+    /// The next bytes of the answer's body, never an empty piece. Trailers are dropped: no field of theirs was inspected,
+    /// and merged into a head they smuggle.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let incoming = match &mut self.carrier {
+            Carrier::Http1(connection, _) => return connection.poll_data(cx),
+            Carrier::Http2(_, Stream::Answering(incoming)) => incoming,
+            Carrier::Http2(..) => return Poll::Ready(None),
+        };
+        loop {
+            match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                None => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(Broken::Http2(error)))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if !data.is_empty() => return Poll::Ready(Some(Ok(data))),
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    /// Bytes of the body that are still to come, where that is known.
+    #[must_use]
+    pub fn left(&self) -> Option<u64> {
+        match &self.carrier {
+            Carrier::Http1(connection, _) => connection.left(),
+            Carrier::Http2(_, Stream::Answering(incoming)) => incoming.size_hint().exact(),
+            Carrier::Http2(..) => Some(0),
+        }
+    }
+
+    /// Whether the answer has ended.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        match &self.carrier {
+            Carrier::Http1(connection, _) => connection.is_end(),
+            Carrier::Http2(_, Stream::Answering(incoming)) => incoming.is_end_stream(),
+            Carrier::Http2(..) => true,
         }
     }
 
@@ -103,14 +194,14 @@ impl Lease {
     /// more than moving it.
     pub fn take_deadline(&mut self) -> Deadline {
         match &mut self.carrier {
-            Carrier::Http1(connection, ..) => std::mem::take(&mut connection.deadline),
-            Carrier::Http2(_) => Deadline::default(),
+            Carrier::Http1(connection, _) => std::mem::take(&mut connection.deadline),
+            Carrier::Http2(..) => Deadline::default(),
         }
     }
 
     /// Gives the timer back.
     pub fn keep_deadline(&mut self, deadline: Deadline) {
-        if let Carrier::Http1(connection, ..) = &mut self.carrier {
+        if let Carrier::Http1(connection, _) = &mut self.carrier {
             connection.deadline = deadline;
         }
     }
@@ -118,18 +209,19 @@ impl Lease {
     /// The server has stopped reading. An HTTP/2 connection takes no further requests then: what was sent may have used up
     /// the window that all its streams share, and the next upload would wait as long.
     pub fn distrust(&self) {
-        if let Carrier::Http2(place) = &self.carrier {
+        if let Carrier::Http2(place, _) = &self.carrier {
             place.0.stuck.set(true);
         }
     }
 
-    /// Makes the connection available again; to be called once the answer's body has been read to its end.
+    /// Makes the connection available again, if it can carry another request; to be called once the answer's body has
+    /// been read to its end.
     pub fn give_back(self) {
-        if let Carrier::Http1(connection, host, mut closing) = self.carrier
-            && let Some(task) = closing.0.take()
-            && !connection.sender.is_closed()
+        if let Carrier::Http1(mut connection, host) = self.carrier
+            && connection.is_reusable()
         {
-            host.idle.borrow_mut().push(Idle { connection, task, since: Instant::now() });
+            connection.rest();
+            host.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
         }
     }
 }

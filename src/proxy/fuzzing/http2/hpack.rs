@@ -291,7 +291,7 @@ mod tests {
     fn a_table_that_is_full_forgets_its_oldest_entries() {
         let mut decoder = Decoder::new();
         // Room for one of them.
-        assert!(decoder.decode(b"\x3f\x01\x40\x01a\x01b\x40\x01c\x01d").is_some());
+        assert!(decoder.decode(b"\x3f\x03\x40\x01a\x01b\x40\x01c\x01d").is_some());
         assert_eq!(decoder.decode(b"\xbe"), Some(vec![(b"c".to_vec(), b"d".to_vec())]));
         assert_eq!(decoder.decode(b"\xbf"), None);
         let mut out = Vec::new();

@@ -1,0 +1,66 @@
+//! Why an exchange with Cloudbeds broke off, whatever version of HTTP it was in.
+//!
+//! For the operator alone: callers get fixed words. It says whose fault it was, as far as that can be told.
+
+use std::io;
+
+use crate::wire::answer;
+use crate::wire::body::Interrupted;
+use crate::wire::chunks;
+
+/// The reason.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The server closed before the answer was complete.
+    #[error("the connection closed before the answer was complete")]
+    Closed,
+    /// What the system, or TLS, says.
+    #[error(transparent)]
+    Io(io::Error),
+    /// The answer does not begin like one.
+    #[error(transparent)]
+    Head(answer::Malformed),
+    /// Its body is not in the coding that its head names.
+    #[error(transparent)]
+    Chunks(chunks::Malformed),
+    /// The request's body ended early.
+    #[error(transparent)]
+    Body(Interrupted),
+    /// The request's body is longer or shorter than its head says.
+    #[error("the request's body has another length than its head says")]
+    Length,
+    /// What HTTP/2 says.
+    #[error(transparent)]
+    Http2(hyper::Error),
+}
+
+impl Broken {
+    /// Whether the server broke the rules of HTTP, as opposed to ending the exchange.
+    #[must_use]
+    pub fn is_violation(&self) -> bool {
+        match self {
+            Self::Head(_) | Self::Chunks(_) => true,
+            Self::Http2(error) => error.is_parse() || self.h2().is_some_and(is_ours),
+            Self::Closed | Self::Io(_) | Self::Body(_) | Self::Length => false,
+        }
+    }
+
+    /// What HTTP/2 says of it.
+    #[must_use]
+    pub fn h2(&self) -> Option<&h2::Error> {
+        let Self::Http2(error) = self else { return None };
+        let mut source = std::error::Error::source(error);
+        while let Some(inner) = source {
+            if let Some(h2) = inner.downcast_ref::<h2::Error>() {
+                return Some(h2);
+            }
+            source = inner.source();
+        }
+        None
+    }
+}
+
+/// Whether our side of HTTP/2 found a violation.
+fn is_ours(error: &h2::Error) -> bool {
+    error.is_library() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR)
+}

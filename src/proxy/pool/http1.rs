@@ -1,0 +1,319 @@
+//! One HTTP/1.1 connection to Cloudbeds, and the exchange that is on it (RFC 9112).
+//!
+//! In: a request, and what the server sends. Out: the answer's head, then its body piece by piece. It has no task of its
+//! own: whoever waits for the answer moves it on, so that a request crosses no channel and wakes nobody but its caller.
+//! Request and answer move at the same time: an answer may come before the request's body is through.
+
+mod output;
+
+use std::future::Future as _;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, StatusCode};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
+
+use self::output::Output;
+use super::Settings;
+use super::lease::Failed;
+use super::request::Head;
+use crate::proxy::broken::Broken;
+use crate::wire::ahead::ReadAhead;
+use crate::wire::answer::{self, Framing};
+use crate::wire::body::Upload;
+use crate::wire::chunks::Chunks;
+use crate::wire::deadline::Deadline;
+
+/// What is read at a time, in bytes: a full TLS record.
+const READ: usize = 16 * 1024;
+
+/// How much of a body is read before it is handed on, in bytes, if that much is here already.
+const BATCH: usize = 64 * 1024;
+
+/// What an exchange needs of its stream beside the bytes.
+pub(in crate::proxy) trait Socket: AsyncRead + AsyncWrite + Unpin {
+    /// Bytes that the system has taken for sending, since the beginning.
+    fn taken(&self) -> u64;
+
+    /// Whether bytes have been received that were not asked for yet.
+    fn has_more(&self) -> bool;
+}
+
+impl Socket for TlsStream<ReadAhead<TcpStream>> {
+    fn taken(&self) -> u64 {
+        self.get_ref().0.taken()
+    }
+
+    fn has_more(&self) -> bool {
+        self.get_ref().0.has_more()
+    }
+}
+
+/// A connection to Cloudbeds.
+pub(super) type Connection = Http1<TlsStream<ReadAhead<TcpStream>>>;
+
+/// A connection.
+pub(in crate::proxy) struct Http1<S> {
+    io: S,
+    pub(super) opened: Instant,
+    /// Whether it has carried a request.
+    pub(super) used: bool,
+    /// The timer its requests are watched by.
+    pub(super) deadline: Deadline,
+    /// Received and not handed out.
+    input: BytesMut,
+    output: Output,
+    /// The request's body, until all of it was handed over.
+    upload: Option<Upload>,
+    at: At,
+    /// Whether anything of the answer has come.
+    heard: bool,
+    keep_alive: bool,
+}
+
+/// Where the exchange is.
+enum At {
+    /// No request, or one that has been answered.
+    Idle,
+    /// A request with this method of which nothing has been written.
+    Ready(Method),
+    /// A request with this method is on its way.
+    Sent(Method),
+    Length(u64),
+    Chunked(Chunks),
+    UntilClose,
+    /// Not one more byte is to be expected of it.
+    Broken,
+}
+
+impl<S: Socket> Http1<S> {
+    /// A connection that has just been opened.
+    pub(in crate::proxy) fn new(io: S, now: Instant) -> Self {
+        Self {
+            io,
+            opened: now,
+            used: false,
+            deadline: Deadline::default(),
+            input: BytesMut::new(),
+            output: Output::default(),
+            upload: None,
+            at: At::Idle,
+            heard: false,
+            keep_alive: true,
+        }
+    }
+
+    /// Whether it can be expected to carry a request: the server has not closed it, and has not said a word unasked.
+    pub(super) fn is_usable(&mut self, now: Instant, settings: Settings) -> bool {
+        // Nobody needs to be woken: the connection is asked again when it is wanted.
+        now.duration_since(self.opened) < settings.max_age
+            && self.poll_fill(READ, &mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// Puts a request on it; nothing is written before the answer is polled for.
+    pub(in crate::proxy) fn start(&mut self, head: &Head, upload: Upload) {
+        self.output.start(head, &upload);
+        self.at = At::Ready(head.method.clone());
+        self.upload = Some(upload);
+        self.heard = false;
+    }
+
+    /// Whether anything has come since the request was put on it.
+    pub(super) fn heard(&self) -> bool {
+        self.heard
+    }
+
+    /// The head of the answer.
+    pub(in crate::proxy) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<answer::Head, Failed>> {
+        let polled = ready!(self.poll_answered(cx));
+        if polled.is_err() {
+            self.at = At::Broken;
+        }
+        Poll::Ready(polled)
+    }
+
+    fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Result<answer::Head, Failed>> {
+        let mut broken = None;
+        if let At::Ready(method) = &self.at {
+            let method = method.clone();
+            // Whatever comes before the request is no answer to it: a server that closes, perhaps with a 408.
+            if !self.input.is_empty() || self.poll_fill(READ, cx).is_ready() {
+                return Poll::Ready(self.unsent());
+            }
+            let before = self.io.taken();
+            self.at = At::Sent(method);
+            match self.poll_send(cx) {
+                // Being told of more bytes has been asked for.
+                Poll::Ready(Ok(())) | Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(Broken::Io(_))) if self.io.taken() == before => return Poll::Ready(self.unsent()),
+                Poll::Ready(Err(error)) => broken = Some(error),
+            }
+        }
+        // Before more is sent: a server that has answered may have stopped reading.
+        loop {
+            if let Some(head) = self.next_head()? {
+                return Poll::Ready(Ok(head));
+            }
+            match self.poll_fill(READ, cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failed::Sent(broken.unwrap_or(Broken::Closed)))),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::Sent(broken.unwrap_or(Broken::Io(error))))),
+                Poll::Pending => break,
+            }
+        }
+        if let Some(broken) = broken {
+            return Poll::Ready(Err(Failed::Sent(broken)));
+        }
+        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+            // Once more: what a server says before it closes is worth more than that it did.
+            while self.input.len() < answer::HEAD_MAX && matches!(self.poll_fill(READ, cx), Poll::Ready(Ok(1..))) {}
+            return Poll::Ready(self.next_head()?.ok_or(Failed::Sent(error)));
+        }
+        Poll::Pending
+    }
+
+    /// Nothing has left.
+    fn unsent(&mut self) -> Result<answer::Head, Failed> {
+        let upload = self.upload.take().map(|upload| self.output.give_back(upload));
+        Err(upload.map_or(Failed::Sent(Broken::Closed), Failed::Unsent))
+    }
+
+    /// The head of the final answer, if it is all there; 101 counts as final, though nobody asks for it.
+    fn next_head(&mut self) -> Result<Option<answer::Head>, Failed> {
+        let At::Sent(method) = &self.at else { return Ok(None) };
+        while !self.input.is_empty() {
+            let head = answer::take(&mut self.input, method).map_err(|error| Failed::Sent(Broken::Head(error)))?;
+            let Some(head) = head else { return Ok(None) };
+            if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                continue;
+            }
+            self.keep_alive = head.keep_alive;
+            self.at = match head.framing {
+                Framing::Length(0) => At::Idle,
+                Framing::Length(length) => At::Length(length),
+                Framing::Chunked => At::Chunked(Chunks::new()),
+                Framing::UntilClose => At::UntilClose,
+            };
+            return Ok(Some(head));
+        }
+        Ok(None)
+    }
+
+    /// The next bytes of the answer's body; never an empty piece.
+    pub(in crate::proxy) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        loop {
+            if let Some(piece) = self.piece().transpose() {
+                return Poll::Ready(Some(piece.inspect_err(|_| self.at = At::Broken)));
+            }
+            if matches!(self.at, At::Idle | At::Broken) {
+                return Poll::Ready(None);
+            }
+            if self.upload.is_some()
+                && let Poll::Ready(Err(_)) = self.poll_send(cx)
+            {
+                // The answer has begun and goes on without the rest.
+                self.upload = None;
+                self.keep_alive = false;
+            }
+            match ready!(self.poll_batch(cx)) {
+                Ok(0) if matches!(self.at, At::UntilClose) => self.at = At::Idle,
+                Ok(0) => return self.broken(Broken::Closed),
+                Ok(_) => {}
+                Err(error) => return self.broken(Broken::Io(error)),
+            }
+        }
+    }
+
+    fn broken(&mut self, error: Broken) -> Poll<Option<Result<Bytes, Broken>>> {
+        self.at = At::Broken;
+        Poll::Ready(Some(Err(error)))
+    }
+
+    /// What has been received of the body.
+    fn piece(&mut self) -> Result<Option<Bytes>, Broken> {
+        match &mut self.at {
+            At::Length(left) if !self.input.is_empty() => {
+                let count = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
+                *left -= count as u64;
+                if *left == 0 {
+                    self.at = At::Idle;
+                }
+                Ok(Some(self.input.split_to(count).freeze()))
+            }
+            At::Chunked(chunks) => {
+                let piece = chunks.take(&mut self.input).map_err(Broken::Chunks)?;
+                if chunks.is_done() {
+                    self.at = At::Idle;
+                }
+                Ok(piece)
+            }
+            At::UntilClose if !self.input.is_empty() => Ok(Some(self.input.split().freeze())),
+            _ => Ok(None),
+        }
+    }
+
+    /// Bytes of the body that are still to come, where that is known.
+    pub(super) fn left(&self) -> Option<u64> {
+        match self.at {
+            At::Length(left) => Some(left),
+            At::Idle => Some(0),
+            _ => None,
+        }
+    }
+
+    /// Whether the answer has ended.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(self.at, At::Idle)
+    }
+
+    /// Whether it can carry another request.
+    pub(in crate::proxy) fn is_reusable(&self) -> bool {
+        let sent = self.upload.is_none() && self.output.is_empty();
+        self.is_end() && sent && self.keep_alive && self.input.is_empty()
+    }
+
+    /// Says goodbye, as far as the system takes that at once.
+    pub(super) fn close(mut self) {
+        let _ = Pin::new(&mut self.io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// Makes room for what waits, before it waits without a request.
+    pub(super) fn rest(&mut self) {
+        if self.input.capacity() > READ {
+            self.input = BytesMut::new();
+        }
+    }
+
+    /// Sends what can be sent; ready when all of the request has left.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let Some(upload) = &mut self.upload else { return Poll::Ready(Ok(())) };
+        ready!(self.output.poll(upload, Pin::new(&mut self.io), cx))?;
+        self.upload = None;
+        Poll::Ready(Ok(()))
+    }
+
+    /// As [`poll_fill`](Self::poll_fill), with as much as is here.
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        let first = ready!(self.poll_fill(READ, cx))?;
+        while first > 0 && self.input.len() < BATCH && self.io.has_more() {
+            match self.poll_fill(READ, cx) {
+                Poll::Ready(Ok(1..)) => {}
+                // The end, or what went wrong, is found again.
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(first))
+    }
+
+    /// Reads once; `Ok(0)` is the end of the stream.
+    fn poll_fill(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        self.input.reserve(room);
+        let count = ready!(pin!(self.io.read_buf(&mut self.input)).poll(cx))?;
+        self.heard |= count > 0;
+        Poll::Ready(Ok(count))
+    }
+}
