@@ -149,6 +149,8 @@ impl<'a> Sources<'a> {
         let dotted = written(path);
         let fault = match self.variables.get(&dotted) {
             Some(variable) => Fault::new(variable, message, hint),
+            // Each place costs a reading of the file, and this one is not shown.
+            None if self.enough() => Fault::new(self.name, message, hint),
             None => Fault::new(self.name, message, hint).at(self.place(path, on_key)),
         };
         self.faults.push(fault.about(dotted));
