@@ -31,7 +31,7 @@ pub enum Broken {
     Length,
     /// What HTTP/2 says.
     #[error(transparent)]
-    Http2(hyper::Error),
+    Http2(h2::Error),
 }
 
 impl Broken {
@@ -40,7 +40,7 @@ impl Broken {
     pub fn is_violation(&self) -> bool {
         match self {
             Self::Head(_) | Self::Chunks(_) => true,
-            Self::Http2(error) => error.is_parse() || self.h2().is_some_and(is_ours),
+            Self::Http2(error) => error.is_library() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR),
             Self::Closed | Self::Io(_) | Self::Body(_) | Self::Length => false,
         }
     }
@@ -48,19 +48,6 @@ impl Broken {
     /// What HTTP/2 says of it.
     #[must_use]
     pub fn h2(&self) -> Option<&h2::Error> {
-        let Self::Http2(error) = self else { return None };
-        let mut source = std::error::Error::source(error);
-        while let Some(inner) = source {
-            if let Some(h2) = inner.downcast_ref::<h2::Error>() {
-                return Some(h2);
-            }
-            source = inner.source();
-        }
-        None
+        if let Self::Http2(error) = self { Some(error) } else { None }
     }
-}
-
-/// Whether our side of HTTP/2 found a violation.
-fn is_ours(error: &h2::Error) -> bool {
-    error.is_library() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR)
 }

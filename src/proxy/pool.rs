@@ -6,6 +6,7 @@
 
 mod host;
 pub(super) mod http1;
+mod http2;
 mod lease;
 mod request;
 

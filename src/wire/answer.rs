@@ -131,6 +131,14 @@ fn framing(method: &Method, status: StatusCode, old: bool, headers: &HeaderMap) 
         let chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
         return Ok(if chunked { Framing::Chunked } else { Framing::UntilClose });
     }
+    Ok(content_length(headers)?.map_or(Framing::UntilClose, Framing::Length))
+}
+
+/// What `Content-Length` says: once, or the same each time.
+///
+/// # Errors
+/// [`Malformed::Length`].
+pub fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
     let mut length = None;
     for line in headers.get_all(CONTENT_LENGTH) {
         for member in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
@@ -141,7 +149,7 @@ fn framing(method: &Method, status: StatusCode, old: bool, headers: &HeaderMap) 
             length = Some(number);
         }
     }
-    Ok(length.map_or(Framing::UntilClose, Framing::Length))
+    Ok(length)
 }
 
 /// `str::parse` would take a sign.

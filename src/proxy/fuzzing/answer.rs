@@ -33,6 +33,15 @@ struct Got {
     reusable: bool,
 }
 
+/// The same as a plain reading finds it, up to the body.
+struct Plain<'a> {
+    status: u16,
+    /// HTTP/1.`minor`.
+    minor: u8,
+    fields: Vec<(String, Vec<u8>)>,
+    rest: &'a [u8],
+}
+
 /// A server that sends what it has once it is asked, and closes.
 struct Server<'a> {
     rest: &'a Cell<&'a [u8]>,
@@ -88,7 +97,7 @@ fn exchange(bytes: &[u8], method: &Method, piece: usize) -> Option<Got> {
 }
 
 fn check(got: &Got, bytes: &[u8], method: &Method) {
-    let (status, version, fields, rest) = final_head(bytes);
+    let Plain { status, minor, fields, rest } = final_head(bytes);
     let mut expected: Vec<_> = fields.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
     let mut shown = got.fields.clone();
     // The order of fields with the same name counts, that of others does not.
@@ -100,7 +109,7 @@ fn check(got: &Got, bytes: &[u8], method: &Method) {
         let members = lines.flat_map(|line| line.split(|byte| *byte == b','));
         members.map(|member| String::from_utf8_lossy(member).trim().to_ascii_lowercase()).collect::<Vec<_>>()
     };
-    let last = match version {
+    let last = match minor {
         0 => !values("connection").contains(&"keep-alive".to_owned()),
         _ => values("connection").contains(&"close".to_owned()),
     };
@@ -128,7 +137,7 @@ fn check(got: &Got, bytes: &[u8], method: &Method) {
 }
 
 /// The first head that is no interim one, and what follows it.
-fn final_head(mut bytes: &[u8]) -> (u16, u8, Vec<(String, Vec<u8>)>, &[u8]) {
+fn final_head(mut bytes: &[u8]) -> Plain<'_> {
     loop {
         let mut lines = Vec::new();
         let mut rest = bytes;
@@ -144,7 +153,7 @@ fn final_head(mut bytes: &[u8]) -> (u16, u8, Vec<(String, Vec<u8>)>, &[u8]) {
             }
         }
         let start = lines.remove(0);
-        let version = match start.get(..8) {
+        let minor = match start.get(..8) {
             Some(b"HTTP/1.0") => 0,
             Some(b"HTTP/1.1") => 1,
             other => panic!("{other:?} is taken for a version"),
@@ -159,7 +168,7 @@ fn final_head(mut bytes: &[u8]) -> (u16, u8, Vec<(String, Vec<u8>)>, &[u8]) {
         });
         let fields = fields.collect();
         if !(100..200).contains(&status) || status == 101 {
-            return (status, version, fields, rest);
+            return Plain { status, minor, fields, rest };
         }
         bytes = rest;
     }

@@ -203,7 +203,7 @@ impl World {
         let to = Arc::clone(&outbound.origin);
         let (head, upload) = upstream::first_try(outbound);
         let sent = if options & HTTP2 != 0 {
-            Some(pseudo(head.http2(upload, &to), &origin).await)
+            Some(pseudo(head.http2(&upload, &to).map(|()| upload), &origin).await)
         } else {
             parsed(&send(&head, upload).await, &origin)
         };

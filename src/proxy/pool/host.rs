@@ -4,39 +4,20 @@
 //! enough and used recently enough for what the request needs.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
-use tokio::task::spawn_local;
 use tokio::time::Instant;
-use tokio_rustls::client::TlsStream;
 
 use super::http1;
-use super::lease::{Carrier, Lease, Place, Stream};
+use super::http2::{Http2, Stream};
+use super::lease::{Carrier, Lease, Place};
 use super::{Need, Protocol, Settings};
 use crate::flight::Flights;
-use crate::https::{Connection, Counted, DialError, Resolved};
+use crate::https::{Connection, DialError, Resolved};
 use crate::origin::Origin;
 use crate::proxy::error::DialErrorShared;
-use crate::wire::ahead::ReadAhead;
-use crate::wire::body::Upload;
-
-/// Streams on one HTTP/2 connection before another is opened, unless the server allows fewer. nginx and most gateways
-/// allow 100 to 128.
-const STREAMS: usize = 100;
-
-/// HTTP/2 flow-control windows, in bytes: a stream's, and a connection's. At 256 KiB a stream fills a 25 Mbit/s path of
-/// 80 ms. The connection's has room for every stream's, or a few callers that do not read would fill it and hold up all
-/// others; what a caller can have in memory is its own stream's window.
-const STREAM_WINDOW: u32 = 1 << 18;
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
 /// A connection without a request on it counts as fresh for this long: the time it takes whoever waited for it to run.
 const FRESH: Duration = Duration::from_secs(1);
@@ -59,21 +40,6 @@ pub(super) struct Idle {
     pub(super) since: Instant,
 }
 
-pub(super) struct Http2 {
-    pub(super) sender: http2::SendRequest<Upload>,
-    pub(super) opened: Instant,
-    pub(super) last_used: Cell<Instant>,
-    pub(super) in_flight: Cell<usize>,
-    pub(super) used: Cell<bool>,
-    /// Takes no further request.
-    pub(super) stuck: Cell<bool>,
-    pub(super) received: Rc<Cell<u64>>,
-    pub(super) running: Rc<RefCell<Option<Running>>>,
-}
-
-/// What moves an HTTP/2 connection on.
-pub(super) type Running = http2::Connection<TokioIo<Counted<TlsStream<ReadAhead<TcpStream>>>>, Upload, LocalExecutor>;
-
 impl Host {
     pub(super) fn new(origin: Arc<Origin>) -> Self {
         Self {
@@ -90,44 +56,9 @@ impl Host {
     pub(super) async fn start(self: &Rc<Self>, connection: Connection) -> Result<(), DialErrorShared> {
         let now = Instant::now();
         if connection.http2 {
-            let received = connection.stream.received();
-            let (sender, running) = http2::Builder::new(LocalExecutor)
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_header_list_size(64 * 1024)
-                // Until the server has said how many it allows, a second stream would be refused by one that allows
-                // one; it waits for those few milliseconds instead.
-                .initial_max_send_streams(1)
-                .keep_alive_interval(Duration::from_secs(15))
-                .keep_alive_timeout(Duration::from_secs(10))
-                .handshake(TokioIo::new(connection.stream))
-                .await
-                .map_err(|error| self.handshake_error(error))?;
-            let running = Rc::new(RefCell::new(Some(running)));
-            let moving = Rc::clone(&running);
-            spawn_local(std::future::poll_fn(move |cx| {
-                let mut moving = moving.borrow_mut();
-                let Some(connection) = &mut *moving else { return Poll::Ready(()) };
-                let polled = Pin::new(connection).poll(cx);
-                if let Poll::Ready(ended) = &polled {
-                    tracing::debug!(error = ended.as_ref().err().map(tracing::field::display), "h2 ended");
-                    // Only now do requests that it was handed and did not send come back.
-                    drop(moving.take());
-                }
-                polled.map(drop)
-            }));
+            let started = Http2::start(connection.stream, now).await.map_err(|error| self.handshake_error(error))?;
             self.protocol.set(Some(Protocol::Http2));
-            self.shared.borrow_mut().push(Rc::new(Http2 {
-                sender,
-                opened: now,
-                last_used: Cell::new(now),
-                in_flight: Cell::new(0),
-                used: Cell::new(false),
-                stuck: Cell::new(false),
-                received,
-                running,
-            }));
+            self.shared.borrow_mut().push(Rc::new(started));
         } else {
             self.protocol.set(Some(Protocol::Http1));
             let connection = Box::new(http1::Http1::new(connection.stream.into_inner(), now));
@@ -136,7 +67,7 @@ impl Host {
         Ok(())
     }
 
-    fn handshake_error(&self, error: hyper::Error) -> DialErrorShared {
+    fn handshake_error(&self, error: h2::Error) -> DialErrorShared {
         let source = std::io::Error::other(error);
         DialErrorShared::new(DialError::Connect { origin: self.origin.to_string(), source })
     }
@@ -210,32 +141,5 @@ impl Host {
                 connection.in_flight.get() == 0 && now.duration_since(connection.last_used.get()) > settings.idle;
             connection.is_usable(now, settings) && !idle
         });
-    }
-}
-
-impl Http2 {
-    /// How many streams it takes at once. What h2 says before the server's first frame is our own guess.
-    fn streams(&self) -> usize {
-        match &*self.running.borrow() {
-            Some(running) if self.received.get() > 0 => running.current_max_send_streams().clamp(1, STREAMS),
-            _ => STREAMS,
-        }
-    }
-
-    fn is_usable(&self, now: Instant, settings: Settings) -> bool {
-        !self.sender.is_closed() && !self.stuck.get() && now.duration_since(self.opened) < settings.max_age
-    }
-}
-
-/// hyper's HTTP/2 tasks stay on the core they belong to.
-#[derive(Clone, Copy)]
-pub(super) struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future<Output = ()> + 'static,
-{
-    fn execute(&self, task: F) {
-        spawn_local(task);
     }
 }

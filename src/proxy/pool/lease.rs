@@ -3,22 +3,19 @@
 //! In: a connection that fits, and the request. Out: the answer's head, its body piece by piece, and the connection back
 //! in the pool, or closed.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
-use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
+use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::Protocol;
-use super::host::{Host, Http2, Idle};
+use super::host::{Host, Idle};
 use super::http1;
+use super::http2::{Http2, Stream};
 use super::request::Head;
+use crate::origin::Origin;
 use crate::proxy::broken::Broken;
 use crate::wire::body::Upload;
 use crate::wire::deadline::Deadline;
@@ -39,16 +36,6 @@ pub(super) enum Carrier {
 
 /// One of an HTTP/2 connection's streams.
 pub(super) struct Place(Rc<Http2>);
-
-/// Where the exchange on it is.
-pub(super) enum Stream {
-    Idle,
-    Sending(Pin<Box<dyn Future<Output = Sent>>>),
-    Answering(Incoming),
-}
-
-/// What hyper says of a request in the end.
-type Sent = Result<Response<Incoming>, TrySendError<http::Request<Upload>>>;
 
 /// The head of an answer.
 #[derive(Debug)]
@@ -107,66 +94,34 @@ impl Lease {
     pub fn leaves_at_once(&self) -> bool {
         match &self.carrier {
             Carrier::Http1(..) => true,
-            Carrier::Http2(place, _) => !self.reused || place.0.received.get() > 0 || place.0.sender.is_closed(),
+            Carrier::Http2(place, _) => !self.reused || place.0.has_spoken() || place.0.is_closed(),
         }
     }
 
     /// Puts the request on the connection; it leaves as the answer is polled for.
-    pub fn start(&mut self, head: &Head, upload: Upload, origin: &crate::origin::Origin) {
+    pub fn start(&mut self, head: &Head, upload: Upload, origin: &Origin) {
         match &mut self.carrier {
             Carrier::Http1(connection, _) => connection.start(head, upload),
-            Carrier::Http2(place, stream) => {
-                let sending = place.0.sender.clone().try_send_request(head.http2(upload, origin));
-                *stream = Stream::Sending(Box::pin(sending));
-            }
+            Carrier::Http2(_, stream) => *stream = Stream::start(head, upload, origin),
         }
     }
 
     /// The answer's head.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answered, Failed>> {
-        Poll::Ready(match &mut self.carrier {
-            Carrier::Http1(connection, _) => match ready!(connection.poll_head(cx)) {
-                Ok(head) => Ok(Answered { status: head.status, headers: head.headers }),
-                Err(failed) => Err(failed),
-            },
-            Carrier::Http2(_, stream) => {
-                let Stream::Sending(sending) = stream else { return Poll::Ready(Err(Failed::Sent(Broken::Closed))) };
-                match ready!(sending.as_mut().poll(cx)) {
-                    Ok(response) => {
-                        let (parts, incoming) = response.into_parts();
-                        *stream = Stream::Answering(incoming);
-                        Ok(Answered { status: parts.status, headers: parts.headers })
-                    }
-                    Err(mut error) => {
-                        let unsent = error.take_message();
-                        *stream = Stream::Idle;
-                        Err(match unsent {
-                            Some(request) => Failed::Unsent(request.into_body()),
-                            None => Failed::Sent(Broken::Http2(error.into_error())),
-                        })
-                    }
-                }
+        match &mut self.carrier {
+            Carrier::Http1(connection, _) => {
+                connection.poll_head(cx).map_ok(|head| Answered { status: head.status, headers: head.headers })
             }
-        })
+            Carrier::Http2(place, stream) => stream.poll_head(&place.0, cx),
+        }
     }
 
     /// The next bytes of the answer's body, never an empty piece. Trailers are dropped: no field of theirs was inspected,
     /// and merged into a head they smuggle.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        let incoming = match &mut self.carrier {
-            Carrier::Http1(connection, _) => return connection.poll_data(cx),
-            Carrier::Http2(_, Stream::Answering(incoming)) => incoming,
-            Carrier::Http2(..) => return Poll::Ready(None),
-        };
-        loop {
-            match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-                None => return Poll::Ready(None),
-                Some(Err(error)) => return Poll::Ready(Some(Err(Broken::Http2(error)))),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if !data.is_empty() => return Poll::Ready(Some(Ok(data))),
-                    _ => {}
-                },
-            }
+        match &mut self.carrier {
+            Carrier::Http1(connection, _) => connection.poll_data(cx),
+            Carrier::Http2(_, stream) => stream.poll_data(cx),
         }
     }
 
@@ -175,8 +130,7 @@ impl Lease {
     pub fn left(&self) -> Option<u64> {
         match &self.carrier {
             Carrier::Http1(connection, _) => connection.left(),
-            Carrier::Http2(_, Stream::Answering(incoming)) => incoming.size_hint().exact(),
-            Carrier::Http2(..) => Some(0),
+            Carrier::Http2(_, stream) => stream.left(),
         }
     }
 
@@ -185,8 +139,7 @@ impl Lease {
     pub fn is_end(&self) -> bool {
         match &self.carrier {
             Carrier::Http1(connection, _) => connection.is_end(),
-            Carrier::Http2(_, Stream::Answering(incoming)) => incoming.is_end_stream(),
-            Carrier::Http2(..) => true,
+            Carrier::Http2(_, stream) => stream.is_end(),
         }
     }
 
@@ -210,7 +163,7 @@ impl Lease {
     /// the window that all its streams share, and the next upload would wait as long.
     pub fn distrust(&self) {
         if let Carrier::Http2(place, _) = &self.carrier {
-            place.0.stuck.set(true);
+            place.0.distrust();
         }
     }
 
