@@ -1,15 +1,16 @@
 //! A request head of HTTP/2, held to the rules of HTTP/1.1.
 //!
-//! In: a head as h2 has decoded it. Out: the same in origin form with its authority as `Host`, as everything behind it
-//! expects, or the refusal. h2 has refused before what RFC 9113 8.2 and 8.3 forbid: names in capitals, pseudo-fields that
-//! are missing, doubled, unknown or late, connection-specific fields, `te` other than `trailers`, and a body of another
-//! length than the announced one. A `#` in `:path` it cuts off together with what follows before anybody sees it: what is
-//! decided on and sent is what is left, so nobody reads it in two ways. Only a second decoder of HPACK under h2 could
-//! refuse it. The same goes for a `:scheme` beside `Host` alone, and for pseudo-fields among trailers.
+//! In: a head as h2 has decoded it. Out: the same in origin form with its authority as `Host`, as everything behind
+//! it expects, or the refusal. h2 has refused before what RFC 9113 8.2 and 8.3 forbid: names in capitals,
+//! pseudo-fields that are missing (without a `:path` beside `Host` alone it hands on an empty one, which is refused
+//! with all that are no path), doubled, unknown or late, connection-specific fields, `te` other than `trailers`, and
+//! a body of another length than the announced one. A `#` in `:path` it cuts off together with what follows before
+//! anybody sees it: what is decided on and sent is what is left, so nobody reads it in two ways. Only a second
+//! decoder of HPACK under h2 could refuse it. The same goes for a `:scheme` beside `Host` alone, and for
+//! pseudo-fields among trailers.
 
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
-use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri};
 
 use super::{METHOD_MAX, Seen, TOKEN, all, check_target, is_framing_twin, is_host, length, malformed, too_large};
@@ -17,8 +18,6 @@ use crate::wire::problem::Problem;
 
 /// What a field costs beside its name and value in HTTP/1.1: colon, space and line end. Limits mean the same in both.
 const LINE: usize = 4;
-
-const NO_PATH: &str = "The request has no :path; send one that starts with `/`.";
 
 /// Checks a head and puts it into the form that HTTP/1.1's have.
 ///
@@ -35,12 +34,8 @@ pub fn admit(parts: &mut Parts, max_head_size: usize, max_headers: usize) -> Res
         return Ok(());
     }
     let Some(target) = parts.uri.path_and_query().cloned() else {
-        return Err(malformed(NO_PATH));
+        return Err(malformed("The request has no :path; send one that starts with `/`."));
     };
-    // Without an authority h2 makes an empty one of a path that is missing. It reads `/`, but does not equal it.
-    if target.as_str() == "/" && target != PathAndQuery::from_static("/") {
-        return Err(malformed(NO_PATH));
-    }
     if !target.as_str().starts_with('/') && target != "*" {
         return Err(malformed("The :path of the request does not start with `/`; send one that does."));
     }
