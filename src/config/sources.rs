@@ -196,8 +196,8 @@ fn written(path: &[Step]) -> String {
     dotted
 }
 
-/// The name nearest to a misspelt one, if it is near enough to be meant. One that is longer or shorter by more than that
-/// is not looked at: of a variable with a long name all options would be.
+/// The name nearest to a misspelt one, if it is near enough to be meant. One that is longer or shorter by more than
+/// that is not looked at: of a variable with a long name all options would be.
 pub(super) fn closest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let most = 1 + name.len() / 6;
     let of_a_length = names.filter(|known| known.len().abs_diff(name.len()) <= most);

@@ -82,8 +82,8 @@ pub fn stream<'de, S: DeserializeSeed<'de>>(source: &str, text: &'de str, seed: 
     })
 }
 
-/// Whether more brackets are open at once than a file of ours could need. libyaml looks at all that are open with every word,
-/// so a file of nothing else, such as another one that came into its place, would be read for hours.
+/// Whether more brackets are open at once than a file of ours could need. libyaml looks at all that are open with
+/// every word, so a file of nothing else, such as another one that came into its place, would be read for hours.
 fn opens_too_many(text: &str) -> bool {
     let mut open = 0_usize;
     text.bytes().any(|byte| {
