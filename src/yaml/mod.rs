@@ -25,6 +25,9 @@ pub use walk::{Spot, locate};
 /// Brackets that may be open at once; `serde_yaml` follows 128 levels.
 const OPEN_MAX: usize = 256;
 
+/// Anchors in a file.
+const ANCHORS_MAX: usize = 10_000;
+
 /// One step down a document: an entry of a mapping by name, or an item of a list by index, counted from 0.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Step {
@@ -75,6 +78,9 @@ pub fn stream<'de, S: DeserializeSeed<'de>>(source: &str, text: &'de str, seed: 
     if opens_too_many(text) {
         return Err(vec![Fault::new(source, "is nested too deeply", "use fewer levels")]);
     }
+    if anchors(text) > ANCHORS_MAX {
+        return Err(vec![Fault::new(source, "holds too many anchors", "write out what their aliases stand for")]);
+    }
     seed.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
         let (message, hint) = words(&error.to_string());
         let place = error.location().map(|place| (place.line(), place.column()));
@@ -94,6 +100,13 @@ fn opens_too_many(text: &str) -> bool {
         }
         open > OPEN_MAX
     })
+}
+
+/// How many anchors there are, and a few that only look so. libyaml compares each with all before it.
+fn anchors(text: &str) -> usize {
+    let begins = |at: usize| at == 0 || b" \t\n\r[{,".contains(&text.as_bytes()[at - 1]);
+    let names = |at: usize| text.as_bytes().get(at + 1).is_some_and(|next| !next.is_ascii_whitespace());
+    memchr::memchr_iter(b'&', text.as_bytes()).filter(|at| begins(*at) && names(*at)).count()
 }
 
 /// The whole of a small file as a [`Value`] in which every name is text and none stands twice in its mapping.
