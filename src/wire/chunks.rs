@@ -125,7 +125,7 @@ impl Chunks {
         outcome
     }
 
-    #[inline]
+    #[inline(always)]
     fn step(&mut self, byte: u8) -> Result<At, Malformed> {
         Ok(match (self.at, byte) {
             (At::Size { digits }, byte) if byte.is_ascii_hexdigit() && digits < 16 => {
