@@ -176,6 +176,12 @@ impl Loaded {
             }
         }
     }
+
+    /// What is wrong with files although they can be used.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Fault> {
+        self.certificates.as_ref().map(Certificates::warnings).unwrap_or_default()
+    }
 }
 
 /// What is wrong with the files of callers' tokens.
@@ -689,6 +695,7 @@ fn log_start(config: &Config, loaded: &Loaded, addresses: &[String]) {
         properties = set.properties(),
         "starting"
     );
+    loaded.warnings().iter().for_each(|fault| tracing::warn!("{fault}"));
 }
 
 /// Tells log and metrics how a reading of the key file went.

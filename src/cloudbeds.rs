@@ -165,13 +165,9 @@ impl Cloudbeds {
         let (mut found, mut known) = (Vec::new(), HashSet::new());
         for page in 1..=PAGES {
             let path = format!("/api/v1.3/getHotels?pageSize={PAGE}&pageNumber={page}");
-            let answer = self.ask(key, origin, &path).await?;
-            let Some(listed) = answer["data"].as_array() else {
-                return Err(Unanswered::Broken("it lists no hotels".to_owned()));
-            };
+            let (listed, total) = hotels(&self.ask(key, origin, &path).await?)?;
             let before = found.len();
-            found.extend(listed.iter().filter_map(hotel).filter(|hotel| known.insert(hotel.property)));
-            let total = answer["total"].as_u64().unwrap_or_default();
+            found.extend(listed.into_iter().filter(|hotel| known.insert(hotel.property)));
             // A page without news is the end, whatever the total says.
             if found.len() == before || found.len() as u64 >= total {
                 break;
@@ -206,24 +202,7 @@ impl Cloudbeds {
 
     async fn ask(&self, key: &ApiKey, origin: &Origin, path: &str) -> Result<Value, Unanswered> {
         let answer = self.get(Some(key), origin, path).await?;
-        if answer.status == StatusCode::UNAUTHORIZED {
-            return Err(Unanswered::Rejected);
-        }
-        let body = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
-        if !answer.status.is_success() {
-            let status = answer.status.as_u16();
-            return Err(Unanswered::Refused(
-                message(&body).map_or(format!("status {status}"), |said| format!("status {status}, {said}")),
-            ));
-        }
-        if !body.is_object() {
-            return Err(Unanswered::Broken("it is not JSON".to_owned()));
-        }
-        // `userinfo` has no envelope; elsewhere the word has been seen as text.
-        if body["success"] == false || body["success"] == "false" {
-            return Err(refusal(&body));
-        }
-        Ok(body)
+        good(answer.status, &answer.body)
     }
 
     /// A GET of `path`, with a key or without.
@@ -313,6 +292,42 @@ async fn send(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Re
     }
 }
 
+/// What an answer to a question about a key says, if it is a good one.
+fn good(status: StatusCode, body: &[u8]) -> Result<Value, Unanswered> {
+    if status == StatusCode::UNAUTHORIZED {
+        return Err(Unanswered::Rejected);
+    }
+    let body = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    if !status.is_success() {
+        let status = status.as_u16();
+        return Err(Unanswered::Refused(
+            message(&body).map_or(format!("status {status}"), |said| format!("status {status}, {said}")),
+        ));
+    }
+    if !body.is_object() {
+        return Err(Unanswered::Broken("it is not JSON".to_owned()));
+    }
+    // `userinfo` has no envelope; elsewhere the word has been seen as text.
+    if body["success"] == false || body["success"] == "false" {
+        return Err(refusal(&body));
+    }
+    Ok(body)
+}
+
+/// The hotels of a page, and how many there are on all of them.
+fn hotels(body: &Value) -> Result<(Vec<Hotel>, u64), Unanswered> {
+    let Some(listed) = body["data"].as_array() else {
+        return Err(Unanswered::Broken("it lists no hotels".to_owned()));
+    };
+    Ok((listed.iter().filter_map(hotel).collect(), body["total"].as_u64().unwrap_or_default()))
+}
+
+/// What a page of hotels is read as.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn read_hotels(status: StatusCode, body: &[u8]) -> Result<Vec<Hotel>, Unanswered> {
+    hotels(&good(status, body)?).map(|(hotels, _)| hotels)
+}
+
 /// What a `success: false` means (Common API errors, developers.cloudbeds.com).
 fn refusal(body: &Value) -> Unanswered {
     let said = message(body).unwrap_or_default();
@@ -340,12 +355,13 @@ fn printable(text: &str, most: usize) -> String {
 fn hotel(entry: &Value) -> Option<Hotel> {
     // Ids have been seen as text and as numbers.
     let text = |name: &str| match &entry[name] {
-        Value::String(text) => Some(printable(text, 100)),
+        Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     };
+    let shown = |name: &str| text(name).map(|text| printable(&text, 100));
     let property = text("propertyID")?.parse().ok()?;
-    Some(Hotel { property, name: text("propertyName").unwrap_or_default(), organization: text("organizationID") })
+    Some(Hotel { property, name: shown("propertyName").unwrap_or_default(), organization: shown("organizationID") })
 }
 
 #[cfg(test)]
@@ -360,7 +376,9 @@ mod tests {
         let hotel = hotel(&entry).unwrap();
         assert_eq!((hotel.property.get(), hotel.organization.as_deref()), (7, Some("3")));
         assert!(!hotel.name.contains('\u{1b}') && !hotel.name.contains("blue"), "{}", hotel.name);
-        assert!(super::hotel(&json!({"propertyID": "x"})).is_none());
+        for bad in ["x", "1\u{1}001", "007"] {
+            assert!(super::hotel(&json!({"propertyID": bad})).is_none(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -5,20 +5,22 @@
 //! private there; none of this is compiled into the program: only into tests, and for `fuzz/` by the feature `fuzzing`.
 
 pub use crate::config::fuzzing::config;
-pub use crate::keys::fuzzing::key_file;
-pub use crate::onboarding::fuzzing::{callback, webhook};
-pub use crate::proxy::fuzzing::{answer, request, views};
+pub use crate::keys::fuzzing::{key_file, state};
+pub use crate::onboarding::fuzzing::{callback, token, webhook};
+pub use crate::proxy::fuzzing::{answer, http2, request, views};
 pub use crate::shared::fuzzing::redis;
+pub use crate::tls::fuzzing::crl;
 pub use crate::wire::fuzzing::{inspect, mask};
 
 /// A target by its name, which is that of its folder in `fuzz/corpus/` and of its file in `fuzz/fuzz_targets/`.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 14] = [
     ("request", request),
     ("views", views),
     ("answer", answer),
+    ("http2", http2),
     ("mask", mask),
     ("inspect", inspect),
     ("key_file", key_file),
@@ -26,6 +28,9 @@ pub const TARGETS: [Target; 10] = [
     ("callback", callback),
     ("webhook", webhook),
     ("redis", redis),
+    ("crl", crl),
+    ("state", state),
+    ("token", token),
 ];
 
 #[cfg(test)]

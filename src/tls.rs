@@ -5,14 +5,17 @@
 //! in a caller's certificate, and whether it still counts. It reads no file and binds no socket. Sessions of replaced
 //! settings are not resumed: who issued a client's certificate, and whether it was revoked, is asked again.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+mod lists;
 mod names;
 mod shown;
 
-use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
@@ -21,9 +24,8 @@ use rustls::{HandshakeKind, RootCertStore, ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
-use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
+pub use self::lists::{Lists, called};
 pub use self::names::{CertificateName, NotACertificateName};
 pub use self::shown::Shown;
 use crate::wire::ahead::ReadAhead;
@@ -72,6 +74,15 @@ pub enum Unusable {
 pub struct Settings {
     config: Arc<ServerConfig>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
+    lists: Option<Lists>,
+}
+
+impl Settings {
+    /// What is known of the lists of revoked certificates, where there are any.
+    #[must_use]
+    pub fn lists(&self) -> Option<&Lists> {
+        self.lists.as_ref()
+    }
 }
 
 /// Settings for a listener: TLS 1.2 and 1.3, no early data (it can be replayed), ALPN as given.
@@ -84,30 +95,11 @@ pub struct Settings {
 pub fn settings(pem: Pem<'_>, http2: bool) -> Result<Settings, Unusable> {
     let chain = certificates(pem.certificate).ok_or(Unusable::Certificate)?;
     let key = PrivateKeyDer::from_pem_slice(pem.key).map_err(|_| Unusable::Key)?;
-    // The provider by name: with two providers in a build every bare builder would panic.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|_| Unusable::Key)?;
-    let verifier = match pem.client_ca {
-        None => None,
-        Some(authorities) => {
-            let mut roots = RootCertStore::empty();
-            for authority in certificates(authorities).ok_or(Unusable::ClientCa)? {
-                roots.add(authority).map_err(|_| Unusable::ClientCa)?;
-            }
-            let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            if let Some(lists) = pem.client_crl {
-                let lists =
-                    revocations(lists).filter(|lists| are_of_different_issuers(lists)).ok_or(Unusable::ClientCrl)?;
-                verifier = verifier.with_crls(lists).enforce_revocation_expiration();
-            }
-            Some(verifier.build().map_err(|error| match error {
-                VerifierBuilderError::InvalidCrl(_) => Unusable::ClientCrl,
-                _ => Unusable::ClientCa,
-            })?)
-        }
-    };
+    let asked = pem.client_ca.map(|authorities| verifier(authorities, pem.client_crl)).transpose()?;
+    let (verifier, lists) = asked.map_or((None, None), |(verifier, lists)| (Some(verifier), lists));
     let builder = match &verifier {
         None => builder.with_no_client_auth(),
         Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
@@ -118,7 +110,34 @@ pub fn settings(pem: Pem<'_>, http2: bool) -> Result<Settings, Unusable> {
         _ => Unusable::Key,
     })?;
     config.alpn_protocols = if http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
-    Ok(Settings { config: Arc::new(config), verifier })
+    Ok(Settings { config: Arc::new(config), verifier, lists })
+}
+
+/// By name: with two providers in a build every bare builder would panic.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Decides about the certificates that callers show, by their issuers and what these have revoked.
+fn verifier(
+    authorities: &[u8],
+    lists: Option<&[u8]>,
+) -> Result<(Arc<dyn ClientCertVerifier>, Option<Lists>), Unusable> {
+    let (mut roots, authorities) = (RootCertStore::empty(), certificates(authorities).ok_or(Unusable::ClientCa)?);
+    for authority in &authorities {
+        roots.add(authority.clone()).map_err(|_| Unusable::ClientCa)?;
+    }
+    let (mut verifier, mut known) = (WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()), None);
+    if let Some(lists) = lists {
+        let lists = revocations(lists).ok_or(Unusable::ClientCrl)?;
+        known = Some(Lists::read(&lists, &authorities).ok_or(Unusable::ClientCrl)?);
+        verifier = verifier.with_crls(lists).enforce_revocation_expiration();
+    }
+    let verifier = verifier.build().map_err(|error| match error {
+        VerifierBuilderError::InvalidCrl(_) => Unusable::ClientCrl,
+        _ => Unusable::ClientCa,
+    })?;
+    Ok((verifier, known))
 }
 
 /// All lists of revoked certificates, or nothing where one is malformed or there is none.
@@ -131,17 +150,6 @@ pub fn revocations(pem: &[u8]) -> Option<Vec<CertificateRevocationListDer<'stati
 #[must_use]
 pub fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     all(pem)
-}
-
-/// Whether no two lists speak of the same certificates: rustls looks into the first of them alone, which may be the
-/// older one. Lists of one issuer may be parts of one (RFC 5280 5.2.5).
-fn are_of_different_issuers(lists: &[CertificateRevocationListDer<'_>]) -> bool {
-    let mut seen = HashSet::new();
-    lists.iter().all(|list| {
-        let Ok((_, list)) = CertificateRevocationList::from_der(list) else { return false };
-        let part = list.extensions().iter().find(|extension| extension.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
-        seen.insert((list.issuer().as_raw().to_vec(), part.map(|part| part.value.to_vec())))
-    })
 }
 
 fn all<T: PemObject>(pem: &[u8]) -> Option<Vec<T>> {
@@ -164,6 +172,12 @@ impl Acceptor {
     /// shown still counts.
     pub fn replace(&self, settings: Settings) {
         self.0.store(Arc::new(settings));
+    }
+
+    /// Those in force.
+    #[must_use]
+    pub fn in_force(&self) -> Arc<Settings> {
+        self.0.load_full()
     }
 
     /// The handshake, and the certificate that the caller has shown in it. It has no deadline of its own.

@@ -8,10 +8,11 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
+use tokio::time::interval;
 use zeroize::Zeroizing;
 
 use super::watching::{self, Words};
@@ -28,7 +29,7 @@ const LISTS_MAX: u64 = 16 << 20;
 
 const WORDS: Words = Words {
     renewed: "the listener has a new certificate",
-    kept: "the listener keeps its certificate, the new one cannot be used",
+    kept: "the listener keeps its certificate and all that belongs to it, what is new cannot be used",
     again: "the files of the listener's certificate hold the one in force again",
 };
 
@@ -74,19 +75,31 @@ impl Files {
             client_crl: self.client_crl.as_deref(),
         };
         tls::settings(pem, tls.http2).map_err(|unusable| {
-            let (path, option) = match unusable {
-                Unusable::Certificate => (&tls.certificate_file, "tls.certificate_file"),
-                Unusable::Key | Unusable::Pair => (&tls.key_file, "tls.key_file"),
-                Unusable::ClientCa => (tls.client_ca_file.as_ref().unwrap_or(&tls.key_file), "tls.client_ca_file"),
-                Unusable::ClientCrl => (tls.client_crl_file.as_ref().unwrap_or(&tls.key_file), "tls.client_crl_file"),
-            };
             let hint = match unusable {
                 Unusable::Pair => "put the two that were made together beside each other",
                 _ => "put the right file there, or correct the option",
             };
+            let (path, option) = match unusable {
+                Unusable::Certificate => (&tls.certificate_file, "tls.certificate_file"),
+                Unusable::Key | Unusable::Pair => (&tls.key_file, "tls.key_file"),
+                Unusable::ClientCa => (tls.client_ca_file.as_ref().unwrap_or(&tls.key_file), "tls.client_ca_file"),
+                Unusable::ClientCrl => return vec![of_lists(tls, unusable.to_string(), hint)],
+            };
             vec![Fault::new(path.display().to_string(), unusable.to_string(), hint).about(option)]
         })
     }
+}
+
+/// What is wrong with the lists of revoked certificates.
+fn of_lists(tls: &Tls, message: String, hint: &str) -> Fault {
+    let path = tls.client_crl_file.as_ref().unwrap_or(&tls.key_file);
+    Fault::new(path.display().to_string(), message, hint).about("tls.client_crl_file")
+}
+
+/// What keeps callers out although it can be used.
+pub fn warnings(tls: &Tls, settings: &Settings, now: SystemTime) -> Vec<Fault> {
+    let warnings = settings.lists().map(|lists| lists.warnings(now)).unwrap_or_default();
+    warnings.into_iter().map(|(message, hint)| of_lists(tls, message, hint)).collect()
 }
 
 /// A file that anybody may read.
@@ -135,6 +148,11 @@ impl Certificates {
         self.acceptor.clone()
     }
 
+    /// What keeps callers out by those in force.
+    pub(super) fn warnings(&self) -> Vec<Fault> {
+        warnings(&self.tls, &self.acceptor.in_force(), SystemTime::now())
+    }
+
     /// Looks at the files every `poll` and whenever `look_now` says so, until dropped.
     pub(super) async fn watch(self, poll: Duration, look_now: Arc<Notify>) {
         let Self { tls, acceptor, hashes, in_force } = self;
@@ -142,8 +160,31 @@ impl Certificates {
             let tls = tls.clone();
             move || Files::read(&tls).map(|files| (hash(&files, &hashes), files)).map(|(number, files)| (files, number))
         };
-        let accept = |files: Files| files.settings(&tls).map(|settings| acceptor.replace(settings));
-        watching::watch((poll, look_now), WORDS, in_force, read, accept).await;
+        let told = Mutex::new(warnings(&tls, &acceptor.in_force(), SystemTime::now()));
+        let tell =
+            |now: &[Fault]| std::mem::replace(&mut *told.lock().unwrap_or_else(PoisonError::into_inner), now.to_vec());
+        let accept = |files: Files| {
+            let settings = files.settings(&tls)?;
+            if let (Some(new), Some(old)) = (settings.lists(), acceptor.in_force().lists()) {
+                new.may_follow(old).map_err(|(message, hint)| vec![of_lists(&tls, message, hint)])?;
+            }
+            let but = warnings(&tls, &settings, SystemTime::now());
+            tell(&but);
+            acceptor.replace(settings);
+            Ok(but)
+        };
+        let watching = watching::watch((poll, look_now), WORDS, in_force, read, accept);
+        // A list also goes out of date while nothing changes.
+        let ageing = async {
+            let mut ticks = interval(poll);
+            loop {
+                ticks.tick().await;
+                let now = warnings(&tls, &acceptor.in_force(), SystemTime::now());
+                let before = tell(&now);
+                now.iter().filter(|fault| !before.contains(fault)).for_each(|fault| tracing::warn!("{fault}"));
+            }
+        };
+        tokio::join!(watching, ageing);
     }
 }
 

@@ -71,7 +71,7 @@ impl TokenFiles {
         let files = Arc::clone(&self.files);
         let accept = |read: Vec<HashSet<TokenDigest>>| {
             self.sets.iter().zip(read).for_each(|(set, new)| set.replace(new));
-            Ok(())
+            Ok(Vec::new())
         };
         watching::watch((poll, look_now), WORDS, self.in_force, move || files.read(), accept).await;
     }

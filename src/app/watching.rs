@@ -1,8 +1,8 @@
 //! Files that are read again while the process runs.
 //!
-//! In: how to read them, and what to do with what is new. Out: nothing but lines in the log. New content counts once two
-//! looks in a row found the same, since several files are seldom replaced in one step; what cannot be used leaves what is
-//! in force where it is, and is told once.
+//! In: how to read them, and what to do with what is new. Out: nothing but lines in the log. New content counts once
+//! two looks in a row found the same, since several files are seldom replaced in one step; what cannot be used leaves
+//! what is in force where it is, and is told once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,15 +29,17 @@ pub(super) struct Words {
 /// What was read, and a number that is the same for the same content.
 pub(super) type Read<T> = Result<(T, u64), Vec<Fault>>;
 
-/// Looks every `poll` and whenever `look_now` says so, until dropped. `in_force` is the number of what is.
+/// Looks every `poll` and whenever `look_now` says so, until dropped. `in_force` is the number of what is. What
+/// `accept` returns of content that is in force now is what is wrong with it all the same.
 ///
-/// `look_now` wakes all who wait (SIGHUP); one that is lost because a look is under way is made up for by the interval.
+/// `look_now` wakes all who wait (SIGHUP); one that is lost because a look is under way is made up for by the
+/// interval.
 pub(super) async fn watch<T: Send + 'static>(
     (poll, look_now): (Duration, Arc<Notify>),
     words: Words,
     mut in_force: u64,
     read: impl Fn() -> Read<T> + Clone + Send + 'static,
-    accept: impl Fn(T) -> Result<(), Vec<Fault>>,
+    accept: impl Fn(T) -> Result<Vec<Fault>, Vec<Fault>>,
 ) {
     let mut ticks = interval(poll);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -63,13 +65,18 @@ pub(super) async fn watch<T: Send + 'static>(
                     sleep(SETTLE).await;
                     continue;
                 }
-                Ok((new, found)) => accept(new).map(|()| found),
+                Ok((new, found)) => accept(new).map(|but| (found, but)),
                 Err(faults) => Err(faults),
             };
             match outcome {
-                Ok(found) => {
+                Ok((found, but)) => {
                     (in_force, refused) = (found, None);
-                    tracing::info!("{}", words.renewed);
+                    if but.is_empty() {
+                        tracing::info!("{}", words.renewed);
+                    }
+                    for fault in but {
+                        tracing::warn!("{}, but {fault}", words.renewed);
+                    }
                 }
                 Err(faults) => {
                     let told = faults.first().map(ToString::to_string).unwrap_or_default();

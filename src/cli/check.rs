@@ -1,4 +1,4 @@
-//! `check-config`: everything that `serve` would refuse to start for, without starting.
+//! `check-config`: everything that `serve` would refuse to start for, and what it would warn of, without starting.
 
 use std::path::Path;
 
@@ -10,6 +10,9 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     let loaded = Loaded::load(&config)?;
     let set = loaded.keys.current();
     let name = path.map_or_else(|| "defaults and environment".to_owned(), |path| path.display().to_string());
+    for fault in loaded.warnings() {
+        say(&format!("warning: {fault}\n"))?;
+    }
     say(&format!(
         "{name}: ok; {} for {}, requests go to {}\n",
         count(set.keys(), "key", "keys"),

@@ -3,6 +3,8 @@
 //! In: both as typed. Out: [`App`]s in the order they were written, the first of which is the default, and an
 //! [`Onboarding`] where it is on. Secrets are named by their files here and read by others.
 
+use std::collections::HashSet;
+
 use super::check::Check;
 use super::raw::{self, Raw};
 use super::{Admin, App, Delivery, Listener, Onboarding};
@@ -15,14 +17,14 @@ const CLIENT_ID_MAX: usize = 128;
 
 impl Check<'_, '_> {
     pub(super) fn apps(&mut self, raw: &Raw) -> Option<Vec<App>> {
-        let (mut apps, mut whole) = (Vec::<App>::new(), true);
+        let (mut apps, mut taken, mut whole) = (Vec::<App>::new(), HashSet::new(), true);
         let common = raw.limits.clone().unwrap_or_default().requests_per_second;
         for (name, typed) in &raw.apps.0 {
             let Some(app) = self.app(name, typed, common) else {
                 whole = false;
                 continue;
             };
-            if apps.iter().any(|other| other.client_id == app.client_id) {
+            if !taken.insert(app.client_id.clone()) {
                 let hint = "one app per client id: Cloudbeds counts requests by it";
                 self.app_fault(name, "client_id", "another app has it already", hint);
             }

@@ -23,6 +23,9 @@ use crate::fault::is_word;
 use crate::origin::Origin;
 use crate::yaml::Step;
 
+/// The most addresses of the proxy; every one is a socket of every core.
+const LISTENERS_MAX: usize = 100;
+
 /// What the option `unauthenticated_network` must say before a listener may stand on a network. A `true` would be
 /// copied without being read.
 pub const UNAUTHENTICATED_NETWORK: &str = "anyone who reaches this listener may use every key";
@@ -164,8 +167,12 @@ impl Check<'_, '_> {
         if typed.is_empty() && !self.sources.blamed_below("listen[") {
             self.fault("listen", "expected at least one address", "");
         }
-        let mut listeners: Vec<Listener> = Vec::with_capacity(typed.len());
-        for (index, listener) in typed.iter().enumerate() {
+        if typed.len() > LISTENERS_MAX {
+            let words = format!("names more than {LISTENERS_MAX} addresses");
+            self.fault("listen", words, "one listener serves any number of applications");
+        }
+        let mut listeners: Vec<Listener> = Vec::new();
+        for (index, listener) in typed.iter().take(LISTENERS_MAX).enumerate() {
             let mut at = path("listen");
             at.extend(list.then_some(Step::Item(index)));
             let address = match listener.address.parse() {

@@ -24,7 +24,9 @@ pub(super) fn overlay(
         let Some(variable) = variable.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
         let option = variable[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
         if !known.contains(&option) {
-            sources.push(Fault::new(shown(variable), "names no option", unknown(&option, known)));
+            // What is not shown need not be guessed at.
+            let hint = if sources.enough() { String::new() } else { unknown(&option, known) };
+            sources.push(Fault::new(shown(variable), "names no option", hint));
             continue;
         }
         let Some(value) = value.to_str() else {

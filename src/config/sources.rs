@@ -149,6 +149,8 @@ impl<'a> Sources<'a> {
         let dotted = written(path);
         let fault = match self.variables.get(&dotted) {
             Some(variable) => Fault::new(variable, message, hint),
+            // Each place costs a reading of the file, and this one is not shown.
+            None if self.enough() => Fault::new(self.name, message, hint),
             None => Fault::new(self.name, message, hint).at(self.place(path, on_key)),
         };
         self.faults.push(fault.about(dotted));
@@ -194,10 +196,13 @@ fn written(path: &[Step]) -> String {
     dotted
 }
 
-/// The name nearest to a misspelt one, if it is near enough to be meant.
+/// The name nearest to a misspelt one, if it is near enough to be meant. One that is longer or shorter by more than
+/// that is not looked at: of a variable with a long name all options would be.
 pub(super) fn closest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    let near = names.map(|known| (distance(name, known), known)).min()?;
-    (near.0 <= 1 + name.len() / 6).then_some(near.1)
+    let most = 1 + name.len() / 6;
+    let of_a_length = names.filter(|known| known.len().abs_diff(name.len()) <= most);
+    let near = of_a_length.map(|known| (distance(name, known), known)).min()?;
+    (near.0 <= most).then_some(near.1)
 }
 
 /// How many letters must be added, removed or changed to get from one name to the other (Levenshtein).

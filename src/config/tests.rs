@@ -25,6 +25,20 @@ fn check_refused(text: &str, words: &str) {
 }
 
 #[test]
+fn a_mistake_made_ten_thousand_times_is_told_twenty_times() {
+    let many = |entry: fn(usize) -> String| (0..10_000).map(entry).collect::<String>();
+    let listen = format!("listen:\n{}", many(|_| "- nowhere\n".to_owned()));
+    let apps = format!("apps:\n{}", many(|number| format!("  a{number}: {{ client_id: live1_a, redirect_uri: x }}\n")));
+    let callers = format!("callers:\n{}", many(|number| format!("  c{number}: {{ uids: [1], methods: [x] }}\n")));
+    for text in [listen, apps, callers] {
+        let faults = parse(&text, "config.yaml", Path::new("/"), []).unwrap_err();
+        assert_eq!(faults.len(), crate::fault::FAULTS_MAX);
+    }
+    let listen = (1..=101).map(|port| format!("- 127.0.0.1:{port}\n")).collect::<String>();
+    check_refused(&format!("listen:\n{listen}"), "listen: names more than 100 addresses");
+}
+
+#[test]
 fn the_example_holds_every_option_and_equals_the_defaults() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.yaml");
     let text = std::fs::read_to_string(&path).unwrap();

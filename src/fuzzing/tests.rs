@@ -169,6 +169,26 @@ fn nothing_that_redis_answers_lets_a_replica_start_more_than_its_app_is_granted(
 }
 
 #[test]
+fn what_comes_over_http2_is_read_as_it_was_sent_and_goes_out_by_the_same_rules() {
+    holds("http2");
+}
+
+#[test]
+fn any_revocation_list_keeps_out_whom_it_revokes_or_is_refused_without_a_quote() {
+    holds("crl");
+}
+
+#[test]
+fn any_state_file_is_joined_without_a_loss_or_kept_aside() {
+    holds("state");
+}
+
+#[test]
+fn an_exchange_gives_the_key_that_was_answered_or_words_that_hold_none() {
+    holds("token");
+}
+
+#[test]
 fn every_target_has_its_corpus_its_program_and_its_row() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));

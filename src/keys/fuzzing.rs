@@ -1,17 +1,28 @@
-//! Key files with anything in them.
+//! Key files, and state files beside them, with anything in them.
 //!
-//! In: a file's bytes. Out: nothing; a broken promise is a panic. Asserted: they are keys, or faults that quote none of it;
-//! the app a row names is judged the same whoever reads; and what a writer changes is changed, while every other property
-//! keeps exactly what it had, or the writer says that it cannot change such a file.
+//! In: a file's bytes. Out: nothing; a broken promise is a panic. Asserted of key files: they are keys, or faults
+//! that quote none of it; the app a row names is judged the same whoever reads; and what a writer changes is changed,
+//! while every other property keeps exactly what it had, or the writer says that it cannot change such a file.
 #![allow(clippy::expect_used, clippy::panic, reason = "a broken promise is to end the process")]
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+
 use super::change::{Change, Fields};
-use super::{KeySet, KeyStore, Lives, edit, file};
+use super::record::{DAY, Record};
+use super::state::{self, State, StateError};
+use super::{KeySet, KeyStore, Lives, Time, edit, file};
 use crate::fault::{FAULTS_MAX, Fault};
 use crate::property::PropertyId;
-use crate::secret::ApiKey;
+use crate::secret::{ApiKey, Fingerprint};
 use crate::wire::mask;
 use crate::yaml;
+
+/// The present of those who read state files.
+const NOW: Time = Time(1_800_000_000);
 
 /// Reads a key file, and changes it.
 pub fn key_file(data: &[u8]) {
@@ -75,4 +86,64 @@ fn change(text: &str, set: &KeySet) {
         let others = new.iter().filter(|(property, _)| !concerned(*property) && !set.contains(*property)).count();
         assert_eq!(others, 0, "properties came from nowhere");
     }
+}
+
+/// What is known of the keys' lives, as a file with anything in it.
+///
+/// Asserted: it is read, and then a process that adds what it knows loses nothing of it, and a third one reads the
+/// same; or it is of a newer version and stays as it is; or it is damaged, is kept aside byte for byte and begun
+/// anew. Whoever reads records one by one sees the same. No words about it quote anything.
+pub fn state(data: &[u8]) {
+    thread_local! {
+        // In memory where the system has such a place: each file is synced.
+        static DIRECTORY: TempDir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("room");
+    }
+    DIRECTORY.with(|directory| state_in(directory.path(), data));
+}
+
+fn state_in(directory: &Path, data: &[u8]) {
+    let path = directory.join("keys.state.json");
+    let aside = path.with_extension(format!("damaged-{}", NOW.0));
+    fs::write(&path, data).expect("room for a file");
+    let own = ApiKey::parse("cbat_FuzzingOwn").expect("a good key").fingerprint();
+    let ours = Record { first_seen: Time(7), ..Record::default() };
+    let join = || state::update(&path, &[own], NOW, |_, other| other.unwrap_or_else(|| ours.clone()));
+    let silent = |error: &StateError| {
+        let shown = format!("{error} {error:?}");
+        assert!(shown.len() < 512 && mask::value(shown.as_bytes()).is_none(), "{shown}");
+    };
+    let (before, joined) = (state::read(&path), join());
+    let mut expected = match before {
+        Ok(state) => state,
+        Err(StateError::Newer(_)) => {
+            assert!(matches!(joined, Err(StateError::Newer(_))), "{joined:?}");
+            assert_eq!(fs::read(&path).ok().as_deref(), Some(data), "it was changed");
+            return joined.as_ref().err().into_iter().for_each(silent);
+        }
+        Err(error) => {
+            silent(&error);
+            assert!(matches!(error, StateError::Damaged(_)), "{error}");
+            assert_eq!(fs::read(&aside).ok().as_deref(), Some(data), "it was not kept aside");
+            fs::remove_file(&aside).expect("it is ours");
+            State::default()
+        }
+    };
+    joined.unwrap_or_else(|error| panic!("{error}"));
+    assert!(!aside.exists(), "it was set aside");
+    expected.keys.entry(own.to_string()).or_insert_with(|| ours.clone());
+    expected.keys.retain(|_, record| record.gone.is_none_or(|gone| NOW.since(gone.at) < 90 * DAY));
+    for _ in 0..2 {
+        assert_eq!(state::read(&path).expect("it was just written"), expected);
+        join().unwrap_or_else(|error| panic!("{error}"));
+    }
+    let mut each = BTreeMap::new();
+    let seen = state::each(&path, |name, record| drop(each.insert(name.to_string(), record)));
+    seen.unwrap_or_else(|error| panic!("{error}"));
+    let named = expected.keys.into_iter().filter(|(name, _)| name.parse::<Fingerprint>().is_ok());
+    assert_eq!(each, named.collect());
+    let other = |name: &str| !name.starts_with("keys.state.");
+    let left = fs::read_dir(directory).expect("it is ours").filter_map(Result::ok);
+    let left: Vec<_> =
+        left.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| other(name)).collect();
+    assert!(left.is_empty(), "{left:?} was left behind");
 }

@@ -405,6 +405,19 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_a_newer_version_wrote_is_the_same_however_often_it_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        fs::write(&path, r#"{"format":1,"keys":{},"rate":17900000000000000000000000000000000000000000000000}"#)
+            .unwrap();
+        for _ in 0..3 {
+            write(&path, "cbat_a", 3);
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains(r#""rate":1.79e+49}"#), "{text}");
+        }
+    }
+
+    #[test]
     fn a_damaged_file_is_set_aside_whatever_is_in_it() {
         for damage in ["", "{", "[]", "{\"format\":1,\"keys\":7}", "{\"keys\":{}}", "\u{0}\u{1}"] {
             let directory = tempfile::tempdir().unwrap();

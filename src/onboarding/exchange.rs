@@ -15,6 +15,7 @@ use super::outcome::Outcome;
 use super::token::Token;
 use crate::property::PropertyId;
 use crate::secret::ApiKey;
+use crate::wire::mask;
 
 /// What makes an `access_token` call one for an API key.
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:api-key";
@@ -76,6 +77,7 @@ pub(super) fn form(client_id: &str, secret: &str, redirect_uri: &str, code: &Cod
 }
 
 /// What an exchange gave.
+#[derive(Debug)]
 pub(super) struct Granted {
     pub(super) key: ApiKey,
     /// The properties it opens, where Cloudbeds says so in `resources`; it need not.
@@ -159,7 +161,7 @@ fn shown(words: &str) -> Option<String> {
     let plain = words.len() <= WORDS_MAX && words.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
     let parts = words.split(|letter: char| !letter.is_ascii_alphanumeric() && !"-_".contains(letter));
     let harmless = parts.map(str::len).max().is_some_and(|longest| longest > 0 && longest < RUN_MAX);
-    (plain && harmless).then(|| words.to_owned())
+    (plain && harmless && mask::value(words.as_bytes()).is_none()).then(|| words.to_owned())
 }
 
 #[cfg(test)]
@@ -227,8 +229,15 @@ mod tests {
 
     #[test]
     fn what_could_repeat_a_code_or_a_secret_is_not_logged() {
-        for bad in ["", " ", "code mQB4BivWyIb-z2tqRj9JgXEwFGGvrSSp7NhZbW4r2IQ is bad", "a\nb", "ä", &"a ".repeat(200)]
-        {
+        for bad in [
+            "",
+            " ",
+            "code mQB4BivWyIb-z2tqRj9JgXEwFGGvrSSp7NhZbW4r2IQ is bad",
+            "a\nb",
+            "ä",
+            "cbat_short",
+            &"a ".repeat(200),
+        ] {
             assert_eq!(shown(bad), None, "{bad}");
         }
     }

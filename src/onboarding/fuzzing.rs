@@ -1,4 +1,4 @@
-//! What strangers may send to onboarding.
+//! What strangers may send to onboarding; what Cloudbeds may answer it is in `token.rs`.
 //!
 //! In: the query and the cookies of a redirect, or the body of a webhook. Out: nothing; a broken promise is a panic.
 //! Asserted of a redirect: a code is only ever exchanged for the state and the browser it was asked for, or for a code
@@ -6,6 +6,8 @@
 //! its answer, and leads to a look at a key only if it is about a property, and by an app, of ours. Nothing is sent: the
 //! pace is used up before, and an exchange that would begin ends there.
 #![allow(clippy::expect_used, clippy::panic, reason = "a broken promise is to end the process")]
+
+mod token;
 
 use std::borrow::Cow;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,6 +21,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
+pub use self::token::token;
 use super::callback::{Back, back};
 use super::outcome::Outcome;
 use super::state::Asked;

@@ -4,7 +4,7 @@
 //! not pass the gate, after every answer before it; and an end that lets the caller read what was written.
 
 pub mod encrypted;
-mod http2;
+pub(super) mod http2;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -73,7 +73,7 @@ impl Open {
         }
     }
 
-    fn enter(self: &Rc<Self>, recorder: &Rc<Recorder>) -> Entry {
+    pub(super) fn enter(self: &Rc<Self>, recorder: &Rc<Recorder>) -> Entry {
         let id = self.next.get();
         self.next.set(id + 1);
         self.wakers.borrow_mut().insert(id, None);
@@ -83,7 +83,7 @@ impl Open {
 }
 
 /// One connection's place among the open ones.
-struct Entry {
+pub(super) struct Entry {
     open: Rc<Open>,
     recorder: Rc<Recorder>,
     id: u64,

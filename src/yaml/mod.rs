@@ -22,6 +22,12 @@ pub use spans::{Node, Shape, spans};
 pub use tree::{Budget, Grow, Tree};
 pub use walk::{Spot, locate};
 
+/// Brackets that may be open at once; `serde_yaml` follows 128 levels.
+const OPEN_MAX: usize = 256;
+
+/// Anchors in a file.
+const ANCHORS_MAX: usize = 10_000;
+
 /// One step down a document: an entry of a mapping by name, or an item of a list by index, counted from 0.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Step {
@@ -69,11 +75,38 @@ pub fn text<'a>(source: &str, bytes: &'a [u8]) -> Result<&'a str, Vec<Fault>> {
 /// # Errors
 /// When the text is not one document of YAML.
 pub fn stream<'de, S: DeserializeSeed<'de>>(source: &str, text: &'de str, seed: S) -> Result<S::Value, Vec<Fault>> {
+    if opens_too_many(text) {
+        return Err(vec![Fault::new(source, "is nested too deeply", "use fewer levels")]);
+    }
+    if anchors(text) > ANCHORS_MAX {
+        return Err(vec![Fault::new(source, "holds too many anchors", "write out what their aliases stand for")]);
+    }
     seed.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
         let (message, hint) = words(&error.to_string());
         let place = error.location().map(|place| (place.line(), place.column()));
         vec![Fault::new(source, message, hint).at(place)]
     })
+}
+
+/// Whether more brackets are open at once than a file of ours could need. libyaml looks at all that are open with
+/// every word, so a file of nothing else, such as another one that came into its place, would be read for hours.
+fn opens_too_many(text: &str) -> bool {
+    let mut open = 0_usize;
+    text.bytes().any(|byte| {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        open > OPEN_MAX
+    })
+}
+
+/// How many anchors there are, and a few that only look so. libyaml compares each with all before it.
+fn anchors(text: &str) -> usize {
+    let begins = |at: usize| at == 0 || b" \t\n\r[{,".contains(&text.as_bytes()[at - 1]);
+    let names = |at: usize| text.as_bytes().get(at + 1).is_some_and(|next| !next.is_ascii_whitespace());
+    memchr::memchr_iter(b'&', text.as_bytes()).filter(|at| begins(*at) && names(*at)).count()
 }
 
 /// The whole of a small file as a [`Value`] in which every name is text and none stands twice in its mapping.

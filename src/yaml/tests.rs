@@ -57,6 +57,26 @@ fn one_document_of_plain_yaml_is_asked_for() {
 }
 
 #[test]
+fn a_file_of_brackets_alone_is_refused_before_anything_reads_it() {
+    for text in ["[".repeat(1 << 20), format!("a: {}", "{".repeat(1 << 20)), "[{".repeat(129)] {
+        assert_eq!(refusals(&text), ["f: is nested too deeply — use fewer levels"]);
+    }
+    assert_eq!(refusals(&format!("a: '{}'\nb: {}{}", "[".repeat(100), "[".repeat(100), "]".repeat(100))), [""; 0]);
+}
+
+#[test]
+fn a_file_of_anchors_alone_is_refused_before_anything_reads_it() {
+    let rows = |row: fn(usize) -> String, count| (0..count).map(row).collect::<String>();
+    let anchored = |number| format!("a{number}: &b{number} x\n");
+    assert_eq!(
+        refusals(&rows(anchored, 10_001)),
+        ["f: holds too many anchors — write out what their aliases stand for"]
+    );
+    assert_eq!(refusals(&rows(anchored, 100)), [""; 0]);
+    assert_eq!(refusals(&rows(|number| format!("a{number}: Sea & Sun, R&D\n"), 10_001)), [""; 0]);
+}
+
+#[test]
 fn aliases_serve_but_cannot_blow_a_document_up() {
     assert!(refusals("a: &x 1\nb: *x\n").is_empty());
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();

@@ -91,9 +91,59 @@ async fn a_list_that_is_out_of_date_or_of_somebody_else_lets_nobody_in() {
     for list in [scene.authority.revoked(&[], 2021), Authority::new().revoked(&[], 2200)] {
         let proxy = proxy(&scene, &list).await;
         assert!(!serves(&scene, &proxy, &desk, false).await);
+        assert!(warned(&proxy, LETS_IN_NOBODY), "it is told when it starts");
         proxy.replace("callers.crl", &scene.authority.revoked(&[], 2200));
         until("the new list counts", async || serves(&scene, &proxy, &desk, false).await).await;
+        proxy.wait_for_event("the listener has a new certificate").await;
     }
+}
+
+/// What is said of lists that keep callers out whose certificates are in order.
+const LETS_IN_NOBODY: &str = "nobody with a certificate of it is let in";
+
+/// Whether a line at level `warn` has these words.
+fn warned(proxy: &Proxy, words: &str) -> bool {
+    proxy.log().lines().any(|line| line.contains("callers.crl: tls.client_crl_file: ") && line.contains(words))
+}
+
+#[tokio::test]
+async fn an_older_list_or_one_of_somebody_else_does_not_take_the_place_of_a_good_one() {
+    let scene = Certified::new().await;
+    let (desk, lost) = (scene.authority.caller("desk", &[]), scene.authority.caller("desk", &[]));
+    let good = scene.authority.revoked_between(&[&lost], (2022, 2200));
+    let proxy = proxy(&scene, &good).await;
+    let again = || proxy.log().lines().filter(|line| line.contains("hold the one in force again")).count();
+    for (list, words) in [
+        (scene.authority.revoked_between(&[], (2021, 2200)), "older than the one in force"),
+        (Authority::new().revoked_between(&[], (2023, 2200)), "holds no list of rcgen self signed cert any more"),
+    ] {
+        proxy.replace("callers.crl", &list);
+        proxy.wait_for("a warning", || warned(&proxy, words).then_some(())).await;
+        let kept =
+            |line: &str| line.contains("keeps its certificate") && line.contains(words) && line.contains("start anew");
+        assert!(proxy.log().lines().any(kept), "{}", proxy.log());
+        assert!(serves(&scene, &proxy, &desk, false).await && !serves(&scene, &proxy, &lost, false).await);
+        let before = again();
+        proxy.replace("callers.crl", &good);
+        proxy.wait_for("a line about it", || (again() > before).then_some(())).await;
+    }
+    assert!(!proxy.log().contains("the listener has a new certificate"));
+}
+
+#[tokio::test]
+async fn a_newer_list_counts_even_if_it_is_out_of_date_and_the_log_says_whom_it_keeps_out() {
+    let scene = Certified::new().await;
+    let desk = scene.authority.caller("desk", &[]);
+    let proxy = proxy(&scene, &scene.authority.revoked_between(&[], (2021, 2200))).await;
+    assert!(serves(&scene, &proxy, &desk, false).await);
+    proxy.replace("callers.crl", &scene.authority.revoked_between(&[], (2022, 2023)));
+    proxy.wait_for("a warning", || warned(&proxy, LETS_IN_NOBODY).then_some(())).await;
+    let told = |line: &str| {
+        line.contains("has a new certificate, but")
+            && line.contains("rcgen self signed cert that was good until 2023-01-01")
+    };
+    assert!(proxy.log().lines().any(told), "{}", proxy.log());
+    assert!(!serves(&scene, &proxy, &desk, false).await);
 }
 
 #[tokio::test]
@@ -130,6 +180,18 @@ async fn what_is_wrong_with_a_list_is_told_before_anything_is_served_and_by_doct
     std::fs::write(desk.path("callers.crl"), scene.authority.revoked(&[&lost], 2200)).unwrap();
     desk.run(&["check-config"], "").await.expect(0, &["ok; 2 keys"]);
     desk.run(&["doctor", "--offline"], "").await.expect(0, &["1 certificates revoked by ", "good until 2200-01-01"]);
-    std::fs::write(desk.path("callers.crl"), scene.authority.revoked(&[&lost], 2021)).unwrap();
-    desk.run(&["doctor", "--offline"], "").await.expect(2, &["good until 2021-01-01", "put a new list there"]);
+    for (list, words) in [
+        (
+            scene.authority.revoked(&[&lost], 2021),
+            "tls.client_crl_file: holds a list of rcgen self signed cert that was good until 2021-01-01: nobody",
+        ),
+        (
+            Authority::new().revoked(&[&lost], 2200),
+            "tls.client_crl_file: holds no list of rcgen self signed cert: nobody",
+        ),
+    ] {
+        std::fs::write(desk.path("callers.crl"), list).unwrap();
+        desk.run(&["check-config"], "").await.expect(0, &["warning: ", words, "ok; 2 keys"]);
+        desk.run(&["doctor", "--offline"], "").await.expect(2, &[words]);
+    }
 }

@@ -5,7 +5,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate, X509Name};
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
+
+use crate::tls::called;
 
 /// So near to its end a certificate should have been replaced: public ones are renewed a month ahead.
 const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -21,7 +23,7 @@ pub(super) struct Told {
 /// Reads a certificate; nothing where it is none.
 pub(super) fn told(der: &[u8], now: SystemTime) -> Option<Told> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let name = name(certificate.issuer());
+    let name = called(certificate.issuer());
     let end = certificate.validity().not_after;
     let left = u64::try_from(end.timestamp()).unwrap_or(0);
     let left = (UNIX_EPOCH + Duration::from_secs(left)).duration_since(now).unwrap_or_default();
@@ -29,24 +31,13 @@ pub(super) fn told(der: &[u8], now: SystemTime) -> Option<Told> {
     Some(Told { words: format!("issued by {name}, good until {date} ({days} days)"), ends_soon: left < SOON })
 }
 
-/// Reads a list of revoked certificates: how many it holds, whose it is, and until when it counts; the flag says that it
-/// counts no longer, or for ever, which lists are not made for.
-pub(super) fn list(der: &[u8], now: SystemTime) -> Option<Told> {
+/// Reads a list of revoked certificates: how many it holds, whose it is, and until when it counts.
+pub(super) fn list(der: &[u8]) -> Option<String> {
     let (_, list) = CertificateRevocationList::from_der(der).ok()?;
-    let (name, count) = (name(list.issuer()), list.iter_revoked_certificates().count());
-    let words = format!("{count} certificates revoked by {name}");
-    let Some(end) = list.next_update() else {
-        return Some(Told { words: format!("{words}, without an end"), ends_soon: true });
-    };
-    let left = UNIX_EPOCH + Duration::from_secs(u64::try_from(end.timestamp()).unwrap_or(0));
-    let words = format!("{words}, good until {}", end.to_datetime().date());
-    Some(Told { words, ends_soon: left <= now })
-}
-
-/// What somebody is called.
-fn name(issuer: &X509Name<'_>) -> String {
-    let name = issuer.iter_common_name().chain(issuer.iter_organization()).find_map(|name| name.as_str().ok());
-    name.unwrap_or("somebody without a name").chars().filter(|c| !c.is_control()).take(64).collect()
+    let (name, count) = (called(list.issuer()), list.iter_revoked_certificates().count());
+    let end = list.next_update().map(|end| format!("good until {}", end.to_datetime().date()));
+    let end = end.unwrap_or_else(|| "without an end".to_owned());
+    Some(format!("{count} certificates revoked by {name}, {end}"))
 }
 
 #[cfg(test)]

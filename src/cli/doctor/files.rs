@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::{Finding, certificate};
-use crate::app::certificates::Files;
+use crate::app::certificates::{self, Files};
 use crate::cli::Failure;
 use crate::cli::keys::{Desk, by_key, listed};
 use crate::config::Tls;
@@ -52,9 +52,9 @@ pub(super) fn all(desk: &Desk) -> Vec<Finding> {
 
 /// The listener's own certificate, by the rules of `serve`.
 fn listeners(tls: &Tls) -> Vec<Finding> {
-    let settings = Files::read(tls).and_then(|files| files.settings(tls).map(|_| files));
-    let files = match settings {
-        Ok(files) => files,
+    let settings = Files::read(tls).and_then(|files| files.settings(tls).map(|settings| (files, settings)));
+    let (files, settings) = match settings {
+        Ok(both) => both,
         Err(faults) => return faults.into_iter().map(|fault| Finding::fault(FAMILY, fault)).collect(),
     };
     let chain = crate::tls::certificates(&files.certificate).unwrap_or_default();
@@ -72,15 +72,12 @@ fn listeners(tls: &Tls) -> Vec<Finding> {
     }];
     if let (Some(path), Some(lists)) = (&tls.client_crl_file, &files.client_crl) {
         let lists = crate::tls::revocations(lists).unwrap_or_default();
-        findings.extend(lists.iter().map(|list| match certificate::list(list, SystemTime::now()) {
-            Some(told) if !told.ends_soon => Finding::ok(FAMILY, name(path), told.words),
-            told => {
-                let words = told.map_or_else(|| "unreadable".to_owned(), |told| told.words);
-                let advice = "put a new list there: with this one nobody's certificate of that issuer is accepted";
-                Finding::broken(FAMILY, name(path), words, advice)
-            }
-        }));
+        let told =
+            lists.iter().filter_map(|list| certificate::list(list)).map(|words| Finding::ok(FAMILY, name(path), words));
+        findings.extend(told);
     }
+    let warnings = certificates::warnings(tls, &settings, SystemTime::now());
+    findings.extend(warnings.into_iter().map(|fault| Finding::fault(FAMILY, fault)));
     findings
 }
 

@@ -1,9 +1,9 @@
 //! A caller's HTTP/2 connection.
 //!
-//! In: an encrypted stream on which `h2` was agreed. Out: its requests to [`Proxy::serve`], several at a time, each in the
-//! form that HTTP/1.1's have; every answer without connection-specific fields. What h2 bounds is set here: streams,
-//! windows, heads, resets. What it does not bound is kept here: how long a connection may have nothing to do, how long an
-//! answer may wait for its reader, and how many requests a caller may give up.
+//! In: an encrypted stream on which `h2` was agreed. Out: its requests to [`Proxy::serve`], several at a time, each
+//! in the form that HTTP/1.1's have; every answer without connection-specific fields. What h2 bounds is set here:
+//! streams, windows, heads, resets. What it does not bound is kept here: how long a connection may have nothing to
+//! do, how long an answer may wait for its reader, and how many requests a caller may give up.
 
 mod answer;
 mod sliced;
@@ -13,14 +13,18 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{Method, Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
@@ -28,12 +32,15 @@ use self::answer::Answer;
 use self::sliced::{Slice, Sliced};
 use self::streams::{Streams, Turn};
 use super::{Caller, Entry, LINGER, Shared, finish};
-use crate::phase::Phase;
+use crate::phase::{Phase, PhaseCell};
+use crate::proxy::respond::Download;
+use crate::proxy::sanitize::Cut;
 use crate::proxy::transport::Transport;
 use crate::proxy::{Arrival, CallerGone, Proxy};
 use crate::wire::deadline::Deadline;
 use crate::wire::gate::Limits;
 use crate::wire::head;
+use crate::wire::problem::Problem;
 
 /// Requests at once on a connection; RFC 9113 6.5.2 advises against fewer.
 const STREAMS: u32 = 100;
@@ -42,8 +49,8 @@ const STREAMS: u32 = 100;
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// How much of an answer may wait to be written before there is no more, in bytes. Answers come in pieces of as much, and
-/// one is taken whole wherever a byte has room: with all streams of a connection up to 3.2 MB wait.
+/// How much of an answer may wait to be written before there is no more, in bytes. Answers come in pieces of as much,
+/// and one is taken whole wherever a byte has room: with all streams of a connection up to 3.2 MB wait.
 const SEND_BUFFER: usize = 16 * 1024;
 
 /// Streams that may be reset before anybody has looked at them, and those we may have to reset ourselves, until the
@@ -80,48 +87,88 @@ struct Served {
     proxy: Rc<Proxy>,
     arrival: Arrival,
     caller: Caller,
-    limits: Limits,
-    streams: Rc<Streams>,
 }
 
 impl Served {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Answer>, Unanswered> {
-        if self.streams.late() {
-            return Err(Unanswered::Late(h2::Reason::REFUSED_STREAM.into()));
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        admitted: Result<(), Problem>,
+    ) -> Result<Response<Download>, CallerGone> {
+        match admitted {
+            Ok(()) => self.proxy.serve(request, &self.arrival, &self.caller).await,
+            Err(problem) => Ok(self.proxy.refuse(&request, problem)),
         }
-        let turn = Turn::new(&self.streams);
-        let bare = request.method() == Method::HEAD;
-        let (mut parts, body) = request.into_parts();
-        let admitted = head::http2::admit(&mut parts, self.limits.max_head_size, self.limits.max_headers);
-        let request = Request::from_parts(parts, body);
-        let mut response = match admitted {
-            Ok(()) => self.proxy.serve(request, &self.arrival, &self.caller).await?,
-            Err(problem) => self.proxy.refuse(&request, problem),
-        };
-        // RFC 9113 8.2.2: what ends a connection of HTTP/1.1 is a frame here.
-        response.headers_mut().remove(CONNECTION);
-        if self.proxy.phase.get() >= Phase::Draining {
-            self.streams.ending.set(true);
-            self.streams.wake();
-        }
-        Ok(response.map(|download| Answer::new(download, bare, turn)))
     }
 }
 
 /// Serves the connection to its end.
 pub(super) async fn served<S: Transport>(stream: S, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, entry: &Entry) {
-    let streams = Rc::new(Streams::new());
     let stream = Rc::new(RefCell::new(stream));
     let caller = Caller { stream: Rc::<RefCell<S>>::clone(&stream), alone: false };
-    let shared = Rc::new(Served { proxy: Rc::clone(&proxy), arrival, caller, limits, streams: Rc::clone(&streams) });
+    let shared = Rc::new(Served { proxy: Rc::clone(&proxy), arrival, caller });
+    let answer = move |request, admitted| {
+        let shared = Rc::clone(&shared);
+        async move { shared.answer(request, admitted).await }
+    };
+    talk(Shared(Rc::clone(&stream)), answer, limits, Arc::clone(&proxy.phase), entry).await;
+    if let Some(stream) = Rc::into_inner(stream) {
+        Box::pin(finish(stream.into_inner(), None, &proxy)).await;
+    }
+}
+
+/// Has one request answered, as a stream of this connection.
+async fn turn<F, R, B>(
+    request: Request<Incoming>,
+    answer: &F,
+    limits: Limits,
+    phase: &PhaseCell,
+    streams: &Rc<Streams>,
+) -> Result<Response<Answer<B>>, Unanswered>
+where
+    F: Fn(Request<Incoming>, Result<(), Problem>) -> R,
+    R: Future<Output = Result<Response<B>, CallerGone>>,
+    B: Body<Data = Bytes, Error = Cut> + 'static,
+{
+    if streams.late() {
+        return Err(Unanswered::Late(h2::Reason::REFUSED_STREAM.into()));
+    }
+    let turn = Turn::new(streams);
+    let bare = request.method() == Method::HEAD;
+    let (mut parts, body) = request.into_parts();
+    let admitted = head::http2::admit(&mut parts, limits.max_head_size, limits.max_headers);
+    let mut response = answer(Request::from_parts(parts, body), admitted).await?;
+    // RFC 9113 8.2.2: what ends a connection of HTTP/1.1 is a frame here.
+    response.headers_mut().remove(CONNECTION);
+    if phase.get() >= Phase::Draining {
+        streams.ending.set(true);
+        streams.wake();
+    }
+    Ok(response.map(|download| Answer::new(download, bare, turn)))
+}
+
+/// Has all requests of a connection answered, until it ends. `answer` is given each in the form of HTTP/1.1, or as it
+/// came with why it is refused.
+pub(in crate::proxy) async fn talk<IO, F, R, B>(io: IO, answer: F, limits: Limits, phase: Arc<PhaseCell>, entry: &Entry)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    F: Fn(Request<Incoming>, Result<(), Problem>) -> R + 'static,
+    R: Future<Output = Result<Response<B>, CallerGone>> + 'static,
+    B: Body<Data = Bytes, Error = Cut> + Unpin + 'static,
+{
+    let streams = Rc::new(Streams::new());
+    let shared = Rc::new((answer, phase, Rc::clone(&streams)));
     let service = service_fn(move |request| {
         let shared = Rc::clone(&shared);
-        async move { shared.answer(request).await }
+        async move {
+            let (answer, phase, streams) = &*shared;
+            turn(request, answer, limits, phase, streams).await
+        }
     });
     // h2 refuses without a word what is larger; twice the size leaves what is usually too large to us.
     let list = limits.max_head_size + limits.max_headers * FIELD + PSEUDO;
     let slice = Slice::default();
-    let sliced = Sliced::new(Shared(Rc::clone(&stream)), &slice);
+    let sliced = Sliced::new(io, &slice);
     let mut connection = http2::Builder::new(OnThisCore)
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -176,7 +223,4 @@ pub(super) async fn served<S: Transport>(stream: S, proxy: Rc<Proxy>, arrival: A
     .await;
     drop(connection);
     streams.waker.take();
-    if let Some(stream) = Rc::into_inner(stream) {
-        Box::pin(finish(stream.into_inner(), None, &proxy)).await;
-    }
 }

@@ -37,7 +37,7 @@ const QUERY: u8 = 1;
 const PREFIX: u8 = 2;
 const DEFAULT: u8 = 4;
 const CALLERS: u8 = 8;
-const HTTP2: u8 = 16;
+pub(super) const HTTP2: u8 = 16;
 
 const KEYS: &str = "\
 \"1001\": cbat_fuzzing-one\n\
@@ -90,7 +90,7 @@ const FAMILIES: [&str; 2] = ["x-forwarded", "x-proxy-"];
 
 /// What became of one of the caller's requests.
 #[derive(Debug)]
-enum Call {
+pub(super) enum Call {
     Refused(&'static str),
     Sent(Sent),
     /// The caller's body broke off before a byte went out.
@@ -99,15 +99,15 @@ enum Call {
 
 /// A request as Cloudbeds sees it.
 #[derive(Debug, Eq, PartialEq)]
-struct Sent {
+pub(super) struct Sent {
     method: String,
     target: String,
     fields: Vec<(String, Vec<u8>)>,
     /// Nothing where it is not whole.
-    body: Option<Vec<u8>>,
+    pub(super) body: Option<Vec<u8>>,
 }
 
-struct World {
+pub(super) struct World {
     open: Policy,
     guarded: Policy,
     routes: Routes,
@@ -143,7 +143,7 @@ pub fn request(data: &[u8]) {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let origin = |host: &str| format!("https://{host}.example").parse().expect("a good origin");
         let caller = Caller {
             name: "fuzzer".into(),
@@ -190,7 +190,7 @@ impl World {
         calls.into_inner()
     }
 
-    async fn forward(&self, options: u8, request: http::Request<Incoming>) -> (Call, Response<Bytes>) {
+    pub(super) async fn forward(&self, options: u8, request: http::Request<Incoming>) -> (Call, Response<Bytes>) {
         let outbound = match self.outbound(options, request) {
             Ok(outbound) => outbound,
             Err(error) => {
@@ -229,7 +229,7 @@ impl World {
 }
 
 /// Neither a key nor a token.
-fn assert_silent(bytes: &[u8]) {
+pub(super) fn assert_silent(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     assert!(mask::value(bytes).is_none() && !text.contains(TOKEN), "{text}");
 }
@@ -276,7 +276,7 @@ fn same(one: &Call, other: &Call) {
     }
 }
 
-fn check(sent: &Sent, asked: &Request<'_>, options: u8) {
+pub(super) fn check(sent: &Sent, asked: &Request<'_>, options: u8) {
     assert_eq!(sent.method, asked.method);
     assert!(!matches!(asked.method, "CONNECT" | "TRACE"), "{asked:?}");
     check_body(sent, asked);

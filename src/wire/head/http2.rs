@@ -1,17 +1,19 @@
 //! A request head of HTTP/2, held to the rules of HTTP/1.1.
 //!
-//! In: a head as h2 has decoded it. Out: the same in origin form with its authority as `Host`, as everything behind it
-//! expects, or the refusal. h2 has refused before what RFC 9113 8.2 and 8.3 forbid: names in capitals, pseudo-fields that
-//! are missing, doubled, unknown or late, connection-specific fields, `te` other than `trailers`, and a body of another
-//! length than the announced one. A `#` in `:path` it cuts off together with what follows before anybody sees it: what is
-//! decided on and sent is what is left, so nobody reads it in two ways. Only a second decoder of HPACK under h2 could
-//! refuse it. The same goes for a `:scheme` beside `Host` alone, and for pseudo-fields among trailers.
+//! In: a head as h2 has decoded it. Out: the same in origin form with its authority as `Host`, as everything behind
+//! it expects, or the refusal. h2 has refused before what RFC 9113 8.2 and 8.3 forbid: names in capitals,
+//! pseudo-fields that are missing (without a `:path` beside `Host` alone it hands on an empty one, which is refused
+//! with all that are no path), doubled, unknown or late, connection-specific fields, `te` other than `trailers`, and
+//! a body of another length than the announced one. A `#` in `:path` it cuts off together with what follows before
+//! anybody sees it: what is decided on and sent is what is left, so nobody reads it in two ways. Only a second
+//! decoder of HPACK under h2 could refuse it. The same goes for a `:scheme` beside `Host` alone, and for
+//! pseudo-fields among trailers.
 
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::{HeaderValue, Method, Uri};
 
-use super::{METHOD_MAX, Seen, check_target, is_framing_twin, is_host, length, malformed, too_large};
+use super::{METHOD_MAX, Seen, TOKEN, all, check_target, is_framing_twin, is_host, length, malformed, too_large};
 use crate::wire::problem::Problem;
 
 /// What a field costs beside its name and value in HTTP/1.1: colon, space and line end. Limits mean the same in both.
@@ -58,7 +60,11 @@ fn fields(parts: &Parts, max_head_size: usize, max_headers: usize) -> Result<(),
         if lines > max_headers {
             return Err(too_large("The request has too many header lines; send fewer, or raise client.max_headers."));
         }
-        // RFC 9113 8.2.1; whoever passes it on in HTTP/1.1 would lose it, and another field could come of it.
+        // RFC 9113 8.2.1. The http crate takes `"` for a part of a name, which no parser of HTTP/1.1 does.
+        if !all(name, TOKEN) {
+            return Err(malformed("A header name contains a character that names cannot have."));
+        }
+        // The same; whoever passes it on in HTTP/1.1 would lose it, and another field could come of it.
         if value.trim_ascii().len() != value.len() {
             return Err(malformed("A header value begins or ends with white space; remove it."));
         }

@@ -87,6 +87,11 @@ impl Authority {
 
     /// The list of what it has revoked, as PEM, good until a year.
     pub fn revoked(&self, certificates: &[&Identity], year: i32) -> String {
+        self.revoked_between(certificates, (2020, year))
+    }
+
+    /// The same, made in one year and good until another.
+    pub fn revoked_between(&self, certificates: &[&Identity], (since, until): (i32, i32)) -> String {
         let revoked = |identity: &&Identity| RevokedCertParams {
             serial_number: identity.serial.into(),
             revocation_time: date_time_ymd(2020, 1, 1),
@@ -94,8 +99,8 @@ impl Authority {
             invalidity_date: None,
         };
         let list = CertificateRevocationListParams {
-            this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(year, 1, 1),
+            this_update: date_time_ymd(since, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
             crl_number: 1_u64.into(),
             issuing_distribution_point: None,
             revoked_certs: certificates.iter().map(revoked).collect(),

@@ -12,30 +12,35 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::streams::Turn;
-use crate::proxy::respond::Download;
+use super::streams::{Turn, Waiting};
 use crate::proxy::sanitize::Cut;
 
 /// How much of an answer is handed over at once, in bytes: hyper hands over a whole piece wherever a byte has room.
 const PIECE: usize = 16 * 1024;
 
 /// An answer under way, seen by hyper and by the connection.
-pub(super) struct Slot {
-    download: RefCell<Option<Download>>,
+struct Slot<B> {
+    download: RefCell<Option<B>>,
     /// What it has given and hyper does not have yet.
     rest: RefCell<Bytes>,
     /// Since when hyper has not asked for more.
-    pub(super) handed: Cell<Option<Instant>>,
-    pub(super) turn: Turn,
+    handed: Cell<Option<Instant>>,
+    turn: Turn,
 }
 
-impl Slot {
-    /// Drops what is left of it, and what that holds.
-    pub(super) fn let_go(&self) {
-        self.download.take();
-        self.rest.take();
+impl<B> Waiting for Slot<B> {
+    fn handed(&self) -> Option<Instant> {
+        self.handed.get()
     }
 
+    fn let_go(&self) {
+        self.download.take();
+        self.rest.take();
+        self.turn.release();
+    }
+}
+
+impl<B: Body> Slot<B> {
     /// Takes the next piece of what is there already.
     fn piece(&self) -> Option<Bytes> {
         let mut rest = self.rest.borrow_mut();
@@ -49,15 +54,15 @@ impl Slot {
 }
 
 /// Its body.
-pub(super) struct Answer {
-    slot: Rc<Slot>,
+pub(super) struct Answer<B> {
+    slot: Rc<Slot<B>>,
     /// An answer to HEAD, which has none (hyper leaves that to us in HTTP/2).
     bare: bool,
 }
 
-impl Answer {
+impl<B: Body + 'static> Answer<B> {
     /// Of a request that has this turn; `bare` where it answers a HEAD. The connection's list knows of it from now on.
-    pub(super) fn new(download: Download, bare: bool, turn: Turn) -> Self {
+    pub(super) fn new(download: B, bare: bool, turn: Turn) -> Self {
         turn.finished.set(bare || download.is_end_stream());
         let streams = Rc::clone(&turn.streams);
         let slot = Rc::new(Slot {
@@ -66,18 +71,18 @@ impl Answer {
             handed: Cell::default(),
             turn,
         });
-        streams.answers.borrow_mut().push(Rc::clone(&slot));
+        streams.answers.borrow_mut().push(Rc::<Slot<B>>::clone(&slot));
         Self { slot, bare }
     }
 }
 
-impl Drop for Answer {
+impl<B> Drop for Answer<B> {
     fn drop(&mut self) {
         // The connection's list may hold the slot until it looks again.
         self.slot.let_go();
         self.slot.handed.set(None);
-        self.slot.turn.release();
-        self.slot.turn.streams.answers.borrow_mut().retain(|slot| !Rc::ptr_eq(slot, &self.slot));
+        let own = Rc::as_ptr(&self.slot);
+        self.slot.turn.streams.answers.borrow_mut().retain(|slot| !std::ptr::addr_eq(Rc::as_ptr(slot), own));
     }
 }
 
@@ -90,7 +95,7 @@ pub(super) enum Ended {
     Unread,
 }
 
-impl Body for Answer {
+impl<B: Body<Data = Bytes, Error = Cut> + Unpin> Body for Answer<B> {
     type Data = Bytes;
     type Error = Ended;
 

@@ -8,16 +8,13 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::super::Shared;
-use crate::proxy::transport::Transport;
-
 /// What is read in one turn, in bytes: thousands of the smallest frames.
 const SLICE: usize = 64 * 1024;
 
 /// A connection of which so much is read in one turn and no more: h2 works off all the frames it can read, and a flood of
 /// small ones would hold up everybody else of the core.
 pub(super) struct Sliced<S> {
-    shared: Shared<S>,
+    stream: S,
     left: Slice,
 }
 
@@ -33,12 +30,12 @@ impl Slice {
 }
 
 impl<S> Sliced<S> {
-    pub(super) fn new(shared: Shared<S>, slice: &Slice) -> Self {
-        Self { shared, left: slice.clone() }
+    pub(super) fn new(stream: S, slice: &Slice) -> Self {
+        Self { stream, left: slice.clone() }
     }
 }
 
-impl<S: Transport> AsyncRead for Sliced<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Sliced<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let left = self.left.0.get();
         if left == 0 {
@@ -46,15 +43,15 @@ impl<S: Transport> AsyncRead for Sliced<S> {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.shared).poll_read(cx, buf);
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         self.left.0.set(left.saturating_sub(buf.filled().len() - before));
         polled
     }
 }
 
-impl<S: Transport> AsyncWrite for Sliced<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Sliced<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.shared).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -62,18 +59,18 @@ impl<S: Transport> AsyncWrite for Sliced<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.shared).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.shared.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.shared).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.shared).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -9,10 +9,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::LINGER;
-use super::answer::Slot;
 
 /// A caller that gives up so many more requests than it lets finish loses its connection: each cost a start at Cloudbeds.
 const GIVEN_UP: u64 = 100;
+
+/// An answer under way that may have to end before its reader has it.
+pub(super) trait Waiting {
+    /// Since when nobody has asked for more of it.
+    fn handed(&self) -> Option<Instant>;
+
+    /// Drops what is left of it, and what that holds.
+    fn let_go(&self);
+}
 
 /// What the streams of a connection have in common.
 pub(super) struct Streams {
@@ -28,7 +36,7 @@ pub(super) struct Streams {
     finished: Cell<u64>,
     /// An answer said that the process is ending.
     pub(super) ending: Cell<bool>,
-    pub(super) answers: RefCell<Vec<Rc<Slot>>>,
+    pub(super) answers: RefCell<Vec<Rc<dyn Waiting>>>,
     pub(super) waker: RefCell<Option<Waker>>,
 }
 
@@ -67,12 +75,11 @@ impl Streams {
     /// Ends answers that nobody has read on for `limit`: what they hold of Cloudbeds' connections is let go. The stream
     /// itself ends when its caller comes back to it, or with the connection.
     pub(super) fn sweep(&self, now: Instant, limit: Duration) {
-        self.answers.borrow_mut().retain(|slot| {
-            if slot.handed.get().is_some_and(|handed| now >= handed + limit) {
-                slot.let_go();
-                slot.turn.release();
+        self.answers.borrow_mut().retain(|answer| {
+            if answer.handed().is_some_and(|handed| now >= handed + limit) {
+                answer.let_go();
             }
-            Rc::strong_count(slot) > 1
+            Rc::strong_count(answer) > 1
         });
     }
 }
