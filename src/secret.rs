@@ -56,7 +56,7 @@ impl ApiKey {
     }
 
     /// The `Authorization` value, for `proxy::rewrite`, which puts it on the request to Cloudbeds; a test counts the
-    /// callers. The clone shares the bytes: hyper's own copies of them on the way out cannot be wiped.
+    /// callers. The clone shares the bytes: h2's and rustls' own copies of them on the way out cannot be wiped.
     pub(crate) fn bearer(&self) -> HeaderValue {
         self.0.clone()
     }

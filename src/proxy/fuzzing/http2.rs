@@ -1,7 +1,7 @@
 //! From any bytes of a caller's HTTP/2 to what Cloudbeds would get.
 //!
 //! In: one byte of options, then a program (`program.rs` has its notation) or, by an option, bytes as they are. They
-//! go through the listener's own HTTP/2 side and the stages up to hyper's client. Asserted of every request that
+//! go through the listener's own HTTP/2 side and the stages up to the connection. Asserted of every request that
 //! reaches the stages: a plain reading that shares no code with h2 (`reading.rs`) finds it among what was sent, field
 //! by field; it has every pseudo-field once and before the others, one host, a plain path, no field of one connection
 //! and no value with a second reading; and all that `request.rs` asserts of what goes out. Never are more under way

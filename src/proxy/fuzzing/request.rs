@@ -269,7 +269,7 @@ fn same(one: &Call, other: &Call) {
     match (one, other) {
         (Call::Refused(one), Call::Refused(other)) => assert_eq!(one, other),
         (Call::Sent(one), Call::Sent(other)) => assert_eq!(one, other),
-        // A head leaves when hyper has it, or with the first of its body.
+        // A head leaves at once, or with the first of its body.
         (Call::Sent(sent), Call::Nothing) | (Call::Nothing, Call::Sent(sent)) => assert_eq!(sent.body, None),
         (Call::Nothing, Call::Nothing) => {}
         _ => panic!("it depends on where bytes are cut: {one:?}, {other:?}"),

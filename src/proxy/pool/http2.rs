@@ -1,35 +1,30 @@
-//! One HTTP/2 connection to Cloudbeds, and the exchanges on it (RFC 9113).
+//! One HTTP/2 connection to Cloudbeds (RFC 9113).
 //!
-//! In: requests, each on a stream of its own. Out: for each the answer's head, then its body piece by piece. The
-//! connection has a task that moves frames; all else is done by whoever waits for the answer, the sending of the request's
-//! body too. A connection on which something is waited for and nothing comes is asked whether it is alive.
+//! In: an encrypted stream. Out: a place for requests, each on a stream of its own (`stream.rs`). The connection has a task
+//! that moves frames and sees whether the server is still there (`pulse.rs`); all else is done by whoever waits for the
+//! answer, the sending of the request's body too.
+
+mod pulse;
+mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future as _;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use h2::client::{Connection, ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, RecvStream, SendStream};
-use http::{Request, Response};
-use http_body::Body as _;
+use h2::client::{Connection, SendRequest};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
+use self::pulse::Pulse;
+pub(super) use self::stream::Stream;
 use super::Settings;
-use super::lease::{Answered, Failed};
-use super::request::Head;
 use crate::https::Counted;
-use crate::origin::Origin;
-use crate::proxy::broken::Broken;
 use crate::wire::ahead::ReadAhead;
-use crate::wire::answer;
-use crate::wire::body::Upload;
 
 /// Streams on one connection before another is opened, unless the server allows fewer. nginx and most gateways allow 100
 /// to 128.
@@ -40,10 +35,6 @@ const STREAMS: usize = 100;
 /// others; what a caller can have in memory is its own stream's window.
 const STREAM_WINDOW: u32 = 1 << 18;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
-
-/// How long nothing may have come, while something is waited for, before the server is asked; and how long it has then.
-const QUIET: Duration = Duration::from_secs(15);
-const PATIENCE: Duration = Duration::from_secs(10);
 
 type Io = Counted<TlsStream<ReadAhead<TcpStream>>>;
 
@@ -123,14 +114,7 @@ impl Http2 {
             .handshake(stream)
             .await?;
         let in_flight = Rc::default();
-        let pulse = connection.ping_pong().map(|pings| Pulse {
-            pings,
-            asked: false,
-            seen: 0,
-            due: Box::pin(sleep(QUIET)),
-            received: Rc::clone(&received),
-            in_flight: Rc::clone(&in_flight),
-        });
+        let pulse = connection.ping_pong().map(|pings| Pulse::new(pings, &received, &in_flight));
         let moving = Rc::new(Moving {
             connection: RefCell::new(Some(connection)),
             waker: Cell::default(),
@@ -167,6 +151,14 @@ impl Http2 {
     /// one does: h2 would keep the others, and what it keeps when the connection dies it does not give back.
     pub(super) fn has_room(&self) -> bool {
         self.moving.open.get() < if self.has_spoken() { self.streams() } else { 1 }
+    }
+
+    /// Wakes whoever waits for room when there may be some, or when the connection has ended.
+    fn wait(&self, waker: &Waker) {
+        let mut waiting = self.moving.waiting.borrow_mut();
+        if !waiting.iter().any(|known| known.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
     }
 
     /// Whether the server has said anything yet.
@@ -213,249 +205,4 @@ async fn run(moving: Rc<Moving>, mut pulse: Option<Pulse>) {
         Poll::Ready(())
     })
     .await;
-}
-
-/// Whether the server is still there.
-struct Pulse {
-    pings: PingPong,
-    asked: bool,
-    /// Bytes received when it was last looked at.
-    seen: u64,
-    due: Pin<Box<Sleep>>,
-    received: Rc<Cell<u64>>,
-    in_flight: Rc<Cell<usize>>,
-}
-
-impl Pulse {
-    /// Ready when the server is gone.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if self.asked && self.pings.poll_pong(cx).is_ready() {
-                self.asked = false;
-                self.due.as_mut().reset(Instant::now() + QUIET);
-            }
-            ready!(self.due.as_mut().poll(cx));
-            if self.asked {
-                return Poll::Ready(());
-            }
-            let received = self.received.get();
-            let quiet = std::mem::replace(&mut self.seen, received) == received;
-            self.asked = quiet && self.in_flight.get() > 0 && self.pings.send_ping(Ping::opaque()).is_ok();
-            self.due.as_mut().reset(Instant::now() + if self.asked { PATIENCE } else { QUIET });
-        }
-    }
-}
-
-/// Where one exchange is.
-#[derive(Default)]
-pub(super) enum Stream {
-    /// There is none, or it has ended.
-    #[default]
-    Idle,
-    Ready(Box<Request<()>>, Upload),
-    Sent(ResponseFuture, Option<Sending>, Open),
-    Answering {
-        body: RecvStream,
-        _open: Open,
-        left: Option<u64>,
-        sending: Option<Sending>,
-    },
-    /// It ended before its end.
-    Broken,
-}
-
-/// A request's body on its way.
-pub(super) struct Sending {
-    stream: SendStream<Bytes>,
-    upload: Upload,
-}
-
-impl Stream {
-    /// A request, of which nothing is sent before the answer is polled for.
-    pub(super) fn start(head: &Head, upload: Upload, origin: &Origin) -> Self {
-        Self::Ready(Box::new(head.http2(&upload, origin)), upload)
-    }
-
-    pub(super) fn poll_head(&mut self, connection: &Http2, cx: &mut Context<'_>) -> Poll<Result<Answered, Failed>> {
-        if let Self::Ready(..) = self {
-            let closed = connection.is_closed();
-            if !closed && !connection.has_room() {
-                connection.moving.waiting.borrow_mut().push(cx.waker().clone());
-                return Poll::Pending;
-            }
-            let Self::Ready(request, upload) = std::mem::take(self) else { return Poll::Pending };
-            if closed {
-                return Poll::Ready(Err(Failed::Unsent(upload)));
-            }
-            let absent = upload.is_absent();
-            match connection.sender.clone().send_request(*request, absent) {
-                Ok((answer, stream)) => {
-                    let sending = (!absent).then_some(Sending { stream, upload });
-                    *self = Self::Sent(answer, sending, Open::new(&connection.moving));
-                }
-                Err(error) => return Poll::Ready(Err(Failed::Sent(Broken::Http2(error)))),
-            }
-        }
-        let Self::Sent(answer, sending, _) = self else { return Poll::Ready(Err(Failed::Sent(Broken::Closed))) };
-        if let Poll::Ready(Err(error)) = poll_sending(sending, cx) {
-            *self = Self::Broken;
-            return Poll::Ready(Err(Failed::Sent(error)));
-        }
-        let answered = ready!(Pin::new(answer).poll(cx)).map(Response::into_parts);
-        let Self::Sent(_, sending, open) = std::mem::replace(self, Self::Broken) else { return Poll::Pending };
-        Poll::Ready(match answered {
-            Ok((parts, body)) => {
-                // What is no length is h2's to refuse.
-                let left = answer::content_length(&parts.headers).unwrap_or_default();
-                let left = if body.is_end_stream() { Some(0) } else { left };
-                *self = Self::Answering { body, _open: open, left, sending };
-                Ok(Answered { status: parts.status, headers: parts.headers })
-            }
-            Err(error) => Err(Failed::Sent(Broken::Http2(error))),
-        })
-    }
-
-    /// The next bytes of the body, never an empty piece.
-    pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        let Self::Answering { body, left, sending, .. } = self else { return Poll::Ready(None) };
-        if poll_sending(sending, cx).is_ready() {
-            // The answer has begun, and goes on without the rest.
-            *sending = None;
-        }
-        loop {
-            match ready!(body.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // Whoever is handed it does not ask for more before it is written.
-                    let _ = body.flow_control().release_capacity(data.len());
-                    if let Some(left) = left {
-                        *left = left.saturating_sub(data.len() as u64);
-                    }
-                    if !data.is_empty() {
-                        return Poll::Ready(Some(Ok(data)));
-                    }
-                }
-                // Whatever the reason, NO_ERROR too: h2 reports no reset behind the end of an answer (RFC 9113 8.1).
-                Some(Err(error)) => {
-                    *self = Self::Broken;
-                    return Poll::Ready(Some(Err(Broken::Http2(error))));
-                }
-                None => break,
-            }
-        }
-        *self = Self::Idle;
-        Poll::Ready(None)
-    }
-
-    pub(super) fn left(&self) -> Option<u64> {
-        match self {
-            Self::Answering { left, .. } => *left,
-            Self::Idle => Some(0),
-            Self::Ready(..) | Self::Sent(..) | Self::Broken => None,
-        }
-    }
-
-    pub(super) fn is_end(&self) -> bool {
-        match self {
-            Self::Answering { body, .. } => body.is_end_stream(),
-            Self::Idle => true,
-            Self::Ready(..) | Self::Sent(..) | Self::Broken => false,
-        }
-    }
-}
-
-/// Sends what can be sent of a request's body; an error is the caller's. That the server takes no more, its answer says.
-fn poll_sending(slot: &mut Option<Sending>, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-    let Some(sending) = slot else { return Poll::Ready(Ok(())) };
-    let sent = ready!(sending.poll(cx));
-    *slot = None;
-    Poll::Ready(match sent {
-        Err(error @ Broken::Body(_)) => Err(error),
-        _ => Ok(()),
-    })
-}
-
-impl Sending {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let Self { stream, upload } = self;
-        loop {
-            // A little is enough to ask the caller for a piece; the piece waits in h2 for the rest.
-            stream.reserve_capacity(1);
-            while stream.capacity() == 0 {
-                match ready!(stream.poll_capacity(cx)) {
-                    Some(granted) => drop(granted.map_err(Broken::Http2)?),
-                    None => return Poll::Ready(Err(Broken::Closed)),
-                }
-            }
-            if stream.poll_reset(cx).is_ready() {
-                return Poll::Ready(Err(Broken::Closed));
-            }
-            match ready!(Pin::new(&mut *upload).poll_frame(cx)) {
-                Some(frame) => {
-                    let Ok(data) = frame.map_err(Broken::Body)?.into_data() else { continue };
-                    let last = upload.is_end_stream();
-                    stream.send_data(data, last).map_err(Broken::Http2)?;
-                    if last {
-                        return Poll::Ready(Ok(()));
-                    }
-                }
-                None => return Poll::Ready(stream.send_data(Bytes::new(), true).map_err(Broken::Http2)),
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::DuplexStream;
-    use tokio::time::timeout;
-
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(3600);
-
-    /// A connection on which so many requests wait, polled until its server is taken for dead.
-    async fn until_given_up(stream: DuplexStream, waiting: usize) {
-        let (sender, mut connection) = h2::client::Builder::new().handshake::<_, Bytes>(stream).await.unwrap();
-        let mut pulse = Pulse {
-            pings: connection.ping_pong().unwrap(),
-            asked: false,
-            seen: 0,
-            due: Box::pin(sleep(QUIET)),
-            received: Rc::default(),
-            in_flight: Rc::new(Cell::new(waiting)),
-        };
-        std::future::poll_fn(|cx| {
-            let _ = Pin::new(&mut connection).poll(cx);
-            pulse.poll(cx)
-        })
-        .await;
-        drop(sender);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_server_that_answers_no_ping_while_something_is_waited_for_is_given_up() {
-        let (near, _far) = tokio::io::duplex(1 << 16);
-        let started = Instant::now();
-        until_given_up(near, 1).await;
-        assert_eq!(started.elapsed().as_secs(), (QUIET + PATIENCE).as_secs());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_server_of_which_nothing_is_wanted_is_left_alone() {
-        let (near, _far) = tokio::io::duplex(1 << 16);
-        assert!(timeout(LONG, until_given_up(near, 0)).await.is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_server_that_answers_pings_may_take_its_time() {
-        let (near, far) = tokio::io::duplex(1 << 16);
-        let serving = async {
-            let mut server = h2::server::handshake(far).await.unwrap();
-            while server.accept().await.is_some() {}
-        };
-        tokio::select! {
-            outcome = timeout(LONG, until_given_up(near, 1)) => assert!(outcome.is_err()),
-            () = serving => panic!("the client has gone"),
-        }
-    }
 }
