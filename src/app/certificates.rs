@@ -165,11 +165,11 @@ impl Certificates {
             |now: &[Fault]| std::mem::replace(&mut *told.lock().unwrap_or_else(PoisonError::into_inner), now.to_vec());
         let accept = |files: Files| {
             let settings = files.settings(&tls)?;
-            if let (Some(new), Some(old)) = (settings.lists(), acceptor.in_force().lists()) {
-                new.may_follow(old).map_err(|(message, hint)| vec![of_lists(&tls, message, hint)])?;
-            }
-            let but = warnings(&tls, &settings, SystemTime::now());
+            let mut but = warnings(&tls, &settings, SystemTime::now());
             tell(&but);
+            if let (Some(new), Some(old)) = (settings.lists(), acceptor.in_force().lists()) {
+                but.extend(new.older_than(old).into_iter().map(|(message, hint)| of_lists(&tls, message, hint)));
+            }
             acceptor.replace(settings);
             Ok(but)
         };

@@ -24,7 +24,7 @@ use crate::origin::Origin;
 use crate::yaml::Step;
 
 /// The most addresses of the proxy; every one is a socket of every core.
-const LISTENERS_MAX: usize = 100;
+const LISTENERS_MAX: usize = 1000;
 
 /// What the option `unauthenticated_network` must say before a listener may stand on a network. A `true` would be
 /// copied without being read.
@@ -169,7 +169,11 @@ impl Check<'_, '_> {
         }
         if typed.len() > LISTENERS_MAX {
             let words = format!("names more than {LISTENERS_MAX} addresses");
-            self.fault("listen", words, "one listener serves any number of applications");
+            self.fault(
+                "listen",
+                words,
+                "one serves any number of hotels: name them by X-Property-Id, or by identify.path_prefix",
+            );
         }
         let mut listeners: Vec<Listener> = Vec::new();
         for (index, listener) in typed.iter().take(LISTENERS_MAX).enumerate() {

@@ -34,8 +34,8 @@ fn a_mistake_made_ten_thousand_times_is_told_twenty_times() {
         let faults = parse(&text, "config.yaml", Path::new("/"), []).unwrap_err();
         assert_eq!(faults.len(), crate::fault::FAULTS_MAX);
     }
-    let listen = (1..=101).map(|port| format!("- 127.0.0.1:{port}\n")).collect::<String>();
-    check_refused(&format!("listen:\n{listen}"), "listen: names more than 100 addresses");
+    let listen = (1..=1001).map(|port| format!("- 127.0.0.1:{port}\n")).collect::<String>();
+    check_refused(&format!("listen:\n{listen}"), "listen: names more than 1000 addresses");
 }
 
 #[test]

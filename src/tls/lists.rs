@@ -1,8 +1,8 @@
 //! Lists of revoked certificates: whose each one is, from when it is, and until when it counts.
 //!
 //! In: the lists of one file, and the authorities that callers' certificates end at. Out: whether they can be used
-//! together, sentences about those that let nobody in, and whether they may take the place of others. rustls decides
-//! about certificates, and is stricter with fewer lists; nothing here lets anybody in.
+//! together, and sentences about those that let nobody in or know less than others did. rustls decides about certificates,
+//! and verifies who signed a list; nothing here lets anybody in or keeps anybody out.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -69,27 +69,23 @@ impl Lists {
         missing.chain(late).collect()
     }
 
-    /// Whether these may be used after those: they know no less than they did. A newer list counts even where it is
-    /// out of date, since what it revokes is revoked.
-    ///
-    /// # Errors What they lack, and what to do about it.
-    pub fn may_follow(&self, before: &Self) -> Result<(), (String, &'static str)> {
-        for old in &before.lists {
-            let new = self.lists.iter().find(|new| new.is_about_the_same(old));
-            if let Some(new) = new.filter(|new| new.since < old.since) {
-                let [new, since] = [new.since, old.since].map(|since| since.to_datetime());
-                let words = format!(
-                    "holds the list that {} made on {new}, older than the one in force, of {since}",
-                    old.issuer.called
-                );
-                return Err((words, "put the newest one there; to take this one all the same, start anew"));
-            }
-        }
-        let lost = |authority: &&Issuer| before.has(authority) && !self.has(authority);
-        self.authorities.iter().find(lost).map_or(Ok(()), |authority| {
-            let words = format!("holds no list of {} any more", authority.called);
-            Err((words, "put its list there; to let in nobody with a certificate of it, start anew"))
-        })
+    /// Lists in here that are older than those before them: whoever was revoked in between is let in again. What to do
+    /// about it stands with each. They count all the same, since the file is the operator's word, and to keep what was before
+    /// would be to leave out what is new beside it: other issuers' lists, the removal of an issuer, another certificate.
+    #[must_use]
+    pub fn older_than(&self, before: &Self) -> Vec<(String, &'static str)> {
+        let older = |old: &List| {
+            let same = |new: &&List| new.issuer.subject == old.issuer.subject;
+            let new = self.lists.iter().filter(same).map(|new| new.since).min().filter(|since| *since < old.since)?;
+            let [new, since] = [new, old.since].map(|since| since.to_datetime());
+            let words = format!(
+                "holds a list that {} made on {new}, older than the one before, of {since}: what was revoked since counts \
+                 no longer",
+                old.issuer.called
+            );
+            Some((words, "put the newest one there"))
+        };
+        before.lists.iter().filter_map(older).collect()
     }
 
     fn has(&self, authority: &Issuer) -> bool {

@@ -76,7 +76,8 @@ pub fn text<'a>(source: &str, bytes: &'a [u8]) -> Result<&'a str, Vec<Fault>> {
 /// When the text is not one document of YAML.
 pub fn stream<'de, S: DeserializeSeed<'de>>(source: &str, text: &'de str, seed: S) -> Result<S::Value, Vec<Fault>> {
     if opens_too_many(text) {
-        return Err(vec![Fault::new(source, "is nested too deeply", "use fewer levels")]);
+        let words = format!("opens more than {OPEN_MAX} brackets");
+        return Err(vec![Fault::new(source, words, "use fewer levels, and close those that stand in text")]);
     }
     if anchors(text) > ANCHORS_MAX {
         return Err(vec![Fault::new(source, "holds too many anchors", "write out what their aliases stand for")]);
@@ -91,11 +92,17 @@ pub fn stream<'de, S: DeserializeSeed<'de>>(source: &str, text: &'de str, seed: 
 /// Whether more brackets are open at once than a file of ours could need. libyaml looks at all that are open with
 /// every word, so a file of nothing else, such as another one that came into its place, would be read for hours.
 fn opens_too_many(text: &str) -> bool {
-    let mut open = 0_usize;
+    let (mut open, mut comment, mut before) = (0_usize, false, b'\n');
     text.bytes().any(|byte| {
+        comment = match byte {
+            b'\n' => false,
+            b'#' => comment || before.is_ascii_whitespace(),
+            _ => comment,
+        };
+        before = byte;
         match byte {
-            b'[' | b'{' => open += 1,
-            b']' | b'}' => open = open.saturating_sub(1),
+            b'[' | b'{' if !comment => open += 1,
+            b']' | b'}' if !comment => open = open.saturating_sub(1),
             _ => {}
         }
         open > OPEN_MAX

@@ -59,8 +59,13 @@ fn one_document_of_plain_yaml_is_asked_for() {
 #[test]
 fn a_file_of_brackets_alone_is_refused_before_anything_reads_it() {
     for text in ["[".repeat(1 << 20), format!("a: {}", "{".repeat(1 << 20)), "[{".repeat(129)] {
-        assert_eq!(refusals(&text), ["f: is nested too deeply — use fewer levels"]);
+        assert_eq!(
+            refusals(&text),
+            ["f: opens more than 256 brackets — use fewer levels, and close those that stand in text"]
+        );
     }
+    let remarks = (0..300).map(|row| format!("a{row}: x # moved from [old\n")).collect::<String>();
+    assert_eq!(refusals(&remarks), [""; 0], "in remarks there may be any number");
     assert_eq!(refusals(&format!("a: '{}'\nb: {}{}", "[".repeat(100), "[".repeat(100), "]".repeat(100))), [""; 0]);
 }
 

@@ -107,27 +107,43 @@ fn warned(proxy: &Proxy, words: &str) -> bool {
 }
 
 #[tokio::test]
-async fn an_older_list_or_one_of_somebody_else_does_not_take_the_place_of_a_good_one() {
+async fn what_the_file_says_counts_and_a_list_that_is_older_or_of_somebody_else_is_told_of() {
     let scene = Certified::new().await;
     let (desk, lost) = (scene.authority.caller("desk", &[]), scene.authority.caller("desk", &[]));
     let good = scene.authority.revoked_between(&[&lost], (2022, 2200));
     let proxy = proxy(&scene, &good).await;
-    let again = || proxy.log().lines().filter(|line| line.contains("hold the one in force again")).count();
-    for (list, words) in [
-        (scene.authority.revoked_between(&[], (2021, 2200)), "older than the one in force"),
-        (Authority::new().revoked_between(&[], (2023, 2200)), "holds no list of rcgen self signed cert any more"),
+    assert!(!serves(&scene, &proxy, &lost, false).await);
+    let older = "older than the one before, of 2022-01-01";
+    for (list, words, served) in [
+        (scene.authority.revoked_between(&[], (2021, 2200)), older, true),
+        (Authority::new().revoked_between(&[], (2023, 2200)), LETS_IN_NOBODY, false),
     ] {
         proxy.replace("callers.crl", &list);
         proxy.wait_for("a warning", || warned(&proxy, words).then_some(())).await;
-        let kept =
-            |line: &str| line.contains("keeps its certificate") && line.contains(words) && line.contains("start anew");
-        assert!(proxy.log().lines().any(kept), "{}", proxy.log());
-        assert!(serves(&scene, &proxy, &desk, false).await && !serves(&scene, &proxy, &lost, false).await);
-        let before = again();
+        for identity in [&desk, &lost] {
+            assert_eq!(serves(&scene, &proxy, identity, false).await, served, "{words}");
+        }
         proxy.replace("callers.crl", &good);
-        proxy.wait_for("a line about it", || (again() > before).then_some(())).await;
+        until("the good list counts", async || {
+            serves(&scene, &proxy, &desk, false).await && !serves(&scene, &proxy, &lost, false).await
+        })
+        .await;
     }
-    assert!(!proxy.log().contains("the listener has a new certificate"));
+    assert_eq!(proxy.log().matches(older).count(), 1, "a newer one is no reason for a word");
+}
+
+#[tokio::test]
+async fn a_newer_list_counts_also_where_the_file_has_lost_another_issuers() {
+    let scene = Certified::new().await;
+    let other = Authority::called("Other Authority");
+    let (desk, lost) = (scene.authority.caller("desk", &[]), scene.authority.caller("desk", &[]));
+    let before = scene.authority.revoked_between(&[], (2021, 2200)) + &other.revoked_between(&[], (2021, 2200));
+    let issuers = scene.root.clone() + &other.pem();
+    let proxy = scene.proxy(CONFIG).file("callers.pem", &issuers).file("callers.crl", &before).start().await;
+    assert!(serves(&scene, &proxy, &desk, false).await && serves(&scene, &proxy, &lost, false).await);
+    proxy.replace("callers.crl", &scene.authority.revoked_between(&[&lost], (2022, 2200)));
+    until("whom it revokes is refused", async || !serves(&scene, &proxy, &lost, false).await).await;
+    assert!(serves(&scene, &proxy, &desk, false).await);
 }
 
 #[tokio::test]

@@ -37,7 +37,15 @@ pub struct Identity {
 
 impl Authority {
     pub fn new() -> Self {
-        let mut root = CertificateParams::default();
+        Self::of(CertificateParams::default())
+    }
+
+    /// One that is not called like the others.
+    pub fn called(common: &str) -> Self {
+        Self::of(named(common))
+    }
+
+    fn of(mut root: CertificateParams) -> Self {
         root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         Self(CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap())
     }
