@@ -359,9 +359,11 @@ fn hotel(entry: &Value) -> Option<Hotel> {
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     };
-    let shown = |name: &str| text(name).map(|text| printable(&text, 100));
     let property = text("propertyID")?.parse().ok()?;
-    Some(Hotel { property, name: shown("propertyName").unwrap_or_default(), organization: shown("organizationID") })
+    let name = text("propertyName").map(|name| printable(&name, 100)).unwrap_or_default();
+    // An id stands for somebody as it is, or not at all.
+    let organization = text("organizationID").filter(|id| printable(id, 100) == *id);
+    Some(Hotel { property, name, organization })
 }
 
 #[cfg(test)]
@@ -376,6 +378,10 @@ mod tests {
         let hotel = hotel(&entry).unwrap();
         assert_eq!((hotel.property.get(), hotel.organization.as_deref()), (7, Some("3")));
         assert!(!hotel.name.contains('\u{1b}') && !hotel.name.contains("blue"), "{}", hotel.name);
+        for bad in ["3\u{1}1", "cbat_blue", &"3".repeat(101)] {
+            let entry = json!({"propertyID": 7, "organizationID": bad});
+            assert_eq!(super::hotel(&entry).unwrap().organization, None, "{bad:?}");
+        }
         for bad in ["x", "1\u{1}001", "007"] {
             assert!(super::hotel(&json!({"propertyID": bad})).is_none(), "{bad:?}");
         }
