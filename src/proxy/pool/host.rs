@@ -40,6 +40,12 @@ pub(super) struct Idle {
     pub(super) since: Instant,
 }
 
+impl Idle {
+    fn is_usable(&mut self, now: Instant, settings: Settings) -> bool {
+        now.duration_since(self.since) <= settings.idle && self.connection.is_usable(now, settings)
+    }
+}
+
 impl Host {
     pub(super) fn new(origin: Arc<Origin>) -> Self {
         Self {
@@ -106,12 +112,12 @@ impl Host {
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
-            let Idle { connection, since } = &mut idle[at];
-            let waited = now.duration_since(*since);
-            if !connection.is_usable(now, settings) || waited > settings.idle {
+            if !idle[at].is_usable(now, settings) {
                 idle.remove(at).connection.close();
                 continue;
             }
+            let Idle { connection, since } = &idle[at];
+            let waited = now.duration_since(*since);
             let fits = match need {
                 Need::Any => true,
                 Need::JustUsed if connection.used => waited <= settings.unsafe_reuse,
@@ -130,10 +136,7 @@ impl Host {
     /// Closes what is closed already or has been idle for too long.
     pub(super) fn sweep(&self, settings: Settings) {
         let now = Instant::now();
-        let usable = |idle: &mut Idle| {
-            idle.connection.is_usable(now, settings) && now.duration_since(idle.since) <= settings.idle
-        };
-        for spent in self.idle.borrow_mut().extract_if(.., |idle| !usable(idle)) {
+        for spent in self.idle.borrow_mut().extract_if(.., |idle| !idle.is_usable(now, settings)) {
             spent.connection.close();
         }
         self.shared.borrow_mut().retain(|connection| {

@@ -144,7 +144,6 @@ impl<S: Socket> Http1<S> {
     }
 
     fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Result<answer::Head, Failed>> {
-        let mut broken = None;
         if let At::Ready(method) = &self.at {
             let method = method.clone();
             // Whatever comes before the request is no answer to it: a server that closes, perhaps with a 408.
@@ -159,7 +158,7 @@ impl<S: Socket> Http1<S> {
                 Poll::Ready(Err(Broken::Io(error))) if self.io.taken() == before && self.output.is_untouched() => {
                     return Poll::Ready(self.unsent(Some(error)));
                 }
-                Poll::Ready(Err(error)) => broken = Some(error),
+                Poll::Ready(Err(error)) => return Poll::Ready(self.last_words(error, cx)),
             }
         }
         // Before more is sent: a server that has answered may have stopped reading.
@@ -168,21 +167,22 @@ impl<S: Socket> Http1<S> {
                 return Poll::Ready(Ok(head));
             }
             match self.poll_fill(READ, cx) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failed::Sent(broken.unwrap_or(Broken::Closed)))),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failed::Sent(Broken::Closed))),
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::Sent(broken.unwrap_or(Broken::Io(error))))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::Sent(Broken::Io(error)))),
                 Poll::Pending => break,
             }
         }
-        if let Some(broken) = broken {
-            return Poll::Ready(Err(Failed::Sent(broken)));
-        }
         if let Poll::Ready(Err(error)) = self.poll_send(cx) {
-            // Once more: what a server says before it closes is worth more than that it did.
-            while self.input.len() < answer::HEAD_MAX && matches!(self.poll_fill(READ, cx), Poll::Ready(Ok(1..))) {}
-            return Poll::Ready(self.next_head()?.ok_or(Failed::Sent(error)));
+            return Poll::Ready(self.last_words(error, cx));
         }
         Poll::Pending
+    }
+
+    /// The request cannot be sent on: what the server has said before it closed is worth more than that it did.
+    fn last_words(&mut self, error: Broken, cx: &mut Context<'_>) -> Result<answer::Head, Failed> {
+        while self.input.len() < answer::HEAD_MAX && matches!(self.poll_fill(READ, cx), Poll::Ready(Ok(1..))) {}
+        self.next_head()?.ok_or(Failed::Sent(error))
     }
 
     /// Nothing has left.
@@ -222,9 +222,7 @@ impl<S: Socket> Http1<S> {
             if matches!(self.at, At::Idle | At::Broken) {
                 return Poll::Ready(None);
             }
-            if self.upload.is_some()
-                && let Poll::Ready(Err(_)) = self.poll_send(cx)
-            {
+            if let Poll::Ready(Err(_)) = self.poll_send(cx) {
                 // The answer has begun and goes on without the rest.
                 self.upload = None;
                 self.keep_alive = false;

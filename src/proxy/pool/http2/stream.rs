@@ -97,10 +97,8 @@ impl Stream {
     /// The next bytes of the body, never an empty piece.
     pub(in super::super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let Self::Answering { body, left, sending, .. } = self else { return Poll::Ready(None) };
-        if poll_sending(sending, cx).is_ready() {
-            // The answer has begun, and goes on without the rest.
-            *sending = None;
-        }
+        // The answer has begun, and goes on without the rest where that cannot be sent.
+        let _ = poll_sending(sending, cx);
         loop {
             match ready!(body.poll_data(cx)) {
                 Some(Ok(data)) => {
