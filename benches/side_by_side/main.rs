@@ -98,6 +98,9 @@ fn run(options: &Options) -> Result<bool, Sentence> {
     if options.has(Work::Keys) {
         keep(Work::Keys, scale::keys(&place), &mut notes);
     }
+    if options.has(Work::Budgets) {
+        keep(Work::Budgets, scale::budgets(&place), &mut notes);
+    }
     if options.has(Work::Workers) {
         let section = scale::workers(&place, &mut notes);
         keep(Work::Workers, section, &mut notes);

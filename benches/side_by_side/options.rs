@@ -68,6 +68,8 @@ pub(crate) enum Work {
     Memory,
     /// Cost with 100,000 keys beside the cost with one
     Keys,
+    /// Cost below a budget beside the cost without budgets
+    Budgets,
     /// Two workers beside one
     Workers,
     /// What an application saves that opens a connection for every call
@@ -117,8 +119,8 @@ impl Options {
             options.works = Work::value_variants().to_vec();
             options.works.retain(|work| *work != Work::Soak);
             if options.quick {
-                // The two whose means differ from the others' take the longest, and prove nothing in a second.
-                options.works.retain(|work| !matches!(work, Work::Keys | Work::Workers));
+                // Those whose means differ from the others' take the longest, and prove nothing in a second.
+                options.works.retain(|work| !matches!(work, Work::Keys | Work::Budgets | Work::Workers));
             }
         }
         if options.peers.is_empty() {

@@ -7,7 +7,6 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use crate::kit::process::{Running, command, find};
@@ -55,11 +54,15 @@ pub(crate) struct How<'a> {
     pub(crate) upstream: Option<SocketAddr>,
     /// Whether ours writes its access lines to a file that stays.
     pub(crate) log: bool,
+    /// How many apps the hotels of ours are divided among; none if it is 0.
+    pub(crate) apps: u64,
+    /// Whether each of those has a budget.
+    pub(crate) budgets: bool,
 }
 
 impl Default for How<'_> {
     fn default() -> Self {
-        Self { keys: KEYS, workers: 1, cores: None, upstream: None, log: true }
+        Self { keys: KEYS, workers: 1, cores: None, upstream: None, log: true, apps: 0, budgets: false }
     }
 }
 
@@ -137,29 +140,25 @@ impl Place<'_> {
             }
             _ => {
                 // In a directory of their own: ours watches it, and would hear of every line of everybody's log.
-                let keys = format!("keys/{}.yaml", how.keys);
+                let keys = format!("keys/{}-{}.yaml", how.keys, how.apps);
                 fs::create_dir_all(self.directory.join("keys")).map_err(|error| format!("keys: {error}"))?;
-                self.map_file(&keys, how.keys, |property, key| format!("\"{property}\": {key}\n"))?;
+                self.map_file(&keys, how.keys, |property, key| match how.apps {
+                    0 => format!("\"{property}\": {key}\n"),
+                    apps => format!("\"{property}\": {{ key: {key}, app: a{} }}\n", property % apps),
+                })?;
                 let keys = self.directory.join(keys);
                 let log = if how.log { file("log") } else { "/dev/null".into() };
-                let text = recipes::ours(&site, free_address()?, &keys, &log, how.workers);
-                write(&config, &self.without_limits(&program, &config, text)?, 0o600)?;
+                let limits = if how.budgets { "{ requests_per_second: 1000 }" } else { "null" };
+                let apps = (0..how.apps).map(|app| format!("  a{app}: {{ client_id: c{app} }}\n")).collect::<String>();
+                let apps = if apps.is_empty() { apps } else { format!("apps:\n{apps}") };
+                let text = recipes::ours(&site, free_address()?, &keys, &log, how.workers) + &apps;
+                write(&config, &format!("{text}limits: {limits}\n"), 0o600)?;
                 words.arg("serve").arg("--config").arg(&config);
             }
         }
         let mut process = Running::start(&name(peer), words, &output)?;
         process.wait_ready(READY, |own| own.listens(address))?;
         Ok(Proxy { peer, address, process })
-    }
-
-    /// Turns budgets off where the program has them: ten requests a second would be all there is to measure.
-    fn without_limits(&self, program: &Path, config: &Path, text: String) -> Result<String, Sentence> {
-        let without = format!("{text}limits: null\n");
-        write(config, &without, 0o600)?;
-        let mut check = command(program, None);
-        check.arg("check-config").arg("--config").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
-        let known = check.status().map_err(|error| format!("{}: {error}", program.display()))?.success();
-        Ok(if known { without } else { text })
     }
 
     fn map_file(&self, file: &str, keys: u64, line: impl Fn(u64, String) -> String) -> Result<(), Sentence> {

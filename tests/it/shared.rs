@@ -3,15 +3,16 @@
 //! Each replica is a process of its own. The sandbox's judge counts every call by its arrival, in every second.
 
 use std::cell::Cell;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Rule, Sandbox, Settings, Verdict};
 
 use rustix::process::Signal;
 
 use super::harness::redis::password;
-use super::harness::{Answer, Builder, Proxy, Pulse, Redis, Slow, certificate, together};
+use super::harness::{Answer, Builder, Proxy, Pulse, Redis, Slow, WallClock, certificate, together};
 
 /// What all replicas together are granted, and the judge allows.
 const GRANTED: usize = 10;
@@ -610,4 +611,77 @@ async fn when_the_servers_clock_is_set_no_second_has_too_many() {
             .await;
         scene.assert_within(hour);
     }
+}
+
+#[tokio::test]
+async fn while_the_clocks_of_replicas_are_hours_apart_or_set_no_second_has_too_many() {
+    let Some(mut redis) = Redis::start() else { return };
+    let (Some(behind), Some(right), Some(ahead)) =
+        (WallClock::off_by("-9h"), WallClock::off_by("+0"), WallClock::off_by("+13h"))
+    else {
+        return;
+    };
+    let mut scene = Scene::without_replicas().await;
+    let shared = redis.config();
+    let by = |scene: &Scene, clock: &WallClock| scene.builder(&shared).by(&clock.words()).start();
+    for clock in [&behind, &right, &ahead] {
+        scene.replicas.push(by(&scene, clock).await);
+    }
+    scene.together().await;
+    // They are what they should be: each replica's lines have the time it takes for the right one.
+    let hours = |replica: usize| hours_off(&scene.replicas[replica]);
+    assert_eq!((hours(0), hours(1), hours(2)), (-9, 0, 13));
+    scene.warm_up("1002").await;
+
+    let ((), served) = scene.busy(seconds(3)).await;
+    scene.assert_within("hours apart");
+    assert!(served > 25, "{served} calls in some 3 seconds");
+
+    let ((), served) = scene
+        .busy(async {
+            for (clock, offset) in
+                [(&behind, "+11h"), (&ahead, "-8h"), (&right, "-1h"), (&right, "+3h"), (&behind, "-9h")]
+            {
+                clock.set(offset);
+                seconds(1).await;
+            }
+        })
+        .await;
+    assert_eq!((hours(0), hours(1), hours(2)), (-9, 3, -8));
+    scene.assert_within("set while they work");
+    assert!(served > 40, "{served} calls in some 5 seconds");
+
+    // Alone, each with the clock it has; and with a Redis that knows nothing any more.
+    let ((), served) = scene
+        .busy(async {
+            redis.kill();
+            scene.all(0.0).await;
+            seconds(2).await;
+            redis.start_again();
+            scene.all(1.0).await;
+            seconds(2).await;
+        })
+        .await;
+    scene.assert_within("Redis is lost, and back empty");
+    assert!(served > 30, "{served} calls in some 4 seconds");
+
+    // A replica that comes back takes it for another day.
+    scene.replicas[2].kill();
+    ahead.set("+14h");
+    let again = by(&scene, &ahead).await;
+    scene.replicas[2] = again;
+    assert_eq!(hours_off(&scene.replicas[2]), 14);
+    let ((), served) = scene.busy(seconds(4)).await;
+    scene.assert_within("one came back");
+    assert!(served > 25, "{served} calls in some 4 seconds");
+}
+
+/// By how many hours the newest line of a replica's log is off.
+fn hours_off(replica: &Proxy) -> i64 {
+    let line = replica.events().pop().unwrap();
+    let written = Command::new("date").args(["--date", line["timestamp"].as_str().unwrap(), "+%s"]).output().unwrap();
+    let written: i64 = String::from_utf8(written.stdout).unwrap().trim().parse().unwrap();
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
+    // A line is some time old.
+    (written - now + 1800).div_euclid(3600)
 }
