@@ -15,9 +15,9 @@ use crate::peers::{FIRST, KEYS, Place, Proxy};
 
 const RATE: f64 = 400.0;
 
-const CONNECTIONS: usize = 8;
+pub(crate) const CONNECTIONS: usize = 8;
 
-const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// A GET of 1 KiB for the property of this number.
 pub(crate) fn get(number: u64) -> Vec<u8> {

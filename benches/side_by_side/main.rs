@@ -10,6 +10,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod budgets;
 mod equal;
 mod html;
 mod latency;
@@ -99,7 +100,7 @@ fn run(options: &Options) -> Result<bool, Sentence> {
         keep(Work::Keys, scale::keys(&place), &mut notes);
     }
     if options.has(Work::Budgets) {
-        keep(Work::Budgets, scale::budgets(&place), &mut notes);
+        keep(Work::Budgets, budgets::measure(&place), &mut notes);
     }
     if options.has(Work::Workers) {
         let section = scale::workers(&place, &mut notes);
@@ -128,6 +129,7 @@ fn run(options: &Options) -> Result<bool, Sentence> {
 /// Starts who is wanted and keeps who does the work; with each one's memory from before the first request.
 fn start(place: &Place<'_>, notes: &mut Vec<String>) -> (Vec<Proxy>, Vec<u64>) {
     let (mut peers, mut memory) = (Vec::new(), Vec::new());
+    place.options.peers.iter().filter_map(|peer| place.program(*peer).ok()).for_each(|file| memory::read_anew(&file));
     for &peer in &place.options.peers {
         let mut proxy = match place.start(peer, How::default()) {
             Ok(proxy) => proxy,

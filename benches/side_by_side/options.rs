@@ -68,7 +68,7 @@ pub(crate) enum Work {
     Memory,
     /// Cost with 100,000 keys beside the cost with one
     Keys,
-    /// Cost below a budget beside the cost without budgets
+    /// CPU per request below a budget, beside no budgets
     Budgets,
     /// Two workers beside one
     Workers,

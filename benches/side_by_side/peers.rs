@@ -54,15 +54,13 @@ pub(crate) struct How<'a> {
     pub(crate) upstream: Option<SocketAddr>,
     /// Whether ours writes its access lines to a file that stays.
     pub(crate) log: bool,
-    /// How many apps the hotels of ours are divided among; none if it is 0.
-    pub(crate) apps: u64,
-    /// Whether each of those has a budget.
-    pub(crate) budgets: bool,
+    /// Whether ours has a budget, the highest there is.
+    pub(crate) budget: bool,
 }
 
 impl Default for How<'_> {
     fn default() -> Self {
-        Self { keys: KEYS, workers: 1, cores: None, upstream: None, log: true, apps: 0, budgets: false }
+        Self { keys: KEYS, workers: 1, cores: None, upstream: None, log: true, budget: false }
     }
 }
 
@@ -85,7 +83,7 @@ impl Peer {
 
 impl Place<'_> {
     /// The program of a peer, or how to come by it.
-    fn program(&self, peer: Peer) -> Result<PathBuf, Sentence> {
+    pub(crate) fn program(&self, peer: Peer) -> Result<PathBuf, Sentence> {
         let installed = |program: &str| {
             find(program).ok_or_else(|| format!("{} is not measured: apt-get install {program}", name(peer)))
         };
@@ -140,19 +138,14 @@ impl Place<'_> {
             }
             _ => {
                 // In a directory of their own: ours watches it, and would hear of every line of everybody's log.
-                let keys = format!("keys/{}-{}.yaml", how.keys, how.apps);
+                let keys = format!("keys/{}.yaml", how.keys);
                 fs::create_dir_all(self.directory.join("keys")).map_err(|error| format!("keys: {error}"))?;
-                self.map_file(&keys, how.keys, |property, key| match how.apps {
-                    0 => format!("\"{property}\": {key}\n"),
-                    apps => format!("\"{property}\": {{ key: {key}, app: a{} }}\n", property % apps),
-                })?;
+                self.map_file(&keys, how.keys, |property, key| format!("\"{property}\": {key}\n"))?;
                 let keys = self.directory.join(keys);
                 let log = if how.log { file("log") } else { "/dev/null".into() };
-                let limits = if how.budgets { "{ requests_per_second: 1000 }" } else { "null" };
-                let apps = (0..how.apps).map(|app| format!("  a{app}: {{ client_id: c{app} }}\n")).collect::<String>();
-                let apps = if apps.is_empty() { apps } else { format!("apps:\n{apps}") };
-                let text = recipes::ours(&site, free_address()?, &keys, &log, how.workers) + &apps;
-                write(&config, &format!("{text}limits: {limits}\n"), 0o600)?;
+                let limits = if how.budget { "{ requests_per_second: 1000 }" } else { "null" };
+                let text = recipes::ours(&site, free_address()?, &keys, &log, how.workers, limits);
+                write(&config, &text, 0o600)?;
                 words.arg("serve").arg("--config").arg(&config);
             }
         }

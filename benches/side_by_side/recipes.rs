@@ -107,11 +107,11 @@ backend cloudbeds
     )
 }
 
-/// Ours: its defaults, but for addresses, files, one worker, and idle times as long as the others'; without `limits`.
-pub(crate) fn ours(site: &Site<'_>, admin: SocketAddr, keys: &Path, log: &Path, workers: u32) -> String {
+/// Ours: its defaults, but for addresses, files, one worker, limits, and idle times as long as the others'.
+pub(crate) fn ours(site: &Site<'_>, admin: SocketAddr, keys: &Path, log: &Path, workers: u32, limits: &str) -> String {
     let Site { listen, upstream, http2, directory, .. } = site;
     format!(
-        "listen: {listen}\nadmin: {{ listen: {admin} }}\nkeys: {{ file: {keys:?} }}\n\
+        "listen: {listen}\nadmin: {{ listen: {admin} }}\nkeys: {{ file: {keys:?} }}\nlimits: {limits}\n\
          upstream: {{ base_url: \"https://localhost:{}\", ca_file: {:?}, http2: {http2} }}\n\
          client: {{ idle: 10m, max_connections: 20000 }}\ndrain: {{ min: 0s, max: 1s }}\n\
          log: {{ output: {log:?} }}\nworkers: {workers}\n",

@@ -1,4 +1,4 @@
-//! Whether cost grows with the number of keys, what budgets cost, and what a second worker brings.
+//! Whether cost grows with the number of keys, and what a second worker brings.
 //!
 //! In: ours alone, in instances of its own. Out: ratios, in turns as everything else.
 
@@ -13,15 +13,12 @@ use crate::wrk::{Load, Run};
 /// The most keys anybody has been seen with, and then some.
 const MANY: u64 = 100_000;
 
-/// No budget may be above 1,000 requests a second, and one core serves many times that: so many apps share the hotels.
-const APPS: u64 = 64;
-
 /// CPU per request with 100,000 keys, as a ratio to one key: with the same traffic, which shows what the number of keys
 /// costs, and with all of them in rotation, which shows what so many hotels cost at once.
 pub(crate) fn keys(place: &Place<'_>) -> Result<Section, Sentence> {
     let many = How { keys: MANY, ..How::default() };
     let of_one = (How { keys: 1, ..How::default() }, 1);
-    let rounds = in_turns(place, Peer::OursH2, [of_one, (many, 1), (many, MANY)])?;
+    let rounds = in_turns(place, [of_one, (many, 1), (many, MANY)])?;
     let mut section = Section::new(
         "CPU per request with 100,000 keys, beside one key",
         &["traffic for", "ratio", "spread", "1 key µs", "100,000 keys µs"],
@@ -35,31 +32,6 @@ pub(crate) fn keys(place: &Place<'_>) -> Result<Section, Sentence> {
             spread(&ratios).map_or_else(|| "–".to_owned(), |(least, most)| format!("{least:.2}–{most:.2}")),
             shown(micros(0), 1),
             shown(micros(index), 1),
-        ]);
-    }
-    Ok(section)
-}
-
-/// CPU per request with budgets that nobody reaches, as a ratio to none, for each version of HTTP upstream.
-pub(crate) fn budgets(place: &Place<'_>) -> Result<Section, Sentence> {
-    let mut section = Section::new(
-        "CPU per request below a budget, beside no budgets",
-        &["upstream", "ratio", "spread", "without µs", "with µs"],
-    );
-    for (peer, upstream) in [(Peer::OursH1, "HTTP/1.1"), (Peer::OursH2, "HTTP/2")] {
-        let with = How { apps: APPS, budgets: true, ..How::default() };
-        let without = How { budgets: false, ..with };
-        // Twice each, around each other: what is first or last in a round has no advantage.
-        let rounds = in_turns(place, peer, [without, with, with, without].map(|how| (how, how.keys)))?;
-        let of = |pair: [usize; 2], runs: &[Run; 4]| pair.map(|index| runs[index].cpu_micros).iter().sum::<f64>() / 2.0;
-        let (without, with) = (|runs: &[Run; 4]| of([0, 3], runs), |runs: &[Run; 4]| of([1, 2], runs));
-        let ratios: Vec<f64> = rounds.iter().map(|runs| with(runs) / without(runs)).collect();
-        section.row([
-            upstream.to_owned(),
-            shown(median(&ratios), 3),
-            spread(&ratios).map_or_else(|| "–".to_owned(), |(least, most)| format!("{least:.2}–{most:.2}")),
-            shown(median(&rounds.iter().map(without).collect::<Vec<_>>()), 1),
-            shown(median(&rounds.iter().map(with).collect::<Vec<_>>()), 1),
         ]);
     }
     Ok(section)
@@ -79,7 +51,7 @@ pub(crate) fn workers(place: &Place<'_>, notes: &mut Vec<String>) -> Result<Sect
     let own = two.or(place.machine.proxy.is_some().then_some(place.machine.all.as_str()));
     let one_core = if two.is_some() { None } else { own };
     let hows = [How { cores: one_core, ..How::default() }, How { workers: 2, cores: own, ..How::default() }];
-    let pairs = in_turns(place, Peer::OursH2, hows.map(|how| (how, how.keys)))?;
+    let pairs = in_turns(place, hows.map(|how| (how, how.keys)))?;
     let ratio = |value: &dyn Fn(&Run) -> f64| {
         median(&pairs.iter().map(|[one, two]| value(two) / value(one)).collect::<Vec<_>>())
     };
@@ -93,16 +65,12 @@ pub(crate) fn workers(place: &Place<'_>, notes: &mut Vec<String>) -> Result<Sect
     Ok(section)
 }
 
-/// Instances of ours at 1 KiB, one after the other, in each round; each with traffic for so many properties.
-fn in_turns<const N: usize>(
-    place: &Place<'_>,
-    peer: Peer,
-    hows: [(How<'_>, u64); N],
-) -> Result<Vec<[Run; N]>, Sentence> {
+/// Instances of ours at 1 KiB over HTTP/2, one after the other, in each round; each with traffic for so many properties.
+fn in_turns<const N: usize>(place: &Place<'_>, hows: [(How<'_>, u64); N]) -> Result<Vec<[Run; N]>, Sentence> {
     let load = Load::of(Work::Json1k).ok_or("no such work")?;
     let mut instances = Vec::new();
     for (how, properties) in hows {
-        instances.push((place.start(peer, how)?, load.script(place.directory, properties)?));
+        instances.push((place.start(Peer::OursH2, how)?, load.script(place.directory, properties)?));
     }
     let mut rounds = Vec::new();
     for round in 0..=place.options.rounds {
