@@ -20,6 +20,8 @@ mod walk;
 
 pub use spans::{Node, Shape, spans};
 pub use tree::{Budget, Grow, Tree};
+#[cfg(test)]
+pub(crate) use walk::LOCATED;
 pub use walk::{Spot, locate};
 
 /// Brackets that may be open at once; `serde_yaml` follows 128 levels.
