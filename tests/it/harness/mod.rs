@@ -21,6 +21,7 @@ pub mod run;
 pub mod slow;
 pub mod strace;
 pub mod upstream;
+pub mod wall_clock;
 pub mod wire;
 
 pub use authority::{Authority, Identity, Speaker, TLS};
@@ -41,6 +42,7 @@ pub use redis::Redis;
 pub use run::Run;
 pub use slow::Slow;
 pub use upstream::{HTTP1, HTTP2, Manner, Peer, Upstream};
+pub use wall_clock::WallClock;
 pub use wire::Wire;
 
 use cloudbeds_auth_proxy::sandbox::{self, Hotel, Protocols, Sandbox, Settings};

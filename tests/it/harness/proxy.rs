@@ -74,8 +74,8 @@ impl Builder {
     }
 
     /// Starts it by way of another program, which is given the binary and its arguments behind its own.
-    pub fn by(mut self, program: &[&str]) -> Self {
-        self.by = program.iter().map(|&word| word.to_owned()).collect();
+    pub fn by<W: AsRef<str>>(mut self, program: &[W]) -> Self {
+        self.by = program.iter().map(|word| word.as_ref().to_owned()).collect();
         self
     }
 
