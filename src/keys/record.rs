@@ -230,7 +230,7 @@ impl Record {
     }
 
     /// Takes times that have not come yet for now: they are from a clock that was wrong, and would outlast what is learnt
-    /// from here on.
+    /// from here on. What it warned of by that clock it will warn of again.
     pub(super) fn no_later_than(&mut self, now: Time) {
         self.first_seen = self.first_seen.min(now);
         for time in [&mut self.last_used, &mut self.accepted, &mut self.kept_alive] {
@@ -238,6 +238,9 @@ impl Record {
         }
         for judgement in self.property_judgements.values_mut().chain([&mut self.judgement]) {
             judgement.judged = judgement.judged.min(now);
+            if let Some(dead) = &mut judgement.dead {
+                dead.since = dead.since.min(now);
+            }
         }
         if let Some(gone) = &mut self.gone {
             gone.at = gone.at.min(now);
@@ -245,6 +248,7 @@ impl Record {
         if let Some(hotels) = &mut self.hotels {
             hotels.at = hotels.at.min(now);
         }
+        self.warned_days = self.warned_days.min(self.idle_days(now));
     }
 
     /// Takes over what another replica knows better. Who is in force where is each replica's own matter.
