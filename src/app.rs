@@ -389,8 +389,9 @@ impl App {
         });
         let certificates = loaded.certificates.take();
         let acceptor = certificates.as_ref().map(Certificates::acceptor);
-        let renewing = certificates
-            .map(|certificates| tokio::spawn(certificates.watch(config.keys.poll, Arc::clone(&handle.reload_rest))));
+        let renewing = certificates.map(|certificates| {
+            tokio::spawn(certificates.watch(config.keys.poll, Arc::clone(&handle.reload_rest), metrics.clone()))
+        });
         let limits = limits(&config);
         let redis = loaded.redis.take().map(Arc::new);
         let mut pacing = Pacing::start(&config, redis.clone())?;

@@ -8,17 +8,18 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::time::interval;
 use zeroize::Zeroizing;
 
-use super::watching::{self, Words};
+use super::watching::{self, Renewed, Words};
 use crate::config::Tls;
 use crate::fault::Fault;
 use crate::keys;
+use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, Acceptor, Pem, Settings, Unusable};
 
 /// The largest file read, in bytes: a bundle of all public authorities is a quarter of it.
@@ -28,7 +29,6 @@ const FILE_MAX: u64 = 1 << 20;
 const LISTS_MAX: u64 = 16 << 20;
 
 const WORDS: Words = Words {
-    renewed: "the listener has a new certificate",
     kept: "the listener keeps its certificate and all that belongs to it, what is new cannot be used",
     again: "the files of the listener's certificate hold the one in force again",
 };
@@ -131,7 +131,7 @@ pub(super) struct Certificates {
     tls: Tls,
     acceptor: Acceptor,
     hashes: RandomState,
-    in_force: u64,
+    in_force: Parts,
 }
 
 impl Certificates {
@@ -139,7 +139,7 @@ impl Certificates {
     pub(super) fn load(tls: &Tls) -> Result<Self, Vec<Fault>> {
         let files = Files::read(tls)?;
         let (acceptor, hashes) = (Acceptor::new(files.settings(tls)?), RandomState::new());
-        let in_force = hash(&files, &hashes);
+        let in_force = Parts::of(&files, &hashes);
         Ok(Self { tls: tls.clone(), acceptor, hashes, in_force })
     }
 
@@ -154,40 +154,102 @@ impl Certificates {
     }
 
     /// Looks at the files every `poll` and whenever `look_now` says so, until dropped.
-    pub(super) async fn watch(self, poll: Duration, look_now: Arc<Notify>) {
-        let Self { tls, acceptor, hashes, in_force } = self;
+    pub(super) async fn watch(self, poll: Duration, look_now: Arc<Notify>, metrics: Metrics) {
+        let Self { tls, acceptor, hashes, mut in_force } = self;
+        let number = hashes.hash_one(&in_force);
         let read = {
-            let tls = tls.clone();
-            move || Files::read(&tls).map(|files| (hash(&files, &hashes), files)).map(|(number, files)| (files, number))
+            let (tls, hashes) = (tls.clone(), hashes.clone());
+            move || {
+                let files = Files::read(&tls)?;
+                let number = hashes.hash_one(Parts::of(&files, &hashes));
+                Ok((files, number))
+            }
         };
-        let told = Mutex::new(warnings(&tls, &acceptor.in_force(), SystemTime::now()));
-        let tell =
-            |now: &[Fault]| std::mem::replace(&mut *told.lock().unwrap_or_else(PoisonError::into_inner), now.to_vec());
+        let counted = |warnings: Vec<Fault>| {
+            metrics.control().set_revocation_lists_due(warnings.len());
+            warnings
+        };
         let accept = |files: Files| {
             let settings = files.settings(&tls)?;
-            let mut but = warnings(&tls, &settings, SystemTime::now());
-            tell(&but);
+            let mut but = counted(warnings(&tls, &settings, SystemTime::now()));
             if let (Some(new), Some(old)) = (settings.lists(), acceptor.in_force().lists()) {
                 but.extend(new.older_than(old).into_iter().map(|(message, hint)| of_lists(&tls, message, hint)));
             }
             acceptor.replace(settings);
-            Ok(but)
+            let before = std::mem::replace(&mut in_force, Parts::of(&files, &hashes));
+            Ok(Renewed { words: in_force.other_than(&before), but })
         };
-        let watching = watching::watch((poll, look_now), WORDS, in_force, read, accept);
+        let watching = watching::watch((poll, look_now), WORDS, number, read, accept);
         // A list also goes out of date while nothing changes.
         let ageing = async {
-            let mut ticks = interval(poll);
+            let (mut ticks, mut before) = (interval(poll), SystemTime::now());
             loop {
                 ticks.tick().await;
-                let now = warnings(&tls, &acceptor.in_force(), SystemTime::now());
-                let before = tell(&now);
-                now.iter().filter(|fault| !before.contains(fault)).for_each(|fault| tracing::warn!("{fault}"));
+                let (now, settings) = (SystemTime::now(), acceptor.in_force());
+                let told = warnings(&tls, &settings, before);
+                let due = counted(warnings(&tls, &settings, now));
+                due.iter().filter(|fault| !told.contains(fault)).for_each(|fault| tracing::warn!("{fault}"));
+                before = now;
             }
         };
         tokio::join!(watching, ageing);
     }
 }
 
-fn hash(files: &Files, hashes: &RandomState) -> u64 {
-    hashes.hash_one((&files.certificate, &*files.key, &files.client_ca, &files.client_crl))
+/// What the log tells apart of the files, by hashes of it.
+#[derive(Eq, Hash, PartialEq)]
+struct Parts {
+    certificate: u64,
+    client_ca: u64,
+    client_crl: u64,
+}
+
+impl Parts {
+    fn of(files: &Files, hashes: &RandomState) -> Self {
+        Self {
+            certificate: hashes.hash_one((&files.certificate, &*files.key)),
+            client_ca: hashes.hash_one(&files.client_ca),
+            client_crl: hashes.hash_one(&files.client_crl),
+        }
+    }
+
+    /// What is new since those before.
+    fn other_than(&self, before: &Self) -> String {
+        let new: Vec<_> = [
+            (self.certificate != before.certificate, "a new certificate"),
+            (self.client_ca != before.client_ca, "other issuers of callers' certificates"),
+            (self.client_crl != before.client_crl, "new revocation lists"),
+        ]
+        .into_iter()
+        .filter_map(|(is, words)| is.then_some(words))
+        .collect();
+        format!("the listener has {}", new.join(" and "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_files_those_that_are_new_are_named() {
+        let hashes = RandomState::new();
+        let parts = |certificate: &str, ca: &str, crl: &str| {
+            let bytes = |text: &str| text.as_bytes().to_vec();
+            let (client_ca, client_crl) = (Some(bytes(ca)), Some(bytes(crl)));
+            let key = Zeroizing::new(bytes("key"));
+            Parts::of(&Files { certificate: bytes(certificate), key, client_ca, client_crl }, &hashes)
+        };
+        let before = parts("one", "one", "one");
+        for (now, words) in [
+            (parts("two", "one", "one"), "the listener has a new certificate"),
+            (parts("one", "one", "two"), "the listener has new revocation lists"),
+            (
+                parts("one", "two", "two"),
+                "the listener has other issuers of callers' certificates and new revocation lists",
+            ),
+        ] {
+            assert_eq!(now.other_than(&before), words);
+        }
+    }
 }

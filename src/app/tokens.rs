@@ -15,14 +15,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::certificates::public;
-use super::watching::{self, Read, Words};
+use super::watching::{self, Read, Renewed, Words};
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::proxy::callers::TokenSet;
 use crate::secret::TokenDigest;
 
 const WORDS: Words = Words {
-    renewed: "callers have new tokens",
     kept: "callers keep their tokens, the new ones cannot be used",
     again: "the files of callers' tokens hold those in force again",
 };
@@ -71,7 +70,7 @@ impl TokenFiles {
         let files = Arc::clone(&self.files);
         let accept = |read: Vec<HashSet<TokenDigest>>| {
             self.sets.iter().zip(read).for_each(|(set, new)| set.replace(new));
-            Ok(Vec::new())
+            Ok(Renewed { words: "callers have new tokens".to_owned(), but: Vec::new() })
         };
         watching::watch((poll, look_now), WORDS, self.in_force, move || files.read(), accept).await;
     }

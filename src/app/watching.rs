@@ -18,8 +18,6 @@ const SETTLE: Duration = Duration::from_millis(100);
 
 /// What the log says.
 pub(super) struct Words {
-    /// New content is in force.
-    pub(super) renewed: &'static str,
     /// It cannot be used; what is wrong follows.
     pub(super) kept: &'static str,
     /// The files hold again what is in force.
@@ -29,8 +27,15 @@ pub(super) struct Words {
 /// What was read, and a number that is the same for the same content.
 pub(super) type Read<T> = Result<(T, u64), Vec<Fault>>;
 
-/// Looks every `poll` and whenever `look_now` says so, until dropped. `in_force` is the number of what is. What
-/// `accept` returns of content that is in force now is what is wrong with it all the same.
+/// New content is in force.
+pub(super) struct Renewed {
+    /// What is new, as the log says it.
+    pub(super) words: String,
+    /// What is wrong with it all the same.
+    pub(super) but: Vec<Fault>,
+}
+
+/// Looks every `poll` and whenever `look_now` says so, until dropped. `in_force` is the number of what is.
 ///
 /// `look_now` wakes all who wait (SIGHUP); one that is lost because a look is under way is made up for by the
 /// interval.
@@ -39,7 +44,7 @@ pub(super) async fn watch<T: Send + 'static>(
     words: Words,
     mut in_force: u64,
     read: impl Fn() -> Read<T> + Clone + Send + 'static,
-    accept: impl Fn(T) -> Result<Vec<Fault>, Vec<Fault>>,
+    mut accept: impl FnMut(T) -> Result<Renewed, Vec<Fault>>,
 ) {
     let mut ticks = interval(poll);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -65,17 +70,17 @@ pub(super) async fn watch<T: Send + 'static>(
                     sleep(SETTLE).await;
                     continue;
                 }
-                Ok((new, found)) => accept(new).map(|but| (found, but)),
+                Ok((new, found)) => accept(new).map(|renewed| (found, renewed)),
                 Err(faults) => Err(faults),
             };
             match outcome {
-                Ok((found, but)) => {
+                Ok((found, Renewed { words, but })) => {
                     (in_force, refused) = (found, None);
                     if but.is_empty() {
-                        tracing::info!("{}", words.renewed);
+                        tracing::info!("{words}");
                     }
                     for fault in but {
-                        tracing::warn!("{}, but {fault}", words.renewed);
+                        tracing::warn!("{words}, but {fault}");
                     }
                 }
                 Err(faults) => {

@@ -4,6 +4,9 @@
 //! [`Caller`]s. A caller that nothing could be known by, and a word that could never match a request, are faults: both
 //! would be a door that looks open and is shut.
 
+use std::collections::HashSet;
+use std::hash::Hash;
+
 use http::Method;
 
 use super::check::Check;
@@ -19,14 +22,27 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 /// What Linux shows instead of a user that has no number in one's own user namespace.
 const OVERFLOW_UID: u32 = 65_534;
 
-fn shares<T: PartialEq>(some: &[T], others: &[T]) -> bool {
-    some.iter().any(|one| others.contains(one))
+/// What callers are known by, of one kind. There may be tens of thousands, so none is compared with all others.
+struct Taken<T>(HashSet<T>);
+
+impl<T: Clone + Eq + Hash> Taken<T> {
+    fn new() -> Self {
+        Self(HashSet::new())
+    }
+
+    /// Adds a caller's, and says whether a caller before it has one of them.
+    fn by_another(&mut self, own: &[T]) -> bool {
+        let taken = own.iter().any(|one| self.0.contains(one));
+        self.0.extend(own.iter().cloned());
+        taken
+    }
 }
 
 impl Check<'_, '_> {
     /// Nothing when there is a fault.
     pub(super) fn callers(&mut self, raw: &raw::Raw, listeners: &[Listener]) -> Option<Vec<Caller>> {
-        let (mut callers, mut whole) = (Vec::<Caller>::new(), true);
+        let (mut callers, mut whole) = (Vec::new(), true);
+        let (mut tokens, mut certificates, mut uids) = (Taken::new(), Taken::new(), Taken::new());
         for (name, typed) in &raw.callers.0 {
             let Some(caller) = self.caller(name, typed) else {
                 whole = false;
@@ -40,13 +56,13 @@ impl Check<'_, '_> {
             if !caller.uids.is_empty() && !listeners.iter().any(unix) {
                 self.caller_fault(name, "uids", "there is no unix socket to tell them by", "add one to `listen:`");
             }
-            if callers.iter().any(|other| shares(&other.tokens, &caller.tokens)) {
+            if tokens.by_another(&caller.tokens) {
                 self.caller_fault(name, "token_sha256", "another caller has the same token", "make one of its own");
             }
-            if callers.iter().any(|other| shares(&other.certificates, &caller.certificates)) {
+            if certificates.by_another(&caller.certificates) {
                 self.caller_fault(name, "certificates", "another caller has the same name", "each has its own");
             }
-            if callers.iter().any(|other| shares(&other.uids, &caller.uids)) {
+            if uids.by_another(&caller.uids) {
                 self.caller_fault(name, "uids", "another caller has the same user", "each has its own");
             }
             callers.push(caller);
@@ -131,5 +147,44 @@ impl Check<'_, '_> {
 
     fn caller_fault(&mut self, caller: &str, option: &str, message: &str, hint: &str) {
         self.entry_fault("callers", caller, option, message, hint);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::hash::Hasher;
+
+    use super::*;
+
+    thread_local! {
+        static COMPARED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    #[derive(Clone, Copy, Eq)]
+    struct Counted(usize);
+
+    impl PartialEq for Counted {
+        fn eq(&self, other: &Self) -> bool {
+            COMPARED.set(COMPARED.get() + 1);
+            self.0 == other.0
+        }
+    }
+
+    impl Hash for Counted {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.0.hash(state);
+        }
+    }
+
+    #[test]
+    fn ten_thousand_callers_are_not_each_compared_with_all_others() {
+        let mut taken = Taken::new();
+        for number in 0..10_000 {
+            assert!(!taken.by_another(&[Counted(2 * number), Counted(2 * number + 1)]), "{number}");
+        }
+        assert!(!taken.by_another(&[Counted(20_000), Counted(20_000)]), "its own, twice");
+        assert!(taken.by_another(&[Counted(20_001), Counted(7)]));
+        assert!(COMPARED.get() < 200_000, "{} comparisons", COMPARED.get());
     }
 }

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::{Config, check, env, raw, sources::Sources};
-use crate::fault::{FAULTS_MAX, Fault};
+use crate::fault::Fault;
 use crate::yaml::{self, Mapping, Step, Value};
 
 /// The largest file read, in bytes.
@@ -17,7 +17,7 @@ const FILE_MAX: u64 = 1024 * 1024;
 /// relative to its directory; without a file, to the working directory.
 ///
 /// # Errors
-/// Every fault found, at most [`FAULTS_MAX`] and never none.
+/// Every fault found, at most [`FAULTS_MAX`](crate::fault::FAULTS_MAX) and never none.
 pub fn load(path: Option<&Path>, env: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Config, Vec<Fault>> {
     let Some(path) = path else {
         return resolve("configuration", "", Mapping::new().into(), Path::new(""), env);
@@ -37,7 +37,7 @@ pub fn load(path: Option<&Path>, env: impl IntoIterator<Item = (OsString, OsStri
 /// The same from text. Faults call it `name`; relative paths are relative to `base_dir`.
 ///
 /// # Errors
-/// Every fault found, at most [`FAULTS_MAX`] and never none.
+/// Every fault found, at most [`FAULTS_MAX`](crate::fault::FAULTS_MAX) and never none.
 pub fn parse(
     text: &str,
     name: &str,
@@ -69,13 +69,10 @@ fn resolve(
     let mut sources = Sources::new(name, text, file, known.clone());
     env::overlay(&mut root, &known, env, &mut sources);
     let config = typed(root, &mut sources).and_then(|raw| check::config(&raw, base_dir, &mut sources));
-    let mut faults = sources.into_faults();
+    let faults = sources.into_faults();
     match config {
         Some(config) if faults.is_empty() => Ok(config),
-        _ => {
-            faults.truncate(FAULTS_MAX);
-            Err(faults)
-        }
+        _ => Err(faults),
     }
 }
 

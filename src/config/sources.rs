@@ -18,6 +18,7 @@ pub(super) struct Sources<'a> {
     file: Value,
     /// Options the environment set, by dotted path: the variable's name.
     pub(super) variables: BTreeMap<String, String>,
+    /// No more than are told, since each costs a reading of the file.
     faults: Vec<Fault>,
     known: Vec<String>,
     /// Nodes that were cut out of the document because they did not fit; paths given later are those without them.
@@ -34,7 +35,7 @@ impl<'a> Sources<'a> {
         Self { name, text, file, variables: BTreeMap::new(), faults: Vec::new(), known, cut: Vec::new() }
     }
 
-    /// What was found; empty when all is well.
+    /// What was found, at most [`FAULTS_MAX`]; empty when all is well.
     pub(super) fn into_faults(mut self) -> Vec<Fault> {
         self.faults.sort_by_key(|fault| (fault.line.unwrap_or(usize::MAX), fault.column));
         self.faults
@@ -57,7 +58,9 @@ impl<'a> Sources<'a> {
 
     /// Records a fault that has no option, such as an unknown variable.
     pub(super) fn push(&mut self, fault: Fault) {
-        self.faults.push(fault);
+        if !self.enough() {
+            self.faults.push(fault);
+        }
     }
 
     /// Notes that the node at `path` is no longer in the document that later paths are about.
@@ -145,12 +148,13 @@ impl<'a> Sources<'a> {
     }
 
     fn record(&mut self, path: &[Step], on_key: bool, message: String, hint: String) {
+        if self.enough() {
+            return;
+        }
         let path = &self.original(path);
         let dotted = written(path);
         let fault = match self.variables.get(&dotted) {
             Some(variable) => Fault::new(variable, message, hint),
-            // Each place costs a reading of the file, and this one is not shown.
-            None if self.enough() => Fault::new(self.name, message, hint),
             None => Fault::new(self.name, message, hint).at(self.place(path, on_key)),
         };
         self.faults.push(fault.about(dotted));

@@ -30,9 +30,12 @@ fn a_mistake_made_ten_thousand_times_is_told_twenty_times() {
     let listen = format!("listen:\n{}", many(|_| "- nowhere\n".to_owned()));
     let apps = format!("apps:\n{}", many(|number| format!("  a{number}: {{ client_id: live1_a, redirect_uri: x }}\n")));
     let callers = format!("callers:\n{}", many(|number| format!("  c{number}: {{ uids: [1], methods: [x] }}\n")));
-    for text in [listen, apps, callers] {
+    let (unknown, twice) = (many(|number| format!("o{number}: 1\n")), many(|_| "workers: 1\n".to_owned()));
+    for text in [listen, apps, callers, unknown, twice] {
+        yaml::LOCATED.set(0);
         let faults = parse(&text, "config.yaml", Path::new("/"), []).unwrap_err();
-        assert_eq!(faults.len(), crate::fault::FAULTS_MAX);
+        // Each place that is looked for is a reading of the text.
+        assert_eq!((faults.len(), yaml::LOCATED.get()), (crate::fault::FAULTS_MAX, crate::fault::FAULTS_MAX));
     }
     let listen = (1..=1001).map(|port| format!("- 127.0.0.1:{port}\n")).collect::<String>();
     check_refused(&format!("listen:\n{listen}"), "listen: names more than 1000 addresses");

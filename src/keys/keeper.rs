@@ -456,6 +456,9 @@ impl<V: Vendor> Keeper<V> {
 
     async fn tick(&mut self) {
         let now = self.now();
+        if now < self.swept {
+            self.set_back(now);
+        }
         self.hear_again(now);
         self.end_cool_downs(now);
         self.exchange_news(now);
@@ -469,6 +472,20 @@ impl<V: Vendor> Keeper<V> {
             if self.unwritten && may {
                 self.write(due).await;
             }
+        }
+    }
+
+    /// The clock was ahead, and is no longer. What was learnt by it would hold until its times come: uses, so that a key
+    /// that nobody uses would be thought in use until Cloudbeds deletes it, and pauses, so that nothing would be heard of it.
+    fn set_back(&mut self, now: Time) {
+        info!("the clock was set back: times of keys that have not come yet count as now");
+        for life in self.store.lives().all() {
+            life.change(|record| record.no_later_than(now));
+        }
+        self.unwritten = true;
+        self.doubts.drain().for_each(|(_, doubt)| doubt.life.listen());
+        for (asked, _) in self.hotels_asked.values_mut() {
+            *asked = (*asked).min(now);
         }
     }
 

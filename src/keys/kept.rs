@@ -137,7 +137,7 @@ mod tests {
                 warned_days: u64::from(warned),
                 hotels: hotels.then(Hotels::default),
                 ours,
-                more: more.then(|| ("mood".to_owned(), 1.into())).into_iter().collect(),
+                more: more.then(|| ("mood".to_owned(), serde_json::from_str("1").unwrap())).into_iter().collect(),
             };
             let kept = Kept::from(record.clone());
             prop_assert_eq!(kept.is_ours(), ours);

@@ -2,11 +2,14 @@
 //!
 //! In: uses, judgements, comings and goings, each with its time; records of other replicas. Out: the key's verdict, and
 //! one record that says what all of them knew. It holds ids and times, nothing of the key itself. Fields that a newer
-//! version wrote are carried along.
+//! version wrote are carried along as they stand.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 use super::life::Time;
 use super::verdict::{Blocked, Sign, Verdict};
@@ -30,9 +33,19 @@ impl Default for IdleDays {
     }
 }
 
+/// A value that another version wrote: the very text, since reading it might take digits off a number.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Foreign(Box<RawValue>);
+
+impl PartialEq for Foreign {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
 /// All that is known of a key.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Record {
     /// The properties it was last in force for.
     pub properties: Vec<PropertyId>,
@@ -60,7 +73,7 @@ pub struct Record {
     pub(super) ours: bool,
     /// What other versions wrote.
     #[serde(flatten)]
-    pub more: serde_json::Map<String, serde_json::Value>,
+    pub more: BTreeMap<String, Foreign>,
 }
 
 /// What Cloudbeds said when it was asked about a key, and when.
@@ -102,6 +115,43 @@ pub struct Hotels {
     pub at: Time,
     /// In its order.
     pub properties: Vec<PropertyId>,
+}
+
+/// By hand: what `flatten` reads it has read into numbers before.
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Record;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a mapping")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Record, A::Error> {
+                let mut record = Record::default();
+                while let Some(name) = fields.next_key::<String>()? {
+                    match name.as_str() {
+                        "properties" => record.properties = fields.next_value()?,
+                        "first_seen" => record.first_seen = fields.next_value()?,
+                        "last_used" => record.last_used = fields.next_value()?,
+                        "accepted" => record.accepted = fields.next_value()?,
+                        "judgement" => record.judgement = fields.next_value()?,
+                        "property_judgements" => record.property_judgements = fields.next_value()?,
+                        "gone" => record.gone = fields.next_value()?,
+                        "kept_alive" => record.kept_alive = fields.next_value()?,
+                        "warned_days" => record.warned_days = fields.next_value()?,
+                        "hotels" => record.hotels = fields.next_value()?,
+                        _ => drop(record.more.insert(name, fields.next_value()?)),
+                    }
+                }
+                Ok(record)
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
 }
 
 impl Record {
@@ -180,7 +230,7 @@ impl Record {
     }
 
     /// Takes times that have not come yet for now: they are from a clock that was wrong, and would outlast what is learnt
-    /// from here on.
+    /// from here on. What it warned of by that clock it will warn of again.
     pub(super) fn no_later_than(&mut self, now: Time) {
         self.first_seen = self.first_seen.min(now);
         for time in [&mut self.last_used, &mut self.accepted, &mut self.kept_alive] {
@@ -188,6 +238,9 @@ impl Record {
         }
         for judgement in self.property_judgements.values_mut().chain([&mut self.judgement]) {
             judgement.judged = judgement.judged.min(now);
+            if let Some(dead) = &mut judgement.dead {
+                dead.since = dead.since.min(now);
+            }
         }
         if let Some(gone) = &mut self.gone {
             gone.at = gone.at.min(now);
@@ -195,6 +248,7 @@ impl Record {
         if let Some(hotels) = &mut self.hotels {
             hotels.at = hotels.at.min(now);
         }
+        self.warned_days = self.warned_days.min(self.idle_days(now));
     }
 
     /// Takes over what another replica knows better. Who is in force where is each replica's own matter.
@@ -222,7 +276,7 @@ impl Record {
             self.properties.clone_from(&other.properties);
         }
         for (name, value) in &other.more {
-            self.more.entry(name).or_insert_with(|| value.clone());
+            self.more.entry(name.clone()).or_insert_with(|| value.clone());
         }
     }
 }

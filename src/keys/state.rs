@@ -21,7 +21,7 @@ use tempfile::NamedTempFile;
 use super::leftover;
 use super::life::Time;
 use super::lock::{self, Lock};
-use super::record::{DAY, Record};
+use super::record::{DAY, Foreign, Record};
 use crate::secret::Fingerprint;
 
 /// The format this version writes.
@@ -34,7 +34,7 @@ const SIZE_MAX: u64 = 256 * 1024 * 1024;
 const REMEMBERED: u64 = 90 * DAY;
 
 /// What is written besides the records: fields of other versions.
-type More = serde_json::Map<String, serde_json::Value>;
+type More = BTreeMap<String, Foreign>;
 
 /// All records of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -331,6 +331,8 @@ fn hold(path: &Path) -> Result<Lock, StateError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::{Dead, Gone, Hotels, Judgement};
+    use super::super::verdict::Verdict;
     use super::*;
     use crate::secret::ApiKey;
 
@@ -405,16 +407,50 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_a_newer_version_wrote_is_the_same_however_often_it_is_written() {
+    fn what_a_newer_version_wrote_is_the_same_text_however_often_it_is_written() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
-        fs::write(&path, r#"{"format":1,"keys":{},"rate":17900000000000000000000000000000000000000000000000}"#)
-            .unwrap();
-        for _ in 0..3 {
-            write(&path, "cbat_a", 3);
-            let text = fs::read_to_string(&path).unwrap();
-            assert!(text.contains(r#""rate":1.79e+49}"#), "{text}");
+        let shown = name("cbat_a").to_string();
+        let values = [
+            "340282366920938463463374607431768211456",
+            "-18446744073709551617",
+            "0.1000000000000000055511151231257827",
+            "1e400",
+            r#"{"of":[18446744073709551616, null],"\u00fc":"\ud83d\ude00"}"#,
+        ];
+        for value in values {
+            let text = format!(r#"{{"format":1,"keys":{{"{shown}":{{"rate":{value}}}}},"rate":{value}}}"#);
+            fs::write(&path, text).unwrap();
+            for _ in 0..3 {
+                write(&path, "cbat_a", 3);
+                let text = fs::read_to_string(&path).unwrap();
+                assert_eq!(text.matches(&format!(r#""rate":{value}}}"#)).count(), 2, "{value}: {text}");
+            }
         }
+    }
+
+    #[test]
+    fn every_field_of_ours_is_known_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let property = "7".parse().unwrap();
+        let dead = Dead { verdict: Verdict::Rejected, since: Time(1), until: Time(2), step: 3 };
+        let judgement = Judgement { judged: Time(4), dead: Some(dead) };
+        let record = Record {
+            properties: vec![property],
+            first_seen: Time(5),
+            last_used: Some(Time(6)),
+            accepted: Some(Time(7)),
+            judgement,
+            property_judgements: [(property, judgement)].into(),
+            gone: Some(Gone { at: Time(8), replaced: true }),
+            kept_alive: Some(Time(9)),
+            warned_days: 10,
+            hotels: Some(Hotels { at: Time(11), properties: vec![property] }),
+            ..Record::default()
+        };
+        let state = write_at(&path, "cbat_a", &record, Time(12)).unwrap();
+        assert_eq!(state.get(name("cbat_a")), Some(&record));
     }
 
     #[test]
@@ -444,7 +480,7 @@ mod tests {
     fn a_key_that_is_gone_is_forgotten_after_90_days() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
-        let gone = Record { gone: Some(super::super::record::Gone { at: Time(50), replaced: true }), ..used(7) };
+        let gone = Record { gone: Some(Gone { at: Time(50), replaced: true }), ..used(7) };
         let kept = |now| write_at(&path, "cbat_a", &gone, now).unwrap().keys.len();
         assert_eq!((kept(Time(60)), kept(Time(50 + REMEMBERED))), (1, 0));
     }

@@ -70,15 +70,21 @@ fn a_file_of_brackets_alone_is_refused_before_anything_reads_it() {
 }
 
 #[test]
-fn a_file_of_anchors_alone_is_refused_before_anything_reads_it() {
+fn a_remark_ends_where_the_parser_lets_it_end() {
+    for end in ["\n", "\r", "\u{85}", "\u{2028}", "\u{2029}"] {
+        let text = format!("# old{end}{}", "[".repeat(257));
+        assert!(opens_too_many(&text), "{end:?}");
+        assert!(!opens_too_many(&format!("a: x{end}#{}", "[".repeat(257))), "{end:?}");
+    }
+}
+
+#[test]
+fn a_file_of_tags_alone_is_refused_before_anything_reads_it() {
     let rows = |row: fn(usize) -> String, count| (0..count).map(row).collect::<String>();
-    let anchored = |number| format!("a{number}: &b{number} x\n");
-    assert_eq!(
-        refusals(&rows(anchored, 10_001)),
-        ["f: holds too many anchors — write out what their aliases stand for"]
-    );
-    assert_eq!(refusals(&rows(anchored, 100)), [""; 0]);
-    assert_eq!(refusals(&rows(|number| format!("a{number}: Sea & Sun, R&D\n"), 10_001)), [""; 0]);
+    let tags = |count| rows(|number| format!("%TAG !t{number}! x\n"), count) + "---\na: b\n";
+    assert_eq!(refusals(&tags(101)), ["f: holds too many `%TAG` lines — remove them: tags have no meaning here"]);
+    assert_eq!(refusals(&tags(100)), [""; 0]);
+    assert_eq!(refusals(&rows(|number| format!("a{number}: &b{number} x\n"), 20_000)), [""; 0]);
 }
 
 #[test]

@@ -18,9 +18,17 @@ pub struct Spot {
     pub on_key: bool,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many nodes this thread has looked for, each from the beginning of its text.
+    pub(crate) static LOCATED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Line and column of a node, both counted from 1, the column in characters. Nothing where there is no such node.
 #[must_use]
 pub fn locate(text: &str, spot: &Spot) -> Option<(usize, usize)> {
+    #[cfg(test)]
+    LOCATED.set(LOCATED.get() + 1);
     let walk = Walk { steps: &spot.steps, on_key: spot.on_key };
     let error = walk.deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
     error.location().map(|place| (place.line(), place.column()))

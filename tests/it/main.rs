@@ -20,6 +20,7 @@ mod callers;
 mod canary;
 mod certificates;
 mod chaos;
+mod clock_jumps;
 mod coded;
 mod demo;
 mod disk;

@@ -1,10 +1,12 @@
 //! Certificates that were revoked: nobody is served with one, whatever connection it came on.
 
+use std::time::{Duration, SystemTime};
+
 use http::StatusCode;
 
 use crate::harness::frames::{self, Outcome};
 use crate::harness::wire::get;
-use crate::harness::{Authority, Certified, Desk, Frames, Identity, Proxy, Speaker, Wire, until};
+use crate::harness::{Authority, Certified, Desk, Frames, Identity, Proxy, Speaker, WallClock, Wire, until};
 
 const DETAILS: &str = "/api/v1.3/getHotelDetails";
 const CONFIG: &str = "tls: { certificate_file: listener.pem, key_file: listener.key, client_ca_file: callers.pem, \
@@ -92,9 +94,13 @@ async fn a_list_that_is_out_of_date_or_of_somebody_else_lets_nobody_in() {
         let proxy = proxy(&scene, &list).await;
         assert!(!serves(&scene, &proxy, &desk, false).await);
         assert!(warned(&proxy, LETS_IN_NOBODY), "it is told when it starts");
+        proxy.wait_for_metric("revocation_lists_due", |due| due == 1.0).await;
         proxy.replace("callers.crl", &scene.authority.revoked(&[], 2200));
         until("the new list counts", async || serves(&scene, &proxy, &desk, false).await).await;
-        proxy.wait_for_event("the listener has a new certificate").await;
+        proxy.wait_for_event("the listener has new revocation lists").await;
+        proxy.wait_for_metric("revocation_lists_due", |due| due == 0.0).await;
+        proxy.replace("callers.crl", &list);
+        proxy.wait_for_metric("revocation_lists_due", |due| due == 1.0).await;
     }
 }
 
@@ -155,11 +161,31 @@ async fn a_newer_list_counts_even_if_it_is_out_of_date_and_the_log_says_whom_it_
     proxy.replace("callers.crl", &scene.authority.revoked_between(&[], (2022, 2023)));
     proxy.wait_for("a warning", || warned(&proxy, LETS_IN_NOBODY).then_some(())).await;
     let told = |line: &str| {
-        line.contains("has a new certificate, but")
+        line.contains("has new revocation lists, but")
             && line.contains("rcgen self signed cert that was good until 2023-01-01")
     };
     assert!(proxy.log().lines().any(told), "{}", proxy.log());
     assert!(!serves(&scene, &proxy, &desk, false).await);
+}
+
+#[tokio::test]
+async fn a_list_that_goes_out_of_date_while_nothing_changes_is_told_of_once() {
+    let Some(clock) = WallClock::off_by("+0") else { return };
+    let scene = Certified::new().await;
+    let desk = scene.authority.caller("desk", &[]);
+    let year = 1970 + (SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() / (366 * 24 * 60 * 60)) as i32;
+    let list = scene.authority.revoked(&[], year + 2);
+    let builder = scene.proxy(CONFIG).file("callers.pem", &scene.root).file("callers.crl", &list);
+    let proxy = builder.by(&clock.words()).start().await;
+    assert!(serves(&scene, &proxy, &desk, false).await);
+    assert_eq!(proxy.metric("revocation_lists_due").await, 0.0);
+    clock.set("+800d");
+    proxy.wait_for_metric("revocation_lists_due", |due| due == 1.0).await;
+    proxy.wait_for("a warning", || warned(&proxy, LETS_IN_NOBODY).then_some(())).await;
+    assert!(!serves(&scene, &proxy, &desk, false).await);
+    // It is looked at five times a second.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(proxy.log().matches(LETS_IN_NOBODY).count(), 1, "{}", proxy.log());
 }
 
 #[tokio::test]

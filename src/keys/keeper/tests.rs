@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
@@ -115,13 +116,20 @@ impl Vendor for Cloudbeds {
 
 thread_local! {
     static EPOCH: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+    /// By how many seconds the clock is ahead.
+    static AHEAD: Arc<AtomicU64> = Arc::default();
 }
 
 /// The paused clock, as seconds since 1970. It runs on from process to process of one test.
 fn clock() -> life::Clock {
-    let epoch = EPOCH.get().unwrap_or_else(Instant::now);
+    let (epoch, ahead) = (EPOCH.get().unwrap_or_else(Instant::now), AHEAD.with(Arc::clone));
     EPOCH.set(Some(epoch));
-    Arc::new(move || Time(START + epoch.elapsed().as_secs()))
+    Arc::new(move || Time(START + epoch.elapsed().as_secs() + ahead.load(Ordering::Relaxed)))
+}
+
+/// Sets the clock, which was right at first.
+fn set_clock(ahead: u64) {
+    AHEAD.with(|clock| clock.store(ahead, Ordering::Relaxed));
 }
 
 fn name(key: &str) -> Fingerprint {
@@ -409,6 +417,44 @@ async fn an_odd_401_is_no_verdict_and_many_of_them_are_asked_about_ever_less_oft
         assert!(cloudbeds.calls(Asked::App) <= 75);
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_learnt_by_a_clock_that_was_ahead_does_not_hold_once_it_is_right() {
+    for in_file in [true, false] {
+        scene("\"1001\": cbat_a\n\"1002\": cbat_b\n\"1003\": cbat_c\n", |directory, cloudbeds| async move {
+            for key in ["cbat_a", "cbat_b", "cbat_c"] {
+                cloudbeds.set(key, Standing::Good);
+            }
+            let settings = settings(directory.path());
+            let state_file = settings.state_file.clone().filter(|_| in_file);
+            let process = Process::start(directory.path(), &cloudbeds, Settings { state_file, ..settings });
+            settle().await;
+            set_clock(40 * DAY);
+            settle().await;
+            assert_eq!(process.verdict(1003), Verdict::Expiring);
+            assert_eq!((process.call(1001), process.call(1002)), (Ok(()), Ok(())));
+            settle().await;
+            // For some seconds after this nothing more is heard of the key.
+            process.odd_call(1002);
+            sleep(Duration::from_secs(1)).await;
+            set_clock(0);
+            settle().await;
+            // It dies, and that is noticed at once.
+            cloudbeds.set("cbat_b", Standing::Revoked);
+            for _ in 0..10 {
+                let _ = process.call(1002);
+                sleep(Duration::from_secs(1)).await;
+            }
+            assert_eq!(process.call(1002), Err(Verdict::Rejected));
+            // Another one is not used any more, and a third one never was.
+            days(19).await;
+            assert_eq!((process.verdict(1001), process.verdict(1003)), (Verdict::Active, Verdict::Pending));
+            days(1).await;
+            assert_eq!((process.verdict(1001), process.verdict(1003)), (Verdict::Idle, Verdict::Idle));
+        })
+        .await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

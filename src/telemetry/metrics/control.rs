@@ -14,6 +14,7 @@ pub struct Control {
     reloads_ok: AtomicU64,
     reloads_refused: AtomicU64,
     key_file_good: AtomicBool,
+    revocation_lists_due: AtomicU64,
     lost_lines: OnceLock<LostLines>,
     started: SystemTime,
 }
@@ -24,6 +25,7 @@ impl Control {
             reloads_ok: AtomicU64::new(0),
             reloads_refused: AtomicU64::new(0),
             key_file_good: AtomicBool::new(false),
+            revocation_lists_due: AtomicU64::new(0),
             lost_lines: OnceLock::new(),
             started: SystemTime::now(),
         }
@@ -46,6 +48,11 @@ impl Control {
         self.set_key_file_good(false);
     }
 
+    /// How many revocation lists let nobody in, since they are missing or out of date.
+    pub fn set_revocation_lists_due(&self, lists: usize) {
+        self.revocation_lists_due.store(lists as u64, Ordering::Relaxed);
+    }
+
     /// From now on the log's lost lines are counted here too. The first log given is the one that counts.
     pub fn watch_log(&self, lost_lines: LostLines) {
         let _ = self.lost_lines.set(lost_lines);
@@ -61,6 +68,10 @@ impl Control {
 
     pub(super) fn key_file_good(&self) -> bool {
         self.key_file_good.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn revocation_lists_due(&self) -> u64 {
+        self.revocation_lists_due.load(Ordering::Relaxed)
     }
 
     pub(super) fn lines_lost(&self) -> u64 {

@@ -47,6 +47,7 @@ pub(super) struct Scrape {
     reloads_ok: u64,
     reloads_refused: u64,
     key_file_good: bool,
+    revocation_lists_due: u64,
     connects: [(&'static str, u64); Connect::ALL.len()],
     webhooks: [(&'static str, u64); Webhook::ALL.len()],
     connects_begun: u64,
@@ -69,6 +70,7 @@ impl Scrape {
             reloads_ok: control.reloads_ok(),
             reloads_refused: control.reloads_refused(),
             key_file_good: control.key_file_good(),
+            revocation_lists_due: control.revocation_lists_due(),
             connects: shared.onboarding.connects(),
             webhooks: shared.onboarding.webhooks(),
             connects_begun: shared.onboarding.begun_count(),
@@ -211,6 +213,9 @@ impl Collector for Scrape {
         let waiting = "Keys that onboarding has on disk and could not put into the key file yet.";
         page.gauge("keys_waiting", waiting, self.keys_waiting)?;
 
+        let due =
+            "Revocation lists that are missing or out of date; nobody with a certificate of their issuers is let in.";
+        page.gauge("revocation_lists_due", due, self.revocation_lists_due)?;
         let lost = "Log lines lost, access lines and others, because they could not be written fast enough or at all.";
         page.counter("access_lines_lost", lost, self.lines_lost)?;
         page.counter("panics", "Tasks ended by a panic. Each is a bug.", self.panics)?;

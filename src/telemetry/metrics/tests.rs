@@ -57,6 +57,7 @@ fn filled() -> String {
     Leak::ALL.into_iter().for_each(|place| worker.leak_stopped(place));
     metrics.control().reload_succeeded();
     metrics.control().reload_refused();
+    metrics.control().set_revocation_lists_due(2);
     metrics.encode(
         &Gauges {
             keys_loaded: 2,
@@ -97,6 +98,7 @@ fn every_metric_is_on_the_page_with_what_was_counted() {
         ("key_file_good", 0.0),
         ("keys_loaded", 2.0),
         ("properties_loaded", 3.0),
+        ("revocation_lists_due", 2.0),
         ("access_lines_lost_total", 0.0),
         ("panics_total", 0.0),
         ("workers", 2.0),

@@ -2,19 +2,18 @@
 //!
 //! In: a head as h2 has decoded it. Out: the same in origin form with its authority as `Host`, as everything behind
 //! it expects, or the refusal. h2 has refused before what RFC 9113 8.2 and 8.3 forbid: names in capitals,
-//! pseudo-fields that are missing (without a `:path` beside `Host` alone it hands on an empty one, which is refused
-//! with all that are no path), doubled, unknown or late, connection-specific fields, `te` other than `trailers`, and
-//! a body of another length than the announced one. A `#` in `:path` it cuts off together with what follows before
-//! anybody sees it: what is decided on and sent is what is left, so nobody reads it in two ways. Only a second
-//! decoder of HPACK under h2 could refuse it. The same goes for a `:scheme` beside `Host` alone, and for
-//! pseudo-fields among trailers.
+//! pseudo-fields that are missing (all but a `:path` beside `Host` alone), doubled, unknown or late,
+//! connection-specific fields, `te` other than `trailers`, and a body of another length than the announced one. A `#`
+//! in `:path` it cuts off together with what follows before anybody sees it: what is decided on and sent is what is
+//! left, so nobody reads it in two ways. Only a second decoder of HPACK under h2 could refuse it. The same goes for a
+//! `:scheme` beside `Host` alone, and for pseudo-fields among trailers.
 
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::{HeaderValue, Method, Uri};
 
 use super::{METHOD_MAX, Seen, TOKEN, all, check_target, is_framing_twin, is_host, length, malformed, too_large};
-use crate::wire::problem::Problem;
+use crate::wire::problem::{Code, Problem};
 
 /// What a field costs beside its name and value in HTTP/1.1: colon, space and line end. Limits mean the same in both.
 const LINE: usize = 4;
@@ -33,8 +32,11 @@ pub fn admit(parts: &mut Parts, max_head_size: usize, max_headers: usize) -> Res
         // It has no path; what asks for one refuses the method.
         return Ok(());
     }
-    let Some(target) = parts.uri.path_and_query().cloned() else {
-        return Err(malformed("The request has no :path; send one that starts with `/`."));
+    // Beside `Host` alone h2 makes an empty path of one that is missing, and as a target that reads `/`.
+    let missing = parts.uri.path().is_empty();
+    let Some(target) = parts.uri.path_and_query().filter(|_| !missing).cloned() else {
+        let words = "The request has no :path; send one that starts with `/`.";
+        return Err(Problem { code: Code::PathInvalid, ..malformed(words) });
     };
     if !target.as_str().starts_with('/') && target != "*" {
         return Err(malformed("The :path of the request does not start with `/`; send one that does."));
@@ -138,6 +140,16 @@ mod tests {
         assert_eq!(admitted("https://a", &[("host", "A")]), form("/", "a"));
         assert_eq!(admitted("HTTPS://a/b", &[]), form("/b", "a"));
         assert_eq!(admitted("/b", &[("host", "a")]), form("/b", "a"));
+        assert_eq!(admitted("*", &[("host", "a")]), form("*", "a"));
+    }
+
+    #[test]
+    fn a_path_that_is_missing_is_not_taken_for_that_of_the_root() {
+        // What h2 makes of a head without `:path` and `:authority`.
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.uri = Uri::from_parts(http::uri::Parts::default()).unwrap();
+        parts.headers.insert(HOST, HeaderValue::from_static("a"));
+        assert_eq!(admit(&mut parts, 1000, 5).unwrap_err().code.as_str(), "path_invalid");
     }
 
     #[test]
