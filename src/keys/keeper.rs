@@ -16,7 +16,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use self::news::{WithPeers, exchanged};
@@ -38,6 +38,9 @@ const SWEEP: u64 = 10;
 
 /// The state is written at most this often, in seconds.
 const WRITE: u64 = 60;
+
+/// A clock that is set back by as many seconds was wrong; less is what a clock is corrected by in passing.
+const SET_BACK: u64 = 60;
 
 /// Calls of our own under way at once.
 const CALLS: usize = 4;
@@ -155,7 +158,8 @@ pub struct Keeper<V> {
     dead: Vec<(Arc<Key>, Option<PropertyId>)>,
     /// When an organisation's properties were asked for last, and how often in vain since the last answer.
     hotels_asked: HashMap<Fingerprint, (Time, u32)>,
-    swept: Time,
+    /// When uses were collected last, by either clock.
+    swept: (Time, Instant),
     written: Option<Time>,
     unwritten: bool,
     /// What the file said last, so that each trouble is told once.
@@ -176,7 +180,7 @@ impl<V: Vendor> Keeper<V> {
             doubts: HashMap::new(),
             dead: Vec::new(),
             hotels_asked: HashMap::new(),
-            swept: Time::default(),
+            swept: (Time::default(), Instant::now()),
             written: None,
             unwritten: true,
             trouble: None,
@@ -456,15 +460,17 @@ impl<V: Vendor> Keeper<V> {
 
     async fn tick(&mut self) {
         let now = self.now();
-        if now < self.swept {
-            self.set_back(now);
+        let (swept, at) = self.swept;
+        let back = swept.plus(at.elapsed().as_secs()).since(now);
+        if back >= SET_BACK {
+            self.set_back(back, now);
         }
         self.hear_again(now);
         self.end_cool_downs(now);
         self.exchange_news(now);
         // Backwards too: a clock that was set back must not stop the collecting.
-        if now.since(self.swept) >= SWEEP || now < self.swept {
-            self.swept = now;
+        if now.since(swept) >= SWEEP || now < swept {
+            self.swept = (now, Instant::now());
             self.sweep();
             let due = self.care(now);
             self.unwritten |= !due.is_empty();
@@ -475,13 +481,11 @@ impl<V: Vendor> Keeper<V> {
         }
     }
 
-    /// The clock was ahead, and is no longer. What was learnt by it would hold until its times come: uses, so that a key
-    /// that nobody uses would be thought in use until Cloudbeds deletes it, and pauses, so that nothing would be heard of it.
-    fn set_back(&mut self, now: Time) {
-        info!("the clock was set back: times of keys that have not come yet count as now");
-        for life in self.store.lives().all() {
-            life.change(|record| record.no_later_than(now));
-        }
+    /// The clock was set back. What was learnt by it would hold until its times come: uses, so that a key that nobody uses
+    /// would be thought in use until Cloudbeds deletes it, and pauses, so that nothing would be heard of it.
+    fn set_back(&mut self, seconds: u64, now: Time) {
+        info!(seconds, "the clock was set back: times of keys that have not come yet are set back with it");
+        self.store.lives().set_back(seconds);
         self.unwritten = true;
         self.doubts.drain().for_each(|(_, doubt)| doubt.life.listen());
         for (asked, _) in self.hotels_asked.values_mut() {
@@ -616,6 +620,7 @@ impl<V: Vendor> Keeper<V> {
                     key.life().change(|record| record.kept_alive = record.kept_alive.max(Some(now)));
                 }
                 self.unwritten = false;
+                self.store.lives().written();
                 if self.trouble.take().is_some() {
                     info!("the state file is written again");
                 }

@@ -285,11 +285,14 @@ pub struct Lives {
     table: Mutex<HashMap<Fingerprint, Arc<Life>>>,
     inbox: Arc<Inbox>,
     clock: Clock,
+    /// By how many seconds the clock was set back since the file was written.
+    set_back: AtomicU64,
 }
 
 impl Default for Lives {
     fn default() -> Self {
-        Self { table: Mutex::default(), inbox: Arc::default(), clock: Arc::new(Time::now) }
+        let set_back = AtomicU64::new(0);
+        Self { table: Mutex::default(), inbox: Arc::default(), clock: Arc::new(Time::now), set_back }
     }
 }
 
@@ -349,15 +352,28 @@ impl Lives {
     /// Takes over what others have written down about a key, and returns what is known of it then. Which keys are in
     /// force here, and for whom, this process knows best.
     pub(super) fn learn(&self, fingerprint: Fingerprint, other: &Record) -> Record {
-        let now = self.now();
+        let (now, mut other) = (self.now(), other.clone());
+        other.set_back(self.set_back.load(Ordering::Relaxed), now);
         self.of(fingerprint).change(|record| {
             match record.ours {
-                true => record.merge(other),
-                false => record.clone_from(other),
+                true => record.merge(&other),
+                false => record.clone_from(&other),
             }
             record.no_later_than(now);
             record.clone()
         })
+    }
+
+    /// The clock was set back by so many seconds: what is dated by what it showed before is dated anew, here and in the file.
+    pub(super) fn set_back(&self, seconds: u64) {
+        let now = self.now();
+        self.set_back.fetch_add(seconds, Ordering::Relaxed);
+        self.all().iter().for_each(|life| life.change(|record| record.set_back(seconds, now)));
+    }
+
+    /// The file has been written: what it holds is dated by the clock as it is.
+    pub(super) fn written(&self) {
+        self.set_back.store(0, Ordering::Relaxed);
     }
 
     /// The life of a key that has one.

@@ -232,22 +232,28 @@ impl Record {
     /// Takes times that have not come yet for now: they are from a clock that was wrong, and would outlast what is learnt
     /// from here on. What it warned of by that clock it will warn of again.
     pub(super) fn no_later_than(&mut self, now: Time) {
-        self.first_seen = self.first_seen.min(now);
-        for time in [&mut self.last_used, &mut self.accepted, &mut self.kept_alive] {
-            *time = time.map(|time| time.min(now));
-        }
+        self.set_back(0, now);
+    }
+
+    /// The same where the clock is known to have been set back by so many seconds: a time that has not come yet is set back
+    /// with it, so that whoever was idle for 20 days still is.
+    pub(super) fn set_back(&mut self, seconds: u64, now: Time) {
+        let back = |time: &mut Time| {
+            if *time > now {
+                *time = Time(time.0.saturating_sub(seconds)).min(now);
+            }
+        };
+        back(&mut self.first_seen);
+        [&mut self.last_used, &mut self.accepted, &mut self.kept_alive].into_iter().flatten().for_each(back);
         for judgement in self.property_judgements.values_mut().chain([&mut self.judgement]) {
-            judgement.judged = judgement.judged.min(now);
-            if let Some(dead) = &mut judgement.dead {
-                dead.since = dead.since.min(now);
+            back(&mut judgement.judged);
+            if let Some(dead) = judgement.dead.as_mut().filter(|dead| dead.since > now) {
+                dead.until = Time(dead.until.0.saturating_sub(seconds));
+                back(&mut dead.since);
             }
         }
-        if let Some(gone) = &mut self.gone {
-            gone.at = gone.at.min(now);
-        }
-        if let Some(hotels) = &mut self.hotels {
-            hotels.at = hotels.at.min(now);
-        }
+        self.gone.iter_mut().for_each(|gone| back(&mut gone.at));
+        self.hotels.iter_mut().for_each(|hotels| back(&mut hotels.at));
         self.warned_days = self.warned_days.min(self.idle_days(now));
     }
 
@@ -275,9 +281,8 @@ impl Record {
         if self.properties.is_empty() {
             self.properties.clone_from(&other.properties);
         }
-        for (name, value) in &other.more {
-            self.more.entry(name.clone()).or_insert_with(|| value.clone());
-        }
+        // Nothing of it is ours, so what was read last is the newest there is.
+        self.more.extend(other.more.clone());
     }
 }
 
@@ -346,6 +351,55 @@ mod tests {
 
     fn record(first_seen: u64, last_used: Option<u64>) -> Record {
         Record { first_seen: Time(first_seen), last_used: last_used.map(Time), ..Record::default() }
+    }
+
+    #[test]
+    fn times_that_have_not_come_yet_are_set_back_with_the_clock() {
+        let dead = |since: u64, until: u64| Dead {
+            verdict: Verdict::Rejected,
+            since: Time(since),
+            until: Time(until),
+            step: 1,
+        };
+        let property = "7".parse().unwrap();
+        let ahead = Judgement { judged: Time(1150 * DAY), dead: Some(dead(1150 * DAY, 1150 * DAY + 60)) };
+        let right = Judgement { judged: Time(1099 * DAY), dead: Some(dead(1099 * DAY, 1100 * DAY + 60)) };
+        let record = Record {
+            first_seen: Time(1000 * DAY),
+            last_used: Some(Time(1120 * DAY)),
+            accepted: Some(Time(1090 * DAY)),
+            kept_alive: Some(Time(1170 * DAY)),
+            judgement: ahead,
+            property_judgements: [(property, right)].into(),
+            gone: Some(Gone { at: Time(1150 * DAY), replaced: false }),
+            hotels: Some(Hotels { at: Time(1150 * DAY), properties: Vec::new() }),
+            warned_days: 25,
+            ..Record::default()
+        };
+        let mut now = record.clone();
+        now.set_back(50 * DAY, Time(1100 * DAY));
+        assert_eq!(
+            (now.first_seen, now.last_used, now.accepted),
+            (Time(1000 * DAY), Some(Time(1070 * DAY)), record.accepted)
+        );
+        // 20 days ahead of the clock before, too: that one was wrong already.
+        assert_eq!(now.kept_alive, Some(Time(1100 * DAY)));
+        let set_back = Judgement { judged: Time(1100 * DAY), dead: Some(dead(1100 * DAY, 1100 * DAY + 60)) };
+        assert_eq!((now.judgement, now.property_judgements[&property]), (set_back, right));
+        assert_eq!((now.gone.unwrap().at, now.hotels.clone().unwrap().at), (Time(1100 * DAY), Time(1100 * DAY)));
+        assert_eq!(now.warned_days, now.idle_days(Time(1100 * DAY)).min(25));
+
+        let mut cut = record;
+        cut.no_later_than(Time(1100 * DAY));
+        assert_eq!((cut.last_used, cut.warned_days), (Some(Time(1100 * DAY)), 0));
+    }
+
+    #[test]
+    fn what_another_version_wrote_last_replaces_what_it_wrote_before() {
+        let of = |mood: &str| serde_json::from_str::<Record>(&format!(r#"{{"mood":{mood},"m{mood}":0}}"#)).unwrap();
+        let (mut own, file) = (of("1"), of("2"));
+        own.merge(&file);
+        assert_eq!(serde_json::to_value(&own.more).unwrap(), serde_json::json!({ "mood": 2, "m1": 0, "m2": 0 }));
     }
 
     #[test]

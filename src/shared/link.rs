@@ -73,6 +73,9 @@ pub enum Failure {
     /// It is not what the script returns.
     #[error("its answer makes no sense; does something else write to its keys?")]
     Nonsense,
+    /// Times cannot be told.
+    #[error("its clock and this machine's are more than a day apart; set the one that is wrong")]
+    Clock,
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -28,6 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// After a failure it is not tried again for so long.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// The most by which the server's clock and ours may differ, in seconds. Hours are a time zone that somebody mistook; of a
+/// clock that is weeks off nobody knows since when, nor by which clock the state file was dated.
+const APART_MAX: u64 = 24 * 3600;
+
 /// The largest record read, in bytes: ten thousand properties of an organisation take less.
 const RECORD_MAX: usize = 256 * 1024;
 
@@ -180,8 +184,12 @@ impl Shared {
         let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut wire.connection).await?;
         let (theirs, ours) = (i64::try_from(seconds), i64::try_from(now.0));
         let offset = theirs.ok().zip(ours.ok()).map(|(theirs, ours)| theirs.saturating_sub(ours));
-        // A second is what rounding makes of two clocks that agree, and would be news each time.
-        offset.map(|offset| if offset.abs() <= 2 { 0 } else { offset }).ok_or(Failure::Nonsense)
+        match offset.ok_or(Failure::Nonsense)? {
+            // A second is what rounding makes of two clocks that agree, and would be news each time.
+            -2..=2 => Ok(0),
+            offset if offset.unsigned_abs() > APART_MAX => Err(Failure::Clock),
+            offset => Ok(offset),
+        }
     }
 
     async fn claim(&self, name: Fingerprint, task: Task, seconds: u64) -> Result<bool, Failure> {

@@ -43,7 +43,7 @@ async fn while_the_clock_is_set_weeks_ahead_and_back_no_request_fails() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let Some(clock) = WallClock::off_by("+0") else { return };
         let (cloudbeds, hotels) = cloudbeds(protocols).await;
-        let limits = format!("limits: {{ requests_per_second: {GRANTED} }}");
+        let limits = format!("limits: {{ requests_per_second: {GRANTED} }}\nclient: {{ head_timeout: 1m }}");
         let proxy = Proxy::to(&cloudbeds, &hotels).config(&limits).log("info").by(&clock.words()).start().await;
 
         // An answer that is half read, one that has not begun, a body that is half sent, half a head, and nothing at all.
@@ -70,7 +70,7 @@ async fn while_the_clock_is_set_weeks_ahead_and_back_no_request_fails() {
         }
         let most = GRANTED * (began.elapsed().as_secs_f64().ceil() as usize + 1);
         assert!(hours.windows(2).all(|hours| hours[0] != hours[1]), "it was set: {hours:?}");
-        assert!((most / 2..=most).contains(&answered), "{answered} calls, of {most} at most");
+        assert!((most / 3..=most).contains(&answered), "{answered} calls, of {most} at most");
 
         assert!(slow.answer_head().await.starts_with("HTTP/1.1 200 "));
         upload.write("full").await;
@@ -128,7 +128,7 @@ async fn keys_outlive_a_clock_that_was_weeks_ahead_and_nothing_of_it_remains() {
     until("it is asked about", async || userinfo(&cloudbeds) > asked).await;
 
     clock.set("+0");
-    proxy.wait_for_event("the clock was set back: times of keys that have not come yet count as now").await;
+    proxy.wait_for_event("the clock was set back: times of keys that have not come yet are set back with it").await;
     for key in told(&proxy).await {
         assert_eq!((&key["verdict"], &key["idle_days"], &key["age_days"]), (&"active".into(), &0.into(), &0.into()));
         assert!(key["last_used"].as_u64().unwrap() <= now(), "{key}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cloudbeds_auth_proxy::sandbox::{Hotel, Protocols, Sandbox};
 
-use crate::harness::{Proxy, Redis, cloudbeds};
+use crate::harness::{Proxy, Redis, WallClock, cloudbeds};
 use crate::life_state::used_before;
 
 /// A dead key is not asked about again while a test runs.
@@ -105,4 +105,22 @@ async fn without_redis_each_replica_finds_out_for_itself() {
         until_refused(proxy).await;
     }
     assert_eq!(probes(&cloudbeds), 2);
+}
+
+#[tokio::test]
+async fn a_replica_whose_clock_is_weeks_off_keeps_to_itself_what_it_knows_of_keys() {
+    let (Some(redis), Some(clock)) = (Redis::start(), WallClock::off_by("+40d")) else { return };
+    let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
+    let builder = Proxy::to(&cloudbeds, &hotels).config(LATER).config(LIMITS).config(&redis.config());
+    let wrong = builder.by(&clock.words()).start().await;
+    wrong
+        .wait_for("it is told", || wrong.log().contains("this machine's are more than a day apart").then_some(()))
+        .await;
+    let right = replica(&cloudbeds, &hotels, &redis).await;
+    cloudbeds.revoke(&hotels[0].key);
+    until_refused(&right).await;
+    assert_eq!(wrong.metric("key_verdicts{verdict=\"rejected\"}").await, 0.0);
+    clock.set("+0");
+    until_rejected(&wrong).await;
+    wrong.wait_for_event("Redis is there: replicas know of each other's keys").await;
 }

@@ -458,6 +458,29 @@ async fn what_was_learnt_by_a_clock_that_was_ahead_does_not_hold_once_it_is_righ
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_is_as_idle_as_before_when_the_clock_is_set_back() {
+    for in_file in [true, false] {
+        scene("\"1001\": cbat_a\n", |directory, cloudbeds| async move {
+            cloudbeds.set("cbat_a", Standing::Good);
+            set_clock(100 * DAY);
+            let settings = settings(directory.path());
+            let state_file = settings.state_file.clone().filter(|_| in_file);
+            let process = Process::start(directory.path(), &cloudbeds, Settings { state_file, ..settings });
+            assert_eq!(process.call(1001), Ok(()));
+            settle().await;
+            days(15).await;
+            set_clock(60 * DAY);
+            settle().await;
+            days(4).await;
+            assert_eq!(process.verdict(1001), Verdict::Active);
+            days(1).await;
+            assert_eq!(process.verdict(1001), Verdict::Idle);
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_key_ends_the_cool_down_at_once_and_the_old_one_is_replaced() {
     scene("\"1001\": cbat_a\n\"1002\": cbat_c\n", |directory, cloudbeds| async move {
         let process = Process::start(directory.path(), &cloudbeds, settings(directory.path()));
