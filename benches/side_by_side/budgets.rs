@@ -1,9 +1,9 @@
-//! What a budget costs that nobody reaches.
+//! What budgets cost that nobody reaches.
 //!
-//! In: two instances of ours with the same keys, one of them with the highest budget there is. Out: CPU per request of that
+//! In: two instances of ours with the same keys, one of them with the highest budgets there are. Out: CPU per request of that
 //! one, as a ratio to the other's. What is looked for is smaller than what a machine's pace changes by in a second, so both
-//! work at the same time, on the same core and at the same rate below the budget. Each round starts them anew: where a
-//! program's memory happens to lie makes a difference too.
+//! work at the same time, on the same core, with the same load. Each round starts them anew: where a program's memory happens
+//! to lie makes a difference too.
 
 use std::thread;
 
@@ -14,29 +14,45 @@ use crate::latency::{CONNECTIONS, LIMIT, get};
 use crate::options::{Peer, name};
 use crate::peers::{How, Place, Proxy};
 
-/// Requests a second to each. The highest budget is 1,000; what piles up while a machine stands still must not reach it.
-const RATE: f64 = 700.0;
+/// What both are asked at the same time.
+#[derive(Clone, Copy)]
+struct Asked {
+    said: &'static str,
+    pace: Pace,
+    connections: usize,
+    /// How many apps share the hotels. A budget is of 1,000 requests a second at most.
+    apps: u64,
+}
 
-/// The ratio for each version of HTTP towards the upstream.
+const LOADS: [Asked; 2] = [
+    // What piles up while a machine stands still must not reach the budget.
+    Asked { said: "700/s, one app", pace: Pace::Rate(700.0), connections: CONNECTIONS, apps: 1 },
+    // One core serves many times a budget.
+    Asked { said: "all it can, 64 apps", pace: Pace::Answers, connections: 16, apps: 64 },
+];
+
+/// The ratios for each version of HTTP towards the upstream.
 pub(crate) fn measure(place: &Place<'_>) -> Result<Section, Sentence> {
     let mut section = Section::new(
-        "CPU per request below a budget, beside no budgets, at 700 requests/s",
-        &["peer", "ratio", "spread", "without µs", "with µs"],
+        "CPU per request below a budget, beside no budgets",
+        &["peer", "load of each", "ratio", "spread", "without µs", "with µs"],
     );
-    for peer in [Peer::OursH1, Peer::OursH2].into_iter().filter(|peer| place.options.peers.contains(peer)) {
+    let peers = [Peer::OursH1, Peer::OursH2].into_iter().filter(|peer| place.options.peers.contains(peer));
+    for (peer, asked) in peers.flat_map(|peer| LOADS.map(|asked| (peer, asked))) {
         let mut pairs = Vec::new();
         for round in 0..place.options.rounds {
-            show(&format!("budgets: round {}, {}", round + 1, name(peer)));
+            show(&format!("budgets: round {}, {}, {}", round + 1, name(peer), asked.said));
+            let start = |budgets| place.start(peer, How { apps: asked.apps, budgets, ..How::default() });
             // Who is started first has no advantage twice.
-            let first = place.start(peer, How { budget: round % 2 == 0, ..How::default() })?;
-            let second = place.start(peer, How { budget: round % 2 != 0, ..How::default() })?;
-            let [first, second] = at_once(place, [&first, &second])?;
+            let (first, second) = (start(round % 2 == 0)?, start(round % 2 != 0)?);
+            let [first, second] = at_once(place, asked, [&first, &second])?;
             pairs.push(if round % 2 == 0 { (second, first) } else { (first, second) });
         }
         let ratios: Vec<f64> = pairs.iter().map(|(without, with)| with / without).collect();
         let micros = |one: &dyn Fn(&(f64, f64)) -> f64| median(&pairs.iter().map(one).collect::<Vec<_>>());
         section.row([
             name(peer),
+            asked.said.to_owned(),
             shown(median(&ratios), 3),
             spread(&ratios).map_or_else(|| "–".to_owned(), |(least, most)| format!("{least:.2}–{most:.2}")),
             shown(micros(&|pair| pair.0), 1),
@@ -48,13 +64,12 @@ pub(crate) fn measure(place: &Place<'_>) -> Result<Section, Sentence> {
 }
 
 /// Loads two at the same time; microseconds of CPU per request of each.
-fn at_once(place: &Place<'_>, pair: [&Proxy; 2]) -> Result<[f64; 2], Sentence> {
+fn at_once(place: &Place<'_>, asked: Asked, pair: [&Proxy; 2]) -> Result<[f64; 2], Sentence> {
     let load = |duration| {
         thread::scope(|scope| {
             let run = |proxy: &Proxy| {
-                let pace = Pace::Rate(RATE);
-                let (address, connections) = (proxy.address, CONNECTIONS);
-                let plan = Plan { address, pace, connections, duration, limit: LIMIT, request: &get };
+                let Asked { pace, connections, .. } = asked;
+                let plan = Plan { address: proxy.address, pace, connections, duration, limit: LIMIT, request: &get };
                 pace::run(&plan, &Progress::new())
             };
             let threads = pair.map(|proxy| scope.spawn(move || run(proxy)));

@@ -54,13 +54,15 @@ pub(crate) struct How<'a> {
     pub(crate) upstream: Option<SocketAddr>,
     /// Whether ours writes its access lines to a file that stays.
     pub(crate) log: bool,
-    /// Whether ours has a budget, the highest there is.
-    pub(crate) budget: bool,
+    /// How many apps the hotels of ours are divided among; it is not told of any if it is 0.
+    pub(crate) apps: u64,
+    /// Whether each app has a budget, the highest there is.
+    pub(crate) budgets: bool,
 }
 
 impl Default for How<'_> {
     fn default() -> Self {
-        Self { keys: KEYS, workers: 1, cores: None, upstream: None, log: true, budget: false }
+        Self { keys: KEYS, workers: 1, cores: None, upstream: None, log: true, apps: 0, budgets: false }
     }
 }
 
@@ -138,13 +140,21 @@ impl Place<'_> {
             }
             _ => {
                 // In a directory of their own: ours watches it, and would hear of every line of everybody's log.
-                let keys = format!("keys/{}.yaml", how.keys);
+                let keys = format!("keys/{}-{}.yaml", how.keys, how.apps);
                 fs::create_dir_all(self.directory.join("keys")).map_err(|error| format!("keys: {error}"))?;
-                self.map_file(&keys, how.keys, |property, key| format!("\"{property}\": {key}\n"))?;
+                self.map_file(&keys, how.keys, |property, key| match how.apps {
+                    0 => format!("\"{property}\": {key}\n"),
+                    apps => format!("\"{property}\": {{ key: {key}, app: a{} }}\n", property % apps),
+                })?;
                 let keys = self.directory.join(keys);
                 let log = if how.log { file("log") } else { "/dev/null".into() };
-                let limits = if how.budget { "{ requests_per_second: 1000 }" } else { "null" };
-                let text = recipes::ours(&site, free_address()?, &keys, &log, how.workers, limits);
+                let limits = if how.budgets { "{ requests_per_second: 1000 }" } else { "null" };
+                let mut text = recipes::ours(&site, free_address()?, &keys, &log, how.workers, limits);
+                for app in 0..how.apps {
+                    // Writing to a String cannot fail.
+                    let _ =
+                        write!(text, "{}  a{app}: {{ client_id: c{app} }}\n", if app == 0 { "apps:\n" } else { "" });
+                }
                 write(&config, &text, 0o600)?;
                 words.arg("serve").arg("--config").arg(&config);
             }

@@ -469,7 +469,7 @@ impl<V: Vendor> Keeper<V> {
         self.end_cool_downs(now);
         self.exchange_news(now);
         // Backwards too: a clock that was set back must not stop the collecting.
-        if now.since(swept) >= SWEEP || now < swept {
+        if now.since(swept) >= SWEEP || now < swept || back >= SET_BACK {
             self.swept = (now, Instant::now());
             self.sweep();
             let due = self.care(now);
@@ -597,7 +597,7 @@ impl<V: Vendor> Keeper<V> {
                     let mut mine = HashSet::new();
                     state::update(&path, &lives.ours(), now, |name, other| {
                         let mut record = match other {
-                            Some(other) => lives.learn(name, &other),
+                            Some(other) => lives.learn(name, &lives.dated_anew(other)),
                             None => lives.of(name).snapshot(),
                         };
                         if wanted.contains(&name) && wants_use(name, &record, now, limits) {

@@ -352,23 +352,29 @@ impl Lives {
     /// Takes over what others have written down about a key, and returns what is known of it then. Which keys are in
     /// force here, and for whom, this process knows best.
     pub(super) fn learn(&self, fingerprint: Fingerprint, other: &Record) -> Record {
-        let (now, mut other) = (self.now(), other.clone());
-        other.set_back(self.set_back.load(Ordering::Relaxed), now);
+        let now = self.now();
         self.of(fingerprint).change(|record| {
             match record.ours {
-                true => record.merge(&other),
-                false => record.clone_from(&other),
+                true => record.merge(other),
+                false => record.clone_from(other),
             }
             record.no_later_than(now);
             record.clone()
         })
     }
 
-    /// The clock was set back by so many seconds: what is dated by what it showed before is dated anew, here and in the file.
+    /// The clock was set back by so many seconds: what is dated by what it showed before is dated anew.
     pub(super) fn set_back(&self, seconds: u64) {
         let now = self.now();
-        self.set_back.fetch_add(seconds, Ordering::Relaxed);
+        self.set_back.fetch_max(seconds, Ordering::Relaxed);
         self.all().iter().for_each(|life| life.change(|record| record.set_back(seconds, now)));
+    }
+
+    /// A record of the file, dated by the clock as it is. Where replicas share the file and another's clock is still ahead,
+    /// what that one writes later is taken for now.
+    pub(super) fn dated_anew(&self, mut record: Record) -> Record {
+        record.set_back(self.set_back.load(Ordering::Relaxed), self.now());
+        record
     }
 
     /// The file has been written: what it holds is dated by the clock as it is.

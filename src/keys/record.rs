@@ -236,21 +236,23 @@ impl Record {
     }
 
     /// The same where the clock is known to have been set back by so many seconds: a time that has not come yet is set back
-    /// with it, so that whoever was idle for 20 days still is.
+    /// with it, so that whoever was idle for 20 days still is. What has come meanwhile cannot be told from what was right.
     pub(super) fn set_back(&mut self, seconds: u64, now: Time) {
+        let earlier = |time: Time| Time(time.0.saturating_sub(seconds).max(1));
         let back = |time: &mut Time| {
             if *time > now {
-                *time = Time(time.0.saturating_sub(seconds)).min(now);
+                *time = earlier(*time).min(now);
             }
         };
         back(&mut self.first_seen);
         [&mut self.last_used, &mut self.accepted, &mut self.kept_alive].into_iter().flatten().for_each(back);
         for judgement in self.property_judgements.values_mut().chain([&mut self.judgement]) {
-            back(&mut judgement.judged);
-            if let Some(dead) = judgement.dead.as_mut().filter(|dead| dead.since > now) {
-                dead.until = Time(dead.until.0.saturating_sub(seconds));
+            // The question that was asked last is what a cool-down is counted from.
+            if let Some(dead) = judgement.dead.as_mut().filter(|dead| dead.since.max(judgement.judged) > now) {
+                dead.until = earlier(dead.until);
                 back(&mut dead.since);
             }
+            back(&mut judgement.judged);
         }
         self.gone.iter_mut().for_each(|gone| back(&mut gone.at));
         self.hotels.iter_mut().for_each(|hotels| back(&mut hotels.at));
@@ -281,8 +283,16 @@ impl Record {
         if self.properties.is_empty() {
             self.properties.clone_from(&other.properties);
         }
-        // Nothing of it is ours, so what was read last is the newest there is.
-        self.more.extend(other.more.clone());
+        // Nobody here knows what it means. Of two values all replicas keep the same one, of two times or counts the greater.
+        let greater = |one: &Foreign, other: &Foreign| {
+            let [one, other] = [one, other].map(|value| (value.0.get().len(), value.0.get()));
+            one > other
+        };
+        for (name, value) in &other.more {
+            if self.more.get(name).is_none_or(|own| greater(value, own)) {
+                self.more.insert(name.clone(), value.clone());
+            }
+        }
     }
 }
 
@@ -361,16 +371,18 @@ mod tests {
             until: Time(until),
             step: 1,
         };
-        let property = "7".parse().unwrap();
+        let [property, other] = ["7", "8"].map(|id| id.parse().unwrap());
         let ahead = Judgement { judged: Time(1150 * DAY), dead: Some(dead(1150 * DAY, 1150 * DAY + 60)) };
         let right = Judgement { judged: Time(1099 * DAY), dead: Some(dead(1099 * DAY, 1100 * DAY + 60)) };
+        // It died by a clock that was right, and was asked about by one that was not.
+        let mixed = Judgement { judged: Time(1150 * DAY), dead: Some(dead(1099 * DAY, 1150 * DAY + 60)) };
         let record = Record {
             first_seen: Time(1000 * DAY),
             last_used: Some(Time(1120 * DAY)),
             accepted: Some(Time(1090 * DAY)),
             kept_alive: Some(Time(1170 * DAY)),
             judgement: ahead,
-            property_judgements: [(property, right)].into(),
+            property_judgements: [(property, right), (other, mixed)].into(),
             gone: Some(Gone { at: Time(1150 * DAY), replaced: false }),
             hotels: Some(Hotels { at: Time(1150 * DAY), properties: Vec::new() }),
             warned_days: 25,
@@ -386,8 +398,15 @@ mod tests {
         assert_eq!(now.kept_alive, Some(Time(1100 * DAY)));
         let set_back = Judgement { judged: Time(1100 * DAY), dead: Some(dead(1100 * DAY, 1100 * DAY + 60)) };
         assert_eq!((now.judgement, now.property_judgements[&property]), (set_back, right));
+        let mixed = Judgement { judged: Time(1100 * DAY), dead: Some(dead(1099 * DAY, 1100 * DAY + 60)) };
+        assert_eq!(now.property_judgements[&other], mixed);
         assert_eq!((now.gone.unwrap().at, now.hotels.clone().unwrap().at), (Time(1100 * DAY), Time(1100 * DAY)));
-        assert_eq!(now.warned_days, now.idle_days(Time(1100 * DAY)).min(25));
+        assert_eq!(now.warned_days, 25);
+
+        // A clock that falls to its beginning takes nothing to "never".
+        let mut first = record.clone();
+        first.set_back(2000 * DAY, Time(5));
+        assert_eq!((first.first_seen, first.last_used), (Time(1), Some(Time(1))));
 
         let mut cut = record;
         cut.no_later_than(Time(1100 * DAY));
@@ -395,11 +414,13 @@ mod tests {
     }
 
     #[test]
-    fn what_another_version_wrote_last_replaces_what_it_wrote_before() {
-        let of = |mood: &str| serde_json::from_str::<Record>(&format!(r#"{{"mood":{mood},"m{mood}":0}}"#)).unwrap();
-        let (mut own, file) = (of("1"), of("2"));
-        own.merge(&file);
-        assert_eq!(serde_json::to_value(&own.more).unwrap(), serde_json::json!({ "mood": 2, "m1": 0, "m2": 0 }));
+    fn of_what_another_version_wrote_the_greater_stays_whoever_hears_of_whom() {
+        let of = |at: &str| serde_json::from_str::<Record>(&format!(r#"{{"at":{at},"m{at}":0}}"#)).unwrap();
+        let (mut one, mut other) = (of("9"), of("10"));
+        one.merge(&other);
+        other.merge(&of("9"));
+        assert_eq!(serde_json::to_value(&one.more).unwrap(), serde_json::json!({ "at": 10, "m9": 0, "m10": 0 }));
+        assert_eq!(one, other);
     }
 
     #[test]

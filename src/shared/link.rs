@@ -74,7 +74,7 @@ pub enum Failure {
     #[error("its answer makes no sense; does something else write to its keys?")]
     Nonsense,
     /// Times cannot be told.
-    #[error("its clock and this machine's are more than a day apart; set the one that is wrong")]
+    #[error("the clocks of Redis and of this machine are more than a day apart")]
     Clock,
 }
 

@@ -57,7 +57,10 @@ struct State {
     changes: HashMap<Fingerprint, u64>,
     /// The server's memory is another one.
     forgotten: bool,
-    lost: bool,
+    /// Why there is none, as far as it was told: its clock, or anything else.
+    lost: Option<bool>,
+    /// Its clock and ours are too far apart.
+    apart: bool,
 }
 
 impl Lives {
@@ -93,7 +96,7 @@ impl Shared {
         match done {
             Ok(done) => {
                 state.again = None;
-                if std::mem::take(&mut state.lost) {
+                if state.lost.take().is_some() {
                     tracing::info!("Redis is there: replicas know of each other's keys");
                 }
                 Some(done)
@@ -104,11 +107,10 @@ impl Shared {
             }
             Err(why) => {
                 (state.wire, state.node, state.again) = (None, None, Some(Instant::now() + PAUSE));
-                if !std::mem::replace(&mut state.lost, true) {
-                    let why = self.server.words(&why);
-                    tracing::warn!(
-                        "Redis is lost: {why}; what this replica learns of keys it keeps to itself until then"
-                    );
+                let clock = matches!(why, Failure::Clock);
+                if state.lost.replace(clock) != Some(clock) {
+                    let (why, lost) = (self.server.words(&why), if clock { "" } else { "Redis is lost: " });
+                    tracing::warn!("{lost}{why}; what this replica learns of keys it keeps to itself until then");
                 }
                 None
             }
@@ -184,15 +186,22 @@ impl Shared {
         let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut wire.connection).await?;
         let (theirs, ours) = (i64::try_from(seconds), i64::try_from(now.0));
         let offset = theirs.ok().zip(ours.ok()).map(|(theirs, ours)| theirs.saturating_sub(ours));
-        match offset.ok_or(Failure::Nonsense)? {
+        let offset = offset.ok_or(Failure::Nonsense)?;
+        let apart = offset.unsigned_abs() > APART_MAX;
+        self.state.borrow_mut().apart = apart;
+        match offset {
+            _ if apart => Err(Failure::Clock),
             // A second is what rounding makes of two clocks that agree, and would be news each time.
             -2..=2 => Ok(0),
-            offset if offset.unsigned_abs() > APART_MAX => Err(Failure::Clock),
             offset => Ok(offset),
         }
     }
 
     async fn claim(&self, name: Fingerprint, task: Task, seconds: u64) -> Result<bool, Failure> {
+        if self.state.borrow().apart {
+            // Whoever does it for others must be able to tell them.
+            return Err(Failure::Clock);
+        }
         let mut wire = self.wire().await?;
         let key = format!("{{{}:lives}}:{}:{name}", self.server.prefix, task.as_str());
         let mut set = redis::cmd("SET");

@@ -113,13 +113,17 @@ async fn a_replica_whose_clock_is_weeks_off_keeps_to_itself_what_it_knows_of_key
     let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
     let builder = Proxy::to(&cloudbeds, &hotels).config(LATER).config(LIMITS).config(&redis.config());
     let wrong = builder.by(&clock.words()).start().await;
-    wrong
-        .wait_for("it is told", || wrong.log().contains("this machine's are more than a day apart").then_some(()))
-        .await;
+    let told =
+        || wrong.log().contains("this machine are more than a day apart; what this replica learns").then_some(());
+    wrong.wait_for("it is told", told).await;
+    assert!(redis.command("EXISTS {cbap:lives}:records").starts_with(":0"), "it tells nothing of keys");
     let right = replica(&cloudbeds, &hotels, &redis).await;
     cloudbeds.revoke(&hotels[0].key);
     until_refused(&right).await;
+    // More than the pause after which it tries again.
+    tokio::time::sleep(Duration::from_secs(7)).await;
     assert_eq!(wrong.metric("key_verdicts{verdict=\"rejected\"}").await, 0.0);
+    assert!(!wrong.log().contains("Redis is there: replicas know"));
     clock.set("+0");
     until_rejected(&wrong).await;
     wrong.wait_for_event("Redis is there: replicas know of each other's keys").await;
