@@ -153,7 +153,7 @@ impl Place<'_> {
                 for app in 0..how.apps {
                     // Writing to a String cannot fail.
                     let _ =
-                    let _ = writeln!(text, "{}  a{app}: {{ client_id: c{app} }}", if app == 0 { "apps:\n" } else { "" });
+                        writeln!(text, "{}  a{app}: {{ client_id: c{app} }}", if app == 0 { "apps:\n" } else { "" });
                 }
                 write(&config, &text, 0o600)?;
                 words.arg("serve").arg("--config").arg(&config);
