@@ -44,9 +44,12 @@ pub enum Interrupted {
     /// It ended early, was malformed or stalled.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
-    /// Nothing came for the time that [`Upload::within`] gives.
+    /// Nothing came for the time that [`Upload::over_http2`] gives.
     #[error("the body stalled")]
     Stalled,
+    /// The caller gave its stream up, and said that nothing was wrong.
+    #[error("the stream was given up before the body's end")]
+    GivenUp,
     /// See [`Progress::abandon`].
     #[error("the rest of the body is not needed")]
     Abandoned,
@@ -58,7 +61,7 @@ pub struct Progress {
     stage: Cell<Stage>,
     bytes: Cell<u64>,
     moved: Cell<Instant>,
-    /// How long the caller may have nothing to give.
+    /// Over HTTP/2: how long the caller may have nothing to give.
     limit: Cell<Option<Duration>>,
     /// `None` for a request that never had a body, or whose body was abandoned.
     incoming: RefCell<Option<Incoming>>,
@@ -164,10 +167,11 @@ impl Upload {
         Self { progress: Rc::new(progress), turn: 0, first: VecDeque::new(), deadline: Deadline::default() }
     }
 
-    /// The same, failing where the caller has nothing to give for `limit`. In HTTP/1 the gate sees to that.
+    /// The same of a request over HTTP/2, failing where the caller has nothing to give for `limit`. In HTTP/1 the gate sees to
+    /// that, and to a body that ends too early.
     #[must_use]
-    pub fn within(self, limit: Option<Duration>) -> Self {
-        self.progress.limit.set(limit);
+    pub fn over_http2(self, limit: Duration) -> Self {
+        self.progress.limit.set(Some(limit));
         self
     }
 
@@ -236,6 +240,10 @@ impl Body for Upload {
         loop {
             let (stage, out) = match Pin::new(&mut *incoming).poll_frame(cx) {
                 Poll::Pending => (Stage::Caller, Poll::Pending),
+                // hyper takes RST_STREAM with NO_ERROR or CANCEL for an end. It is none: only END_STREAM is (RFC 9113 8.1).
+                Poll::Ready(None) if this.progress.limit.get().is_some() && !incoming.is_end_stream() => {
+                    (Stage::Failed, Poll::Ready(Some(Err(Interrupted::GivenUp))))
+                }
                 Poll::Ready(None) => (Stage::Done, Poll::Ready(None)),
                 Poll::Ready(Some(Err(error))) => (Stage::Failed, Poll::Ready(Some(Err(error.into())))),
                 Poll::Ready(Some(Ok(frame))) => {

@@ -1,6 +1,8 @@
 //! HTTP/2 from callers: streams that share a connection, and floods that end where they began. The questions of one
 //! message each, with which HTTP/2 is held to the rules of HTTP/1.1 and to RFC 9113, are in `wire/http2/`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,11 +15,12 @@ use rustix::process::Signal;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use crate::harness::frames::{
-    CONTINUATION, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, fields, frame,
-    get,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, fields,
+    frame, get,
 };
 use crate::harness::{
-    Answer, Authority, EITHER, Frames, Origin, Outcome, Proxy, Speaker, TLS, cloudbeds, in_time, together, until,
+    Answer, Authority, EITHER, Frames, HTTP1, Origin, Outcome, Peer, Proxy, Speaker, TLS, Upstream, cloudbeds, in_time,
+    together, until,
 };
 
 const DETAILS: &str = "/api/v1.3/getHotelDetails";
@@ -188,6 +191,39 @@ async fn a_head_that_is_too_large_is_refused() {
     }
     assert_eq!(scene.cloudbeds.requests().len(), 1);
     scene.still_serves().await;
+}
+
+#[tokio::test]
+async fn a_body_whose_stream_is_given_up_never_arrives_whole() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&ended);
+    let upstream = Upstream::start(HTTP1, move |mut peer: Peer| {
+        let count = Arc::clone(&count);
+        async move {
+            peer.log_all().await;
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    })
+    .await;
+    let authority = Authority::new();
+    let proxy = upstream.proxy().config(TLS).listener(&authority).start().await;
+    let mut post = get(DETAILS);
+    post[0] = (":method", "POST");
+    let arrived = || upstream.received().last().cloned().unwrap_or_default();
+    // NO_ERROR and CANCEL too: only END_STREAM is an end (RFC 9113 8.1).
+    for (at, code) in [0, 2, 8].into_iter().enumerate() {
+        let mut frames = Frames::to(&proxy, &authority.pem()).await;
+        frames.send(&frame(HEADERS, END_HEADERS, 1, &fields(post.clone()))).await;
+        frames.send(&frame(DATA, 0, 1, b"half")).await;
+        until("half of it arrives", async || upstream.connections() == at + 1 && arrived().contains("half")).await;
+        frames.send(&frame(RST_STREAM, 0, 1, &[0, 0, 0, code])).await;
+        until("Cloudbeds is told", async || ended.load(Ordering::Relaxed) == at + 1).await;
+        assert!(arrived().ends_with("\r\n4\r\nhalf\r\n"), "{code}: {}", arrived());
+    }
+    let mut frames = Frames::to(&proxy, &authority.pem()).await;
+    frames.send(&frame(HEADERS, END_HEADERS, 1, &fields(post.clone()))).await;
+    frames.send(&frame(DATA, END_STREAM, 1, b"half")).await;
+    until("all of it arrives", async || arrived().ends_with("\r\n4\r\nhalf\r\n0\r\n\r\n")).await;
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
@@ -191,6 +192,8 @@ impl World {
     }
 
     pub(super) async fn forward(&self, options: u8, request: http::Request<Incoming>) -> (Call, Response<Bytes>) {
+        // Nothing here takes an hour.
+        let over_http2 = (request.version() == http::Version::HTTP_2).then_some(Duration::from_secs(3600));
         let outbound = match self.outbound(options, request) {
             Ok(outbound) => outbound,
             Err(error) => {
@@ -201,7 +204,7 @@ impl World {
         };
         let origin = outbound.origin.authority().to_string();
         let to = Arc::clone(&outbound.origin);
-        let (head, upload) = upstream::first_try(outbound);
+        let (head, upload) = upstream::first_try(outbound, over_http2);
         let sent = if options & HTTP2 != 0 {
             Some(pseudo(head.http2(&upload, &to).map(|()| upload), &origin).await)
         } else {
