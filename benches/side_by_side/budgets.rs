@@ -13,6 +13,7 @@ use crate::kit::{Sentence, median, show, spread};
 use crate::latency::{CONNECTIONS, LIMIT, get};
 use crate::options::{Peer, name};
 use crate::peers::{How, Place, Proxy};
+use crate::scale::shown;
 
 /// What both are asked at the same time.
 #[derive(Clone, Copy)]
@@ -93,8 +94,4 @@ fn at_once(place: &Place<'_>, asked: Asked, pair: [&Proxy; 2]) -> Result<[f64; 2
         micros[index] = cpu.as_secs_f64() * 1e6 / outcome.good() as f64;
     }
     Ok(micros)
-}
-
-fn shown(value: Option<f64>, places: usize) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.places$}"))
 }

@@ -89,6 +89,7 @@ fn in_turns<const N: usize>(place: &Place<'_>, hows: [(How<'_>, u64); N]) -> Res
     Ok(rounds)
 }
 
-fn shown(value: Option<f64>, places: usize) -> String {
+/// A value with so many places, or a dash.
+pub(crate) fn shown(value: Option<f64>, places: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.places$}"))
 }

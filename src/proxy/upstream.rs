@@ -12,7 +12,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
-use hyper::body::Incoming;
 use tokio::time::{Instant, sleep};
 
 use super::broken::Broken;
@@ -116,7 +115,7 @@ impl Upstream {
             headers.values().map(|value| String::from_utf8_lossy(value.as_bytes())).collect()
         });
         let started = Instant::now();
-        let mut upload = self::upload(body, started, exchange.shared.then_some(self.timeouts.idle));
+        let mut upload = Upload::new(body, started).over_http2(exchange.shared.then_some(self.timeouts.idle));
         let progress = upload.progress();
         exchange.progress = Some(Rc::clone(&progress));
         let repeatable = upload.is_absent() && matches!(method, Method::GET | Method::HEAD);
@@ -282,20 +281,11 @@ async fn in_time(permit: &mut Permit, lease: &Lease) -> Result<Instant, ProxyErr
     }
 }
 
-/// A body that arrived at `now`, with how long it may have nothing to give if it comes over HTTP/2.
-fn upload(body: Incoming, now: Instant, over_http2: Option<Duration>) -> Upload {
-    let upload = Upload::new(body, now);
-    match over_http2 {
-        Some(limit) => upload.over_http2(limit),
-        None => upload,
-    }
-}
-
 /// The request as [`Upstream::send`] would send it.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn first_try(outbound: Outbound, over_http2: Option<Duration>) -> (Head, Upload) {
     let Outbound { method, target, headers, body, .. } = outbound;
-    (Head { method, target, headers }, upload(body, Instant::now(), over_http2))
+    (Head { method, target, headers }, Upload::new(body, Instant::now()).over_http2(over_http2))
 }
 
 /// Whose fault it is.

@@ -167,11 +167,11 @@ impl Upload {
         Self { progress: Rc::new(progress), turn: 0, first: VecDeque::new(), deadline: Deadline::default() }
     }
 
-    /// The same of a request over HTTP/2, failing where the caller has nothing to give for `limit`. In HTTP/1 the gate sees to
-    /// that, and to a body that ends too early.
+    /// The same of a request that came over HTTP/2, where there is a `limit`: it fails where the caller has nothing to give for
+    /// so long. In HTTP/1 the gate sees to that, and to a body that ends too early.
     #[must_use]
-    pub fn over_http2(self, limit: Duration) -> Self {
-        self.progress.limit.set(Some(limit));
+    pub fn over_http2(self, limit: Option<Duration>) -> Self {
+        self.progress.limit.set(limit);
         self
     }
 
