@@ -21,14 +21,13 @@ struct Asked {
     said: &'static str,
     pace: Pace,
     connections: usize,
-    /// How many apps share the hotels. A budget is of 1,000 requests a second at most.
+    /// How many apps share the hotels.
     apps: u64,
 }
 
-const LOADS: [Asked; 2] = [
-    // What piles up while a machine stands still must not reach the budget.
+const LOADS: [Asked; 3] = [
     Asked { said: "700/s, one app", pace: Pace::Rate(700.0), connections: CONNECTIONS, apps: 1 },
-    // One core serves many times a budget.
+    Asked { said: "all it can, one app", pace: Pace::Answers, connections: 16, apps: 1 },
     Asked { said: "all it can, 64 apps", pace: Pace::Answers, connections: 16, apps: 64 },
 ];
 

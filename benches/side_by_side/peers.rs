@@ -148,7 +148,7 @@ impl Place<'_> {
                 })?;
                 let keys = self.directory.join(keys);
                 let log = if how.log { file("log") } else { "/dev/null".into() };
-                let limits = if how.budgets { "{ requests_per_second: 1000 }" } else { "null" };
+                let limits = if how.budgets { "{ requests_per_second: 100000 }" } else { "null" };
                 let mut text = recipes::ours(&site, free_address()?, &keys, &log, how.workers, limits);
                 for app in 0..how.apps {
                     // Writing to a String cannot fail.

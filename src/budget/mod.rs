@@ -230,35 +230,42 @@ pub struct Left {
 
 /// The budgets of all apps.
 #[derive(Debug)]
-pub struct Budgets(Vec<Arc<Budget>>);
+pub struct Budgets {
+    all: Vec<Arc<Budget>>,
+    by_name: HashMap<Box<str>, Arc<Budget>>,
+}
 
 impl Budgets {
     /// By name, the first being that of keys which name no app; never none.
     #[must_use]
     pub fn new(apps: Vec<(String, usize)>, limits: &Limits) -> Self {
-        Self(apps.into_iter().map(|(name, granted)| Arc::new(Budget::new(&name, granted, limits.clone()))).collect())
+        Self::of_each(apps, |name, granted| Budget::new(name, granted, limits.clone()))
     }
 
     /// The same, shared by replicas; `apart` is what the configuration says of an app that is granted so much.
     #[must_use]
     pub fn shared(apps: Vec<(String, usize)>, limits: &Limits, apart: impl Fn(usize) -> Apart) -> Self {
-        let one =
-            |(name, granted): (String, usize)| Arc::new(Budget::shared(&name, granted, limits.clone(), apart(granted)));
-        Self(apps.into_iter().map(one).collect())
+        Self::of_each(apps, |name, granted| Budget::shared(name, granted, limits.clone(), apart(granted)))
+    }
+
+    fn of_each(apps: Vec<(String, usize)>, budget: impl Fn(&str, usize) -> Budget) -> Self {
+        let all: Vec<_> = apps.into_iter().map(|(name, granted)| Arc::new(budget(&name, granted))).collect();
+        let by_name = all.iter().map(|budget| (budget.name.clone(), Arc::clone(budget))).collect();
+        Self { all, by_name }
     }
 
     /// The budget of a key's app.
     #[must_use]
     pub fn of(&self, app: Option<&str>) -> Option<&Arc<Budget>> {
-        match app {
-            None => self.0.first(),
-            Some(name) => self.0.iter().find(|budget| *budget.name == *name).or(self.0.first()),
+        match (&*self.all, app) {
+            ([_, _, ..], Some(name)) => self.by_name.get(name).or(self.all.first()),
+            (all, _) => all.first(),
         }
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Budget>> {
-        self.0.iter()
+        self.all.iter()
     }
 }
 

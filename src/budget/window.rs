@@ -20,6 +20,9 @@ pub const MARGIN: Duration = Duration::from_millis(40);
 /// How long a start counts.
 pub const COUNTS: Duration = SECOND.saturating_add(MARGIN);
 
+/// What a window has room for at first: more than Cloudbeds grants anybody.
+const SMALL: usize = 16;
+
 /// The windows that so many starts fill.
 pub(super) fn rounds(starts: usize, allowed: usize) -> Duration {
     // A number of windows that nobody waits for, and that no clock overflows by.
@@ -42,9 +45,9 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// For so many starts at most; it does not grow.
+    /// For so many starts at most. It grows with those there are: memory it goes round in is fetched anew each time.
     pub(super) fn new(most: usize) -> Self {
-        Self { starts: VecDeque::with_capacity(most), kept: 0 }
+        Self { starts: VecDeque::with_capacity(most.min(SMALL)), kept: 0 }
     }
 
     /// Drops what no longer counts.

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use super::check::Check;
+use super::check::{Check, RATE};
 use super::raw::{self, Raw};
 use super::{Admin, App, Delivery, Listener, Onboarding};
 use crate::address::Address;
@@ -48,9 +48,9 @@ impl Check<'_, '_> {
             self.app_fault(name, "client_id", "expected the app's client id, such as live1_123_abc", hint);
         }
         let requests_per_second = typed.requests_per_second.unwrap_or(common);
-        if !(1..=1000).contains(&requests_per_second) && typed.requests_per_second.is_some() {
+        if !RATE.contains(&requests_per_second) && typed.requests_per_second.is_some() {
             let hint = "write what Cloudbeds grants the app, or leave it out for that of `limits`";
-            self.app_fault(name, "requests_per_second", "expected 1 to 1000", hint);
+            self.app_fault(name, "requests_per_second", "expected 1 to 100000", hint);
         }
         let delivery = match typed.delivery.as_str() {
             "automatic" => Some(Delivery::Automatic),

@@ -149,7 +149,7 @@ pub struct App {
     pub client_id: String,
     /// The secret itself is in no configuration; there is one whenever onboarding is on and delivery automatic.
     pub client_secret_file: Option<PathBuf>,
-    /// Its budget at Cloudbeds, starts in any one second, 1 to 1000.
+    /// Its budget at Cloudbeds, starts in any one second, 1 to 100000, or to 1000 where replicas share it.
     pub requests_per_second: u64,
     /// As registered, letter by letter; there is one whenever onboarding is on and delivery automatic.
     pub redirect_uri: Option<WebUrl>,
@@ -247,7 +247,7 @@ pub struct Pool {
 /// Budgets of requests.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Starts in any one second, 1 to 1000, of keys without an app, and of apps that say nothing else.
+    /// Starts in any one second, 1 to 100000 (1000 where replicas share it), of keys without an app, and of apps that say nothing else.
     pub requests_per_second: u64,
     /// The longest a request waits for its turn, 0 to 1 h.
     pub max_wait: Duration,

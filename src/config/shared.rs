@@ -14,6 +14,9 @@ use crate::redis_url::{NotARedisUrl, RedisUrl, is_user};
 /// The longest prefix of keys, in bytes.
 const PREFIX_MAX: usize = 64;
 
+/// The most starts in a second that one script hands out.
+const RATE_MAX: u64 = 1000;
+
 /// How long a replica may be cut off, and keep its share.
 const CUT_OFF: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(7 * 24);
 
@@ -40,6 +43,10 @@ impl Check<'_, '_> {
         });
         if limits.is_none() {
             self.fault("shared.redis", "there are no budgets to share", "`limits` is null; remove one of the two");
+        }
+        if let Some((name, granted)) = budgets(apps, limits).find(|(_, granted)| *granted > RATE_MAX) {
+            let message = format!("replicas share at most {RATE_MAX} requests a second, not {granted} ({name})");
+            self.fault("shared.redis", message, "write what Cloudbeds grants you in `requests_per_second`");
         }
         let user = typed.user.clone();
         if user.as_deref().is_some_and(|user| !is_user(user)) {
@@ -76,17 +83,17 @@ impl Check<'_, '_> {
             self.fault(option, "expected a number above 0 and up to 1", hint);
             return None;
         };
-        let mut granted: Vec<_> = apps.iter().map(|app| (app.name.as_str(), app.requests_per_second)).collect();
-        if granted.is_empty() {
-            granted.extend(limits.map(|limits| ("the default", limits.requests_per_second)));
-        }
-        for (name, granted) in granted {
-            if share.of(granted) == 0 {
-                let message = format!("leaves no whole request a second of {granted} ({name})");
-                self.fault(option, message, "shares are whole requests: run fewer replicas, or leave it out");
-                return None;
-            }
+        if let Some((name, granted)) = budgets(apps, limits).find(|(_, granted)| share.of(*granted) == 0) {
+            let message = format!("leaves no whole request a second of {granted} ({name})");
+            self.fault(option, message, "shares are whole requests: run fewer replicas, or leave it out");
+            return None;
         }
         Some(share)
     }
+}
+
+/// What is shared, with the name of the app it is granted to.
+fn budgets<'a>(apps: &'a [App], limits: Option<&Limits>) -> impl Iterator<Item = (&'a str, u64)> {
+    let default = limits.filter(|_| apps.is_empty()).map(|limits| ("the default", limits.requests_per_second));
+    apps.iter().map(|app| (app.name.as_str(), app.requests_per_second)).chain(default)
 }

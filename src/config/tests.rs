@@ -176,7 +176,7 @@ fn apps_that_cannot_work_are_refused() {
         ),
         ("apps: { a: { client_id: x, client_secret: y } }", "unknown option `client_secret`"),
         ("apps: { a: { client_id: x, delivery: post } }", "apps.a.delivery: expected `automatic` or `email`"),
-        ("apps: { a: { client_id: x, requests_per_second: 0 } }", "apps.a.requests_per_second: expected 1 to 1000"),
+        ("apps: { a: { client_id: x, requests_per_second: 0 } }", "apps.a.requests_per_second: expected 1 to 100000"),
         ("apps: { a: { client_id: x, redirect_uri: 'http://c.test' } }", "apps.a.redirect_uri: expected an address"),
         ("apps: { a: { client_id: x, exchange_url: 'http://localhost' } }", "apps.a.exchange_url: expected an address"),
         ("apps: { a: { client_id: x, marketplace: true } }", "apps.a.marketplace: wants a `redirect_uri`"),
@@ -229,8 +229,11 @@ fn budgets_are_on_unless_they_are_turned_off() {
     let over = with("limits: null", &[("CLOUDBEDS_AUTH_PROXY__LIMITS__MAX_WAIT", "1s")]).unwrap();
     assert_eq!(over.limits.unwrap().max_wait, Duration::from_secs(1));
     for (text, words) in [
-        ("limits: { requests_per_second: 0 }", "limits.requests_per_second: expected 1 to 1000 — write what Cloudbeds"),
-        ("limits: { requests_per_second: 1001 }", "limits.requests_per_second: expected 1 to 1000"),
+        (
+            "limits: { requests_per_second: 0 }",
+            "limits.requests_per_second: expected 1 to 100000 — write what Cloudbeds",
+        ),
+        ("limits: { requests_per_second: 100001 }", "limits.requests_per_second: expected 1 to 100000"),
         ("limits: { max_wait: 2h }", "limits.max_wait: expected 0s to 1h"),
         ("limits: { weights: { 007: 2 } }", "not a property id"),
         ("limits: { weights: { 1001: 0 } }", "limits.weights.1001: expected 1 to 100"),
@@ -412,6 +415,11 @@ fn a_redis_is_named_by_a_url_without_a_password() {
     check_refused("shared: { user: proxy }", "shared.user: is of no use without `shared.redis`");
     check_refused("shared: { redis: 'redis://a@x' }", "shared.user: a user without a password is not sent to Redis");
     check_refused("limits: null\nshared: { redis: 'redis://x' }", "shared.redis: there are no budgets to share");
+    let many = "replicas share at most 1000 requests a second, not 1001 (the default)";
+    check_refused("limits: { requests_per_second: 1001 }\nshared: { redis: 'redis://x' }", many);
+    let app =
+        "apps: { main: { client_id: x, requests_per_second: 1000 }, b: { client_id: y, requests_per_second: 1001 } }";
+    check_refused(&format!("{app}\nshared: {{ redis: 'redis://x' }}"), "not 1001 (b)");
     check_refused(
         "shared: { redis: 'redis://a@x', user: b, password_file: p }",
         "shared.user: the URL names a user already",

@@ -17,7 +17,7 @@ use crate::secret::ApiKey;
 pub(super) struct Said {
     pub(super) secret: ApiKey,
     pub(super) organization: Option<Box<str>>,
-    pub(super) app: Option<Box<str>>,
+    pub(super) app: Option<Arc<str>>,
     pub(super) base_url: Option<Arc<Origin>>,
     pub(super) add_property_id: bool,
     pub(super) auto: bool,
@@ -31,6 +31,7 @@ pub(super) struct Builder<P> {
     rows: HashMap<PropertyId, (Nth, P)>,
     said: Vec<Said>,
     origins: HashMap<String, Arc<Origin>>,
+    apps: HashSet<Arc<str>>,
 }
 
 /// Which of the keys a row has.
@@ -39,13 +40,23 @@ pub(super) struct Nth(usize);
 
 impl<P: Copy> Builder<P> {
     pub(super) fn new() -> Self {
-        Self { rows: HashMap::new(), said: Vec::new(), origins: HashMap::new() }
+        Self { rows: HashMap::new(), said: Vec::new(), origins: HashMap::new(), apps: HashSet::new() }
     }
 
     /// Equal origins become one: a pool of connections belongs to each.
     pub(super) fn origin(&mut self, text: &str) -> Result<Arc<Origin>, NotAnOrigin> {
         let origin: Origin = text.parse()?;
         Ok(Arc::clone(self.origins.entry(origin.to_string()).or_insert_with(|| Arc::new(origin))))
+    }
+
+    /// Equal names become one: thousands of keys have the same few.
+    pub(super) fn app(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.apps.get(name) {
+            return Arc::clone(known);
+        }
+        let name = Arc::<str>::from(name);
+        self.apps.insert(Arc::clone(&name));
+        name
     }
 
     /// Adds a key.
@@ -68,7 +79,7 @@ impl<P: Copy> Builder<P> {
     /// The finished set, in which equal keys are one; nothing when there is no row. Keys take up the lives they have in
     /// `lives`. A property of an organisation that has a row of its own keeps it.
     pub(super) fn finish(self, lives: &Lives) -> Option<KeySet> {
-        let Self { rows, said, origins: _ } = self;
+        let Self { rows, said, origins: _, apps: _ } = self;
         let (mut keys, mut auto) = (HashSet::with_capacity(said.len()), Vec::new());
         let said: Vec<Arc<Key>> = said.into_iter().map(|said| only(&mut keys, &mut auto, said.lives(lives))).collect();
         let map = Rows::with_capacity_and_hasher(rows.len(), BuildHasherDefault::default());

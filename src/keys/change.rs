@@ -82,9 +82,15 @@ pub(super) struct Said {
 
 impl Said {
     pub(super) fn by(key: &Key) -> Self {
-        let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+        let text = |text: Option<&str>| text.map(str::to_owned);
         let base_url = key.base_url.as_ref().map(ToString::to_string);
-        Self { fields: [("app", text(&key.app)), ("organization", text(&key.organization)), ("base_url", base_url)] }
+        Self {
+            fields: [
+                ("app", text(key.app.as_deref())),
+                ("organization", text(key.organization.as_deref())),
+                ("base_url", base_url),
+            ],
+        }
     }
 
     /// What is asked for, and where nothing is, what the first of the properties had.

@@ -91,7 +91,7 @@ const LISTED_FIELDS: [&str; 6] = ["key", "properties", "app", "organization", "b
 struct Long {
     secret: Option<ApiKey>,
     organization: Option<Box<str>>,
-    app: Option<Box<str>>,
+    app: Option<Arc<str>>,
     base_url: Option<Arc<crate::origin::Origin>>,
     add_property_id: bool,
     auto: bool,
@@ -149,8 +149,9 @@ impl Rows<'_> {
                 "properties" if known.contains(&name) => long.properties = self.properties(place, &about, value),
                 "key" => long.secret = self.secret(place, &about, value.as_text()),
                 "app" => {
-                    long.app = self.word(place, &about, value);
-                    self.known_app(place, &about, long.app.as_deref());
+                    let app = self.word(place, &about, value);
+                    self.known_app(place, &about, app.as_deref());
+                    long.app = app.map(|app| self.set.app(&app));
                 }
                 "organization" => long.organization = self.word(place, &about, value),
                 "add_property_id" => match value {

@@ -73,8 +73,8 @@ pub struct Key {
     life: Arc<Life>,
     /// The organisation of the hotels it opens, as the file says.
     pub organization: Option<Box<str>>,
-    /// The name of the partner app it was made for; nothing means the first one.
-    pub app: Option<Box<str>>,
+    /// The name of the partner app it was made for; nothing means the first one. Keys of an app share it.
+    pub app: Option<Arc<str>>,
     /// Where requests with this key go instead of the configured origin.
     pub base_url: Option<Arc<Origin>>,
     /// Whether the classic API is told the property in the query as well, where a GET names none.

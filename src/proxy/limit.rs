@@ -72,7 +72,7 @@ pub async fn admit(
     let ask = Ask { flow, priority: if low { Priority::Low } else { Priority::Normal } };
     trace.about(flow.property());
     if limiter.announce {
-        trace.exchange().budget = Some(Arc::clone(&budget));
+        trace.exchange().budget = Some(Arc::clone(budget));
     }
     let taken = tokio::select! {
         biased;
@@ -92,7 +92,7 @@ pub fn unlimited(authorized: Authorized) -> Admitted {
 }
 
 /// Whose budget a request is spent from, and for whom.
-fn purse(subject: &Subject, keys: &KeySet, budgets: &Budgets) -> Option<(Arc<Budget>, Flow)> {
+fn purse<'a>(subject: &Subject, keys: &KeySet, budgets: &'a Budgets) -> Option<(&'a Arc<Budget>, Flow)> {
     let (key, flow) = match subject {
         Subject::Properties(properties) => (keys.get(properties.first())?, Flow::Property(properties.first())),
         Subject::Organization { name, .. } => {
@@ -103,7 +103,7 @@ fn purse(subject: &Subject, keys: &KeySet, budgets: &Budgets) -> Option<(Arc<Bud
     if key.life().blocked(subject.first()).is_some() {
         return None;
     }
-    budgets.of(key.app.as_deref()).map(|budget| (Arc::clone(budget), flow))
+    budgets.of(key.app.as_deref()).map(|budget| (budget, flow))
 }
 
 /// Says what is left of a budget.
