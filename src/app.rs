@@ -160,6 +160,7 @@ impl Loaded {
                     password,
                     name: name(config),
                     prefix: shared.prefix.clone(),
+                    clients: config.apps.iter().map(|app| (app.name.clone(), app.client_id.clone())).collect(),
                     dialer,
                     stand: None,
                 });

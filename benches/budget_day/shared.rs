@@ -5,6 +5,7 @@
 //! script runs in a `redis-server`; only its clock is ours: the call of TIME is replaced by an argument.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -259,6 +260,7 @@ fn join(
         password: None,
         name: format!("replica {replica}"),
         prefix: "bench".to_owned(),
+        clients: HashMap::new(),
         dialer: Dialer::without_http(None, limit, limit).map_err(|error| format!("no dialer: {error}"))?,
         stand: Some(Arc::clone(redis) as Arc<dyn Stand>),
     });

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::pause::{Gate, Pace};
+use super::pause::{Gate, Pace, Trial};
 use super::permit::Permit;
 use super::places::{Leases, Places, Room};
 use super::queue::{Place, Queue};
@@ -59,7 +59,7 @@ struct Waiter {
 /// What becomes of a request that comes.
 enum Entered {
     /// When, whether to try, and whether it is time to ask for more.
-    Start(Instant, bool, bool),
+    Start(Instant, Option<Trial>, bool),
     Wait(oneshot::Receiver<Permit>, Place),
     Refused(Exhausted),
 }
@@ -112,9 +112,9 @@ impl Local {
         }
     }
 
-    pub(super) async fn take(self: &Arc<Self>, ask: Ask, now: Instant) -> Result<Permit, Exhausted> {
-        let entered = self.enter(ask, now);
-        match entered {
+    /// `spent` is what it has waited for before.
+    pub(super) async fn take(self: &Arc<Self>, ask: Ask, now: Instant, spent: Duration) -> Result<Permit, Exhausted> {
+        match self.enter(ask, now, spent) {
             Entered::Start(at, trial, low) => {
                 if low {
                     self.ask.notify_one();
@@ -123,11 +123,11 @@ impl Local {
             }
             Entered::Refused(exhausted) => Err(self.no_turn(ask, exhausted)),
             // In a box: whoever starts at once carries no room for it.
-            Entered::Wait(permit, place) => Box::pin(self.wait(ask, permit, place, now)).await,
+            Entered::Wait(permit, place) => Box::pin(self.wait(ask, permit, place, (now, spent))).await,
         }
     }
 
-    fn enter(&self, ask: Ask, now: Instant) -> Entered {
+    fn enter(&self, ask: Ask, now: Instant, spent: Duration) -> Entered {
         let mut state = self.state();
         let State { window, places, pace, queue, .. } = &mut *state;
         window.pass(now);
@@ -135,15 +135,12 @@ impl Local {
         let room = places.room(window, allowed, now);
         // Nobody overtakes those who wait.
         if queue.is_empty() && room == Room::Now && !matches!(gate, Gate::Shut(_)) {
-            let trial = gate == Gate::Trial;
-            if trial {
-                pace.try_one(now);
-            }
+            let trial = (gate == Gate::Trial).then(|| pace.try_one(now));
             let low = places.take(now);
             return Entered::Start(window.start(now), trial, low);
         }
         let Limits { max_waiting, max_waiting_per_property, .. } = self.limits;
-        let max_wait = self.max_wait();
+        let (left, max_wait) = (self.max_wait(spent), self.max_wait(Duration::ZERO));
         let weight = self.weight(ask);
         let turn = state.turn(ask, weight, now);
         let queue = &mut state.queue;
@@ -151,7 +148,7 @@ impl Local {
             Why::Full
         } else if queue.len_of(ask.flow) >= max_waiting_per_property {
             Why::PropertyFull
-        } else if turn > now + max_wait {
+        } else if turn > now + left {
             if matches!(gate, Gate::Shut(until) if until > now + max_wait) { Why::Paused } else { Why::TooLong }
         } else {
             let (sender, permit) = oneshot::channel();
@@ -171,11 +168,10 @@ impl Local {
         ask: Ask,
         permit: oneshot::Receiver<Permit>,
         place: Place,
-        since: Instant,
+        (since, spent): (Instant, Duration),
     ) -> Result<Permit, Exhausted> {
         let mut standing = Standing(self, Some(place));
-        let max_wait = self.max_wait();
-        let waited = timeout_at(since + max_wait, permit).await;
+        let waited = timeout_at(since + self.max_wait(spent), permit).await;
         let now = Instant::now();
         if let Ok(Ok(permit)) = waited {
             standing.1 = None;
@@ -186,14 +182,17 @@ impl Local {
         // A permit that came this very moment has gone back with its receiver.
         drop(standing);
         let mut state = self.state();
+        // A new one may wait for all of it.
+        let max_wait = self.max_wait(Duration::ZERO);
         let exhausted = state.exhausted(Why::TooLong, ask, self.weight(ask), max_wait, now);
         drop(state);
         Err(self.no_turn(ask, Exhausted { waited: now.saturating_duration_since(since), ..exhausted }))
     }
 
     /// Whoever leases places may have to ask for the first one.
-    fn max_wait(&self) -> Duration {
-        if self.shared { self.limits.max_wait.max(PATIENCE) } else { self.limits.max_wait }
+    fn max_wait(&self, spent: Duration) -> Duration {
+        let left = self.limits.max_wait.saturating_sub(spent);
+        if self.shared && spent.is_zero() { left.max(PATIENCE) } else { left }
     }
 
     fn no_turn(&self, ask: Ask, exhausted: Exhausted) -> Exhausted {
@@ -250,15 +249,12 @@ impl Local {
                 Room::At(at) => return Next::At(at),
                 Room::Asked => return Next::WhenGranted,
             }
-            let trial = match pace.gate(now) {
-                Gate::Shut(until) => return Next::At(until),
-                Gate::Trial => true,
-                Gate::Open => false,
-            };
-            let Some(waiter) = queue.pop() else { break };
-            if trial {
-                pace.try_one(now);
+            let gate = pace.gate(now);
+            if let Gate::Shut(until) = gate {
+                return Next::At(until);
             }
+            let Some(waiter) = queue.pop() else { break };
+            let trial = (gate == Gate::Trial).then(|| pace.try_one(now));
             places.take(now);
             window.keep();
             out.push((waiter.permit, Permit::kept(Arc::clone(self), waiter.ask, trial)));
@@ -279,6 +275,7 @@ impl Local {
         }
         if !places.may_date_anew(at, window, now) {
             window.forget(at);
+            self.ring(state);
             return false;
         }
         let counts = window.unstart(at);
@@ -304,7 +301,7 @@ impl Local {
     }
 
     /// The place of a permit that was not used.
-    pub(super) fn give_back(&self, dated: Option<Instant>, trial: bool) {
+    pub(super) fn give_back(&self, dated: Option<Instant>, trial: Option<Trial>) {
         let mut state = self.state();
         match dated {
             Some(at) => drop(state.window.forget(at)),
@@ -313,26 +310,29 @@ impl Local {
                 state.places.kept_gone();
             }
         }
-        if trial {
-            state.pace.trial_over();
+        if let Some(trial) = trial {
+            state.pace.trial_over(trial);
         }
         self.ring(state);
     }
 
-    pub(super) fn trial_over(&self) {
+    pub(super) fn trial_over(&self, trial: Trial) {
         let mut state = self.state();
-        state.pace.trial_over();
+        state.pace.trial_over(trial);
         self.ring(state);
     }
 
-    pub(super) fn welcome(&self) {
+    pub(super) fn welcome(&self, trial: Trial) {
         let mut state = self.state();
-        state.pace.welcome();
+        let over = state.pace.welcome(trial);
         self.ring(state);
+        if !over {
+            return;
+        }
         tracing::info!(app = &*self.name, "Cloudbeds takes requests of the app {} again", self.name);
     }
 
-    pub(super) fn refused(&self, trial: bool, asked: Option<Duration>) {
+    pub(super) fn refused(&self, trial: Option<Trial>, asked: Option<Duration>) {
         let mut state = self.state();
         let news = state.pace.refused(trial, asked, Instant::now());
         state.pauses += u64::from(news.is_some());

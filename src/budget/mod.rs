@@ -196,7 +196,18 @@ impl Budget {
     /// # Errors
     /// When the turn does not come in time; at once, where that can be known.
     pub async fn take(&self, ask: Ask, now: Instant) -> Result<Permit, Exhausted> {
-        self.local.take(ask, now).await
+        self.local.take(ask, now, Duration::ZERO).await
+    }
+
+    /// The same for one that has waited for another budget before: that is taken off the longest wait.
+    ///
+    /// # Errors
+    /// As for [`Budget::take`].
+    pub async fn take_after(&self, waited: Duration, ask: Ask, now: Instant) -> Result<Permit, Exhausted> {
+        self.local.take(ask, now, waited).await.map(|permit| {
+            let waited = permit.waited() + waited;
+            permit.after(waited)
+        })
     }
 
     /// Serves those who wait. To be run once, for as long as anybody may wait.

@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::local::Local;
+use super::pause::Trial;
 use super::{Ask, Exhausted};
 
 /// A request that leaves within this time of its permit's date need not be dated anew.
@@ -24,7 +25,7 @@ pub struct Permit {
     ask: Ask,
     at: At,
     /// Cloudbeds has paused us, and this one goes to see whether that is over.
-    trial: bool,
+    trial: Option<Trial>,
     waited: Duration,
 }
 
@@ -40,11 +41,11 @@ enum At {
 }
 
 impl Permit {
-    pub(super) fn dated(local: Arc<Local>, ask: Ask, at: Instant, trial: bool) -> Self {
+    pub(super) fn dated(local: Arc<Local>, ask: Ask, at: Instant, trial: Option<Trial>) -> Self {
         Self { local, ask, at: At::Dated(at), trial, waited: Duration::ZERO }
     }
 
-    pub(super) fn kept(local: Arc<Local>, ask: Ask, trial: bool) -> Self {
+    pub(super) fn kept(local: Arc<Local>, ask: Ask, trial: Option<Trial>) -> Self {
         Self { local, ask, at: At::Kept, trial, waited: Duration::ZERO }
     }
 
@@ -77,12 +78,17 @@ impl Permit {
         }
     }
 
-    /// One more, for the same request: another try is another start.
+    /// One more, for the same request: another try is another start. What it has waited for already is taken off the
+    /// longest wait.
     ///
     /// # Errors
     /// As for [`super::Budget::take`].
-    pub async fn again(&self) -> Result<Self, Exhausted> {
-        let permit = self.local.take(self.ask, Instant::now()).await?;
+    pub async fn again(&mut self) -> Result<Self, Exhausted> {
+        // A trial that has to be sent anew must not wait for itself.
+        if let Some(trial) = self.trial.take() {
+            self.local.trial_over(trial);
+        }
+        let permit = self.local.take(self.ask, Instant::now(), self.waited).await?;
         let waited = permit.waited + self.waited;
         Ok(permit.after(waited))
     }
@@ -95,22 +101,22 @@ impl Permit {
             StatusCode::FORBIDDEN | StatusCode::SERVICE_UNAVAILABLE => retry_after(headers).map(Some),
             _ => None,
         };
-        let trial = std::mem::take(&mut self.trial);
-        match wait {
-            Some(asked) => self.local.refused(trial, asked),
-            None if trial => self.local.welcome(),
-            None => {}
+        let trial = self.trial.take();
+        match (wait, trial) {
+            (Some(asked), trial) => self.local.refused(trial, asked),
+            (None, Some(trial)) => self.local.welcome(trial),
+            (None, None) => {}
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        match self.at {
-            At::Dated(at) => self.local.give_back(Some(at), self.trial),
-            At::Kept => self.local.give_back(None, self.trial),
-            At::Over if self.trial => self.local.trial_over(),
-            At::Over => {}
+        match (self.at, self.trial) {
+            (At::Dated(at), trial) => self.local.give_back(Some(at), trial),
+            (At::Kept, trial) => self.local.give_back(None, trial),
+            (At::Over, Some(trial)) => self.local.trial_over(trial),
+            (At::Over, None) => {}
         }
     }
 }

@@ -30,7 +30,8 @@ pub(super) struct Queue<T> {
     normal: Class<T>,
     low: Class<T>,
     numbers: u64,
-    /// Turns since low priority had one while it waited.
+    /// Turns since low priority had one, whether it waited for one or not: where so many others wait that its turn is
+    /// further away than anybody waits, it is next when it comes back.
     without_low: usize,
 }
 
@@ -82,9 +83,11 @@ impl<T> Queue<T> {
         self.normal.len_of(flow) + self.low.len_of(flow)
     }
 
-    /// About how many hotels wait: lines whose callers went away count until their turn.
-    pub(super) fn flows(&self) -> usize {
-        self.normal.lines.len() + self.low.lines.len()
+    /// About how many hotels wait, and whether none does with normal priority; where one does, those that do not are not
+    /// counted. Lines whose callers went away count until their turn.
+    pub(super) fn flows(&self) -> (usize, bool) {
+        let low = self.normal.waiting == 0 && self.low.waiting > 0;
+        (if low { self.low.lines.len() } else { self.normal.lines.len() }, low)
     }
 
     /// The hotels that wait, with how many requests.
@@ -108,12 +111,8 @@ impl<T> Queue<T> {
 
     /// The next one.
     pub(super) fn pop(&mut self) -> Option<T> {
-        if self.low.waiting == 0 {
-            self.without_low = 0;
-            return self.normal.pop();
-        }
-        self.without_low += 1;
-        if self.normal.waiting == 0 || self.without_low >= self.low_turn() {
+        self.without_low = (self.without_low + 1).min(LATEST_LOW_TURN);
+        if self.low.waiting > 0 && (self.normal.waiting == 0 || self.without_low >= self.low_turn()) {
             self.without_low = 0;
             return self.low.pop();
         }
@@ -129,7 +128,8 @@ impl<T> Queue<T> {
             }
             Priority::Low => {
                 let ahead = self.low.ahead(flow, weight, usize::MAX);
-                ahead + self.normal.waiting.min((ahead + 1) * (self.low_turn() - 1))
+                let turns = ((ahead + 1) * self.low_turn()).saturating_sub(ahead + 1 + self.without_low);
+                ahead + self.normal.waiting.min(turns)
             }
         }
     }

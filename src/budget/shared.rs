@@ -81,8 +81,10 @@ pub struct Report {
     pub want: usize,
     /// Whether it has had nothing to do for a while, and wants a place only in case it is left alone.
     pub idle: bool,
-    /// Properties of which requests wait.
+    /// Properties of which requests wait, without those of low priority where others wait.
     pub waiting: usize,
+    /// Whether all who wait are of low priority.
+    pub low: bool,
     /// Milliseconds for which Cloudbeds wants to hear nothing.
     pub pause: u64,
     /// Starts that count: age in milliseconds and how many, in turn.

@@ -262,6 +262,84 @@ async fn a_429_stops_the_app_until_one_that_tries_comes_through() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_tries_and_must_be_sent_again_does_not_wait_for_itself() {
+    let scene = Scene::new(10, limits(30));
+    let mut permit = scene.budget.take(hotel(1), Instant::now()).await.unwrap();
+    assert!(permit.start(Instant::now()));
+    permit.heard(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new());
+    tokio::time::sleep(SECOND).await;
+    let mut trial = scene.budget.take(hotel(1), Instant::now()).await.unwrap();
+    assert!(trial.start(Instant::now()));
+    let came = Instant::now();
+    let mut again = trial.again().await.unwrap();
+    assert_eq!((came.elapsed(), again.waited()), (Duration::ZERO, Duration::ZERO));
+    drop(trial);
+    let waiting = scene.request(hotel(2), Duration::ZERO);
+    tokio::time::sleep(SECOND).await;
+    assert!(!waiting.is_finished(), "it is the one that tries now");
+    assert!(again.start(Instant::now()));
+    again.heard(StatusCode::OK, &HeaderMap::new());
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_waits_of_a_request_together_are_within_the_longest_wait() {
+    let scene = Scene::new(1, limits(3));
+    for _ in 0..3 {
+        drop(scene.request(hotel(1), Duration::ZERO));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let came = Instant::now();
+    let permit = scene.budget.take(hotel(2), came).await;
+    let mut permit = permit.unwrap();
+    assert!(permit.start(Instant::now()));
+    drop(scene.many(hotel(1), 10));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let refused = permit.again().await.unwrap_err();
+    assert_eq!((refused.why, refused.retry_after), (Why::TooLong, 1), "a new one would wait in the queue");
+    assert!(came.elapsed() <= Duration::from_millis(3001), "{:?}", came.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn low_priority_does_not_starve_where_its_turn_is_further_away_than_anybody_waits() {
+    let scene = Scene::new(10, limits(5));
+    let low = Ask { priority: Priority::Low, ..hotel(9999) };
+    let served = Arc::new(Mutex::new(0));
+    let jobs = tokio::spawn({
+        let (budget, served) = (Arc::clone(&scene.budget), Arc::clone(&served));
+        async move {
+            loop {
+                if let Ok(mut permit) = budget.take(low, Instant::now()).await {
+                    assert!(permit.start(Instant::now()));
+                    *served.lock().unwrap() += 1;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    });
+    // Two hundred hotels that come back whenever they were refused or served: twenty times what there is.
+    let desks: Vec<_> = (1..=200)
+        .map(|id| {
+            let (budget, ask) = (Arc::clone(&scene.budget), hotel(id));
+            tokio::spawn(async move {
+                loop {
+                    if let Ok(mut permit) = budget.take(ask, Instant::now()).await {
+                        assert!(permit.start(Instant::now()));
+                    }
+                    tokio::time::sleep(Duration::from_millis(997)).await;
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    jobs.abort();
+    desks.iter().for_each(JoinHandle::abort);
+    let served = *served.lock().unwrap();
+    // Of some 1,150 turns.
+    assert!((8..=30).contains(&served), "{served}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pause_longer_than_the_longest_wait_refuses_at_once_with_its_end() {
     let scene = Scene::new(10, limits(5));
     let mut permit = scene.budget.take(hotel(1), Instant::now()).await.unwrap();

@@ -183,9 +183,14 @@ impl Proxy {
         sanitize::answer(answer, &origin, self.timeouts.idle).await
     }
 
-    /// The key that is in force for the property now, where it is another one than a request went with.
+    /// The key that is in force for the property now, where it is another one than a request went with, and requests with
+    /// it are counted for the same app.
     fn successor(&self, old: &Key, property: Option<PropertyId>) -> Option<Arc<Key>> {
         let mut keys = self.keys.borrow_mut();
-        verdict::successor(old, keys.load().get(property?), property)
+        let new = verdict::successor(old, keys.load().get(property?), property)?;
+        let same =
+            |limiter: &Limiter| limiter.budgets.of(new.app.as_deref()).zip(limiter.budgets.of(old.app.as_deref()));
+        let elsewhere = self.limiter.as_ref().and_then(same).is_some_and(|(new, old)| !Arc::ptr_eq(new, old));
+        (!elsewhere).then_some(new)
     }
 }

@@ -83,7 +83,9 @@ local function counted(member)
 end
 
 -- The others.
-local others, promised, count, rank, allowed, waiting = 0, 0, 1, 0, me.allowed, me.waiting
+local others, promised, count, rank, allowed = 0, 0, 1, 0, me.allowed
+-- Properties that wait: with requests of normal priority, and of members that have none of those.
+local normal, low = 0, 0
 local queue, gone = {}, {}
 for id, member in pairs(members) do
     local places = id ~= me.id and counted(member) or 0
@@ -98,21 +100,38 @@ for id, member in pairs(members) do
         end
         if now - member.seen <= me.silent then allowed = math.min(allowed, member.allowed) end
         if member.want > 0 and now - member.seen <= me.patience then
-            queue[#queue + 1] = { virtual = member.virtual, step = 1 / member.waiting, want = member.want }
-            waiting = waiting + member.waiting
+            queue[#queue + 1] = member
+            if member.low then low = low + member.waiting else normal = normal + member.waiting end
         end
     end
 end
 for _, id in ipairs(gone) do
     redis.call('HDEL', KEYS[1], id)
 end
+if me.low then low = low + me.waiting else normal = normal + me.waiting end
+
+-- A member's part of what there is. As within a member, all of low priority are together as one more property where others
+-- wait: they have a tenth of the places at most, and a hundredth at least.
+local lowest = normal > 0 and math.max(math.min(1, normal / 9), normal / 99) or low
+local function part(member)
+    return member.low and lowest * member.waiting / low or member.waiting
+end
+-- Where a member stands, with either of its kinds. Nobody is ahead by more than one of its present steps: parts change, and
+-- what a step was while one property waited would be a minute of turns once two hundred do.
+local function tag(member, of_low)
+    local at = of_low and member.behind or member.virtual
+    return math.min(at or 0, state.virtual + 1 / part(member))
+end
+for i, member in ipairs(queue) do
+    queue[i] = { virtual = tag(member, member.low), step = 1 / part(member), want = member.want }
+end
 
 -- This one, as it tells.
 local mine = {
     life = me.life, seen = now, share = me.share, cap = me.cap, kept = me.bye and 0 or me.kept,
     lease = me.pool, till = now + 1 + me.valid + me.counts, starts = {}, rest = {},
-    want = 0, waiting = me.waiting, allowed = me.allowed, virtual = old and old.virtual or 0,
-    bye = me.bye or nil, gone = me.gone,
+    want = 0, waiting = me.waiting, low = me.low or nil, allowed = me.allowed, virtual = old and old.virtual or 0,
+    behind = old and old.behind or 0, bye = me.bye or nil, gone = me.gone,
 }
 for i = 1, #me.starts, 2 do
     mine.starts[i] = now + 1 - me.starts[i] + me.counts
@@ -175,17 +194,17 @@ if not quiet and not me.bye then
         more = math.min(want - me.pool, room)
         grant = me.pool + more
     else
-        -- Whose turn it is, by start-time fair queueing: a grant moves its owner on by 1 / (its waiting properties).
-        -- Whoever did not wait, or was not heard of, has no turns saved up.
-        if not old or old.waiting == 0 or now - old.seen > me.patience then
-            mine.virtual = math.max(mine.virtual, state.virtual)
-        end
+        -- Whose turn it is, by start-time fair queueing: a grant moves its owner on by 1 / (its part).
+        local at, step = tag(mine, me.low), 1 / part(me)
+        -- Whoever did not wait, or was not heard of, or waits with another kind now, has no turns saved up.
+        local same = old and old.waiting > 0 and (old.low or false) == (me.low or false)
+        if not same or now - old.seen > me.patience then at = math.max(at, state.virtual) end
         local most = want - me.pool
         if #queue == 0 then
             more = math.min(most, free)
             if more > 0 then
-                state.virtual = math.max(state.virtual, mine.virtual)
-                mine.virtual = mine.virtual + more / me.waiting
+                state.virtual = math.max(state.virtual, at)
+                at = at + more * step
             end
         else
             for _ = 1, free do
@@ -194,15 +213,16 @@ if not quiet and not me.bye then
                 for _, other in ipairs(queue) do
                     if other.want > 0 and (not first or other.virtual < first.virtual) then first = other end
                 end
-                if first and first.virtual < mine.virtual then
+                if first and first.virtual < at then
                     first.virtual, first.want = first.virtual + first.step, first.want - 1
                 else
                     more = more + 1
-                    state.virtual = math.max(state.virtual, mine.virtual)
-                    mine.virtual = mine.virtual + 1 / me.waiting
+                    state.virtual = math.max(state.virtual, at)
+                    at = at + step
                 end
             end
         end
+        if me.low then mine.behind = at else mine.virtual = at end
         grant = me.pool + more
     end
 end
@@ -236,7 +256,8 @@ return cjson.encode({
     promised = promised + mine.share + state.missing,
     members = count,
     allowed = allowed,
-    rate = math.max(1, math.floor(allowed * math.max(1, me.waiting) / math.max(1, waiting))),
+    rate = me.waiting > 0 and math.max(1, math.floor(allowed * part(me) / ((low > 0 and lowest or 0) + normal)))
+        or math.max(1, math.floor(allowed / math.max(1, (low > 0 and lowest or 0) + normal))),
     pause = math.max(0, state.pause - now),
     soon = soon,
 })

@@ -3,6 +3,7 @@
 //! In: a [`Server`], or the node of its cluster that has the app's keys. Out: answers of the script, or a [`Failure`] in
 //! words for the operator; after one the connection is not used again.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct Server {
     pub name: String,
     /// What the names of keys begin with.
     pub prefix: String,
+    /// The client ids of apps, by which Cloudbeds counts; an app without one is counted by its name.
+    pub clients: HashMap<String, String>,
     /// How it is dialled.
     pub dialer: Dialer,
     /// Who answers for budgets in its place.
@@ -170,7 +173,8 @@ pub(super) struct Link {
 impl Link {
     /// Connects to the server, or to another node of its cluster, says who we are, and asks who answers.
     pub(super) async fn open(server: &Arc<Server>, node: Option<&Origin>, app: &str) -> Result<Self, Failure> {
-        let key = format!("{{{}:{app}}}:budget", server.prefix);
+        let client = server.clients.get(app).map_or(app, String::as_str);
+        let key = format!("{{{}:{client}}}:budget", server.prefix);
         let at = node.unwrap_or(&server.url.server);
         timeout(OPENING, Self::to(server, at, &key)).await.unwrap_or(Err(Failure::Slow))
     }

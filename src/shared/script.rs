@@ -152,6 +152,7 @@ mod tests {
             want: 3,
             idle: false,
             waiting: 1,
+            low: false,
             pause: 0,
             starts: vec![900, 1, 20, 2],
             fallback: 0,

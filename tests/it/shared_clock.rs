@@ -4,6 +4,7 @@
 //! Each member is the code that carries reports and leases places; the script runs in a `redis-server`, at the time of the
 //! paused clock. Every start is counted, in every second.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,6 +12,8 @@ use std::time::Duration;
 use cloudbeds_auth_proxy::budget::{Apart, Ask, Budget, Budgets, Flow, Limits, Priority};
 use cloudbeds_auth_proxy::https::Dialer;
 use cloudbeds_auth_proxy::shared::{self, Answering, Failure, Server, Stand};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -28,11 +31,16 @@ struct Timed {
     redis: Redis,
     script: String,
     begun: Instant,
+    way: Duration,
 }
 
 impl Timed {
     fn start() -> Option<Arc<Self>> {
-        Some(Arc::new(Self { redis: Redis::start()?, script: shared::timed_script(), begun: Instant::now() }))
+        Self::away(WAY)
+    }
+
+    fn away(way: Duration) -> Option<Arc<Self>> {
+        Some(Arc::new(Self { redis: Redis::start()?, script: shared::timed_script(), begun: Instant::now(), way }))
     }
 }
 
@@ -56,14 +64,14 @@ impl Stand for Way {
 
     fn answer<'a>(&'a self, key: &'a str, argument: &'a str) -> Answering<'a> {
         Box::pin(async move {
-            sleep(WAY).await;
+            sleep(self.server.way).await;
             if self.cut.load(Ordering::Relaxed) {
                 return std::future::pending::<Result<String, Failure>>().await;
             }
             let [seconds, micros] = shared::time(self.server.begun.elapsed());
             // This thread waits for it, and so does the clock.
             let answer = self.server.redis.call(&["EVAL", &self.server.script, "1", key, argument, &seconds, &micros]);
-            sleep(WAY).await;
+            sleep(self.server.way).await;
             Ok(answer)
         })
     }
@@ -102,6 +110,7 @@ impl Member {
             password: None,
             name: name.to_string(),
             prefix: "clock".to_owned(),
+            clients: HashMap::new(),
             dialer: Dialer::without_http(None, second, second).unwrap(),
             stand: Some(Arc::clone(&way) as Arc<dyn Stand>),
         });
@@ -118,11 +127,15 @@ impl Member {
 
     /// So many requests at a time, for ever.
     fn hog(&mut self, at_a_time: usize) {
-        for _ in 0..at_a_time {
+        self.ask_for(&vec![Ask { flow: Flow::Own, priority: Priority::Normal }; at_a_time]);
+    }
+
+    /// One request at a time of each, for ever.
+    fn ask_for(&mut self, asks: &[Ask]) {
+        for ask in asks.iter().copied() {
             let (budget, starts) = (Arc::clone(&self.budget), Arc::clone(&self.starts));
             self.tasks.push(tokio::spawn(async move {
                 loop {
-                    let ask = Ask { flow: Flow::Own, priority: Priority::Normal };
                     let taken = budget.take(ask, Instant::now()).await;
                     let now = Instant::now();
                     if taken.is_ok_and(|mut permit| permit.start(now)) {
@@ -216,6 +229,77 @@ async fn a_hog_beside_seven_replicas_without_work_has_all_of_the_budget_within_i
         members[0].tasks.drain(2..).for_each(|task| task.abort());
         sleep(Duration::from_secs(12)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn low_priority_at_one_replica_yields_to_the_others_and_does_not_starve() {
+    let Some(server) = Timed::start() else { return };
+    let asks = |hotels: std::ops::Range<u64>, priority| -> Vec<Ask> {
+        let flow = |id: u64| Flow::Property(id.to_string().parse().unwrap());
+        hotels.map(|id| Ask { flow: flow(id), priority }).collect()
+    };
+    // Of one front desk, and of two hundred; the jobs' part is the tenth or the hundredth that it is within one replica.
+    let mut members: Vec<_> = (0..3).map(|name| Member::join(&server, name, cut_off(60))).collect();
+    settled(&members).await;
+    members[0].ask_for(&asks(1000..1020, Priority::Low));
+    members[2].ask_for(&asks(1020..1040, Priority::Low));
+    for (desks, least, most) in [(1, 45, 62), (200, 4, 14)] {
+        let begun = Instant::now() + Duration::from_secs(5);
+        let desks = asks(1..1 + desks, Priority::Normal);
+        // As many at a time as use the budget up.
+        members[1].ask_for(&desks.repeat(12usize.div_ceil(desks.len())));
+        sleep_until(begun + Duration::from_secs(60)).await;
+        let started = |member: usize| members[member].started(begun, begun + Duration::from_secs(60));
+        let low = started(0) + started(2);
+        println!("{} desks: {} starts, {low} of low priority", desks.len(), started(1));
+        assert!((least..=most).contains(&low), "{low} beside {}", started(1));
+        assert!(started(1) + low >= 570, "{} and {low}", started(1));
+        assert_within(&members);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_lasts_as_long_as_cloudbeds_says_however_far_away_the_server_is() {
+    let Some(server) = Timed::away(Duration::from_millis(40)) else { return };
+    let members: Vec<_> = (0..2).map(|name| Member::join(&server, name, cut_off(60))).collect();
+    settled(&members).await;
+    let ask = Ask { flow: Flow::Own, priority: Priority::Normal };
+    let mut permit = members[0].budget.take(ask, Instant::now()).await.unwrap();
+    assert!(permit.start(Instant::now()));
+    let wait = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("3"))]);
+    permit.heard(StatusCode::TOO_MANY_REQUESTS, &wait);
+    let told = Instant::now();
+    for member in &members {
+        let mut trial = member.budget.take(ask, Instant::now()).await.unwrap();
+        let waited = told.elapsed();
+        println!("paused for {waited:?}");
+        assert!(waited < Duration::from_millis(3500), "{waited:?}");
+        assert!(trial.start(Instant::now()));
+        trial.heard(StatusCode::OK, &HeaderMap::new());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_step_that_a_429_takes_off_one_replicas_rate_is_taken_off_for_all() {
+    let Some(server) = Timed::start() else { return };
+    let mut members: Vec<_> = (0..2).map(|name| Member::join(&server, name, cut_off(60))).collect();
+    settled(&members).await;
+    let ask = Ask { flow: Flow::Own, priority: Priority::Normal };
+    for wait in [Some("1"), None] {
+        let mut permit = members[0].budget.take(ask, Instant::now()).await.unwrap();
+        assert!(permit.start(Instant::now()));
+        let wait = wait.map(|wait| (RETRY_AFTER, HeaderValue::from_static(wait)));
+        let status = if wait.is_some() { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::OK };
+        permit.heard(status, &HeaderMap::from_iter(wait));
+    }
+    members[1].hog(20);
+    let from = Instant::now() + Duration::from_secs(15);
+    sleep_until(from + Duration::from_secs(30)).await;
+    let mut starts = members[1].starts.lock().unwrap().clone();
+    starts.retain(|at| *at >= from);
+    let (most, _) = most(&mut starts);
+    assert_eq!(most, GRANTED - 1);
+    assert!(starts.len() >= 250, "{}", starts.len());
 }
 
 fn cut_off(minutes: u64) -> Duration {

@@ -4,6 +4,7 @@
 //! The members run in this process, each with a connection of its own, so that a start's moment is exact.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -100,6 +101,7 @@ impl Member {
             password: Some(RedisPassword::parse("password").unwrap()),
             name: format!("m{user}"),
             prefix: "model".to_owned(),
+            clients: HashMap::new(),
             stand: None,
             dialer: Dialer::without_http(None, limit, limit).unwrap(),
         });

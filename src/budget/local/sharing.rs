@@ -19,7 +19,7 @@ impl Local {
         window.pass(now);
         let (allowed, waiting) = (pace.allowed(now), queue.len());
         let pause = pace.paused_here(now).map(|until| until - now).unwrap_or_default();
-        let (kept, flows) = (window.kept(), queue.flows());
+        let (kept, (flows, low)) = (window.kept(), queue.flows());
         // In steps that leave a report of a thousand starts short; an age that is too low counts for longer.
         let step = (self.granted as u64 / 100).max(1);
         let mut starts: Vec<u64> = Vec::new();
@@ -43,6 +43,7 @@ impl Local {
             want: waiting,
             idle: false,
             waiting: if waiting > 0 { flows.max(1) } else { 0 },
+            low,
             pause: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
             starts,
             fallback: fallback.share,

@@ -98,7 +98,8 @@ pub(super) struct Pace {
 impl Pace {
     /// At most half of what the smallest app of `config` may have, and five a second in any case.
     pub(super) fn of(config: &Config) -> Self {
-        let least = config.apps.iter().map(|app| app.requests_per_second).min().unwrap_or(10);
+        let default = config.limits.as_ref().map_or(10, |limits| limits.requests_per_second);
+        let least = config.apps.iter().map(|app| app.requests_per_second).min().unwrap_or(default);
         let gap = Duration::from_millis((2000 / least.max(1)).max(200));
         Self { next: Instant::now(), gap }
     }
