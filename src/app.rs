@@ -178,10 +178,15 @@ impl Loaded {
         }
     }
 
-    /// What is wrong with files although they can be used.
+    /// What is wrong with files although they can be used, and with a configuration that accepts it.
     #[must_use]
-    pub fn warnings(&self) -> Vec<Fault> {
-        self.certificates.as_ref().map(Certificates::warnings).unwrap_or_default()
+    pub fn warnings(&self, config: &Config) -> Vec<Fault> {
+        let files = self.certificates.as_ref().map(Certificates::warnings).unwrap_or_default();
+        let unsearched = config.policy.unreadable_codings.then(|| {
+            let message = "answers in a coding that cannot be read pass unsearched: a key in one reaches the caller";
+            Fault::new("policy.unreadable_codings", message, "remove the option when no answer needs it any more")
+        });
+        files.into_iter().chain(unsearched).collect()
     }
 }
 
@@ -581,6 +586,7 @@ fn settings(config: &Config, files: &TokenFiles) -> Settings {
     Settings {
         policy: Policy {
             credential_paths: policy.credential_paths,
+            unreadable_codings: policy.unreadable_codings,
             callers: callers(config, files),
             sites: Arc::new(sites(config)),
             pages: Arc::default(),
@@ -697,7 +703,7 @@ fn log_start(config: &Config, loaded: &Loaded, addresses: &[String]) {
         properties = set.properties(),
         "starting"
     );
-    loaded.warnings().iter().for_each(|fault| tracing::warn!("{fault}"));
+    loaded.warnings(config).iter().for_each(|fault| tracing::warn!("{fault}"));
 }
 
 /// Tells log and metrics how a reading of the key file went.

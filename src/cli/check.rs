@@ -10,7 +10,7 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     let loaded = Loaded::load(&config)?;
     let set = loaded.keys.current();
     let name = path.map_or_else(|| "defaults and environment".to_owned(), |path| path.display().to_string());
-    for fault in loaded.warnings() {
+    for fault in loaded.warnings(&config) {
         say(&format!("warning: {fault}\n"))?;
     }
     say(&format!(

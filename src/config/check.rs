@@ -33,6 +33,9 @@ pub(super) const RATE: RangeInclusive<u64> = 1..=100_000;
 /// copied without being read.
 pub const UNAUTHENTICATED_NETWORK: &str = "anyone who reaches this listener may use every key";
 
+/// What the option `policy.unreadable_codings` must say before an answer may pass in a coding that nobody here can read.
+pub const UNREADABLE_CODINGS: &str = "answers that nobody can search for keys may pass";
+
 /// What fits into Linux' `sun_path` with its closing zero, in bytes.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -60,6 +63,8 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
     let shared = check.shared(&raw.shared, apps.as_deref().unwrap_or_default(), limits.as_ref());
     let policy =
         check.word("policy.credential_paths", &raw.policy.credential_paths, &[("refuse", false), ("allow", true)]);
+    let unreadable_codings =
+        check.said("policy.unreadable_codings", raw.policy.unreadable_codings.as_deref(), UNREADABLE_CODINGS);
     let (hosts, origins) = check.sites(&raw.policy);
     let client = check.client(&raw.client);
     let drain = check.drain(&raw.drain);
@@ -77,7 +82,7 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
         limits,
         shared: shared?,
         identify: Identify { query: raw.identify.query, path_prefix: raw.identify.path_prefix },
-        policy: Policy { credential_paths: policy?, hosts, origins },
+        policy: Policy { credential_paths: policy?, unreadable_codings, hosts, origins },
         client,
         drain,
         log: log?,
@@ -119,6 +124,15 @@ impl Check<'_, '_> {
         found.map(|(_, meaning)| *meaning)
     }
 
+    /// Whether a risk is accepted in the very words that name it.
+    fn said(&mut self, option: &str, typed: Option<&str>, sentence: &str) -> bool {
+        if typed.is_some_and(|typed| typed != sentence) {
+            let hint = format!("write exactly \"{sentence}\", or remove the option");
+            self.fault(option, "does not say what it means", hint);
+        }
+        typed.is_some()
+    }
+
     fn origin(&mut self, at: &[Step], text: &str) -> Option<Origin> {
         text.parse().map_err(|error: crate::origin::NotAnOrigin| self.sources.fault(at, error.to_string(), "")).ok()
     }
@@ -158,15 +172,8 @@ impl Check<'_, '_> {
             }
             Listen::Many(many) => (&many[..], true),
         };
-        let network = match raw.unauthenticated_network.as_deref() {
-            None => false,
-            Some(UNAUTHENTICATED_NETWORK) => true,
-            Some(_) => {
-                let words = format!("write exactly \"{UNAUTHENTICATED_NETWORK}\", or remove the option");
-                self.fault("unauthenticated_network", "does not say what it means", words);
-                true
-            }
-        };
+        let network =
+            self.said("unauthenticated_network", raw.unauthenticated_network.as_deref(), UNAUTHENTICATED_NETWORK);
         if typed.is_empty() && !self.sources.blamed_below("listen[") {
             self.fault("listen", "expected at least one address", "");
         }

@@ -2,12 +2,13 @@
 //!
 //! In: a file's bytes; behind the first NUL, lines of the environment without their common prefix, such as
 //! `UPSTREAM__HTTP2=false`. Out: nothing; a broken promise is a panic. Asserted: it is a configuration that keeps to its own
-//! rules, or faults that quote no key; and no configuration serves strangers on a network without saying so in words.
+//! rules, or faults that quote no key; and no configuration serves strangers on a network, or lets answers through
+//! unsearched, without saying so in words.
 
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{Config, ENV_PREFIX, UNAUTHENTICATED_NETWORK, parse};
+use super::{Config, ENV_PREFIX, UNAUTHENTICATED_NETWORK, UNREADABLE_CODINGS, parse};
 use crate::address::Address;
 use crate::keys::fuzzing::check_faults;
 use crate::yaml;
@@ -40,12 +41,13 @@ fn check(config: &Config, data: &[u8]) {
     });
     let said = String::from_utf8_lossy(data).split_whitespace().collect::<String>();
     // YAML has other ways to write the words than this looks for.
-    let words = UNAUTHENTICATED_NETWORK.split(' ').collect::<String>();
     let escaped = said.contains('\\') || said.contains('*');
+    let in_words = |words: &str| escaped || said.contains(&words.split(' ').collect::<String>());
     assert!(
-        !networks || !config.callers.is_empty() || said.contains(&words) || escaped,
+        !networks || !config.callers.is_empty() || in_words(UNAUTHENTICATED_NETWORK),
         "strangers are served: {config:?}"
     );
+    assert!(!config.policy.unreadable_codings || in_words(UNREADABLE_CODINGS), "answers pass unsearched: {config:?}");
     assert!(config.callers.iter().all(|caller| !caller.tokens.is_empty()), "{config:?}");
     let names: std::collections::HashSet<_> = config.apps.iter().map(|app| &app.client_id).collect();
     assert_eq!(names.len(), config.apps.len(), "two apps are one");

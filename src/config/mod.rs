@@ -28,7 +28,7 @@ mod shared;
 mod sources;
 mod units;
 
-pub use check::UNAUTHENTICATED_NETWORK;
+pub use check::{UNAUTHENTICATED_NETWORK, UNREADABLE_CODINGS};
 pub use env::PREFIX as ENV_PREFIX;
 pub use load::{load, parse};
 
@@ -321,6 +321,8 @@ pub struct Identify {
 pub struct Policy {
     /// Whether paths that hand out or destroy credentials are forwarded.
     pub credential_paths: bool,
+    /// Whether answers pass in a coding that nobody here can read.
+    pub unreadable_codings: bool,
     /// Names of this host that others could own, without a port, in small letters.
     pub hosts: Vec<String>,
     /// Origins whose pages may send requests.

@@ -147,6 +147,7 @@ section! { Identify {
 } }
 section! { Policy {
     credential_paths: String = "refuse".to_owned(),
+    unreadable_codings: Option<String> = None,
     hosts: Vec<String> = Vec::new(),
     origins: Vec<String> = Vec::new(),
 } }

@@ -112,6 +112,19 @@ fn a_network_listener_is_refused_unless_the_config_says_what_it_means() {
 }
 
 #[test]
+fn unreadable_codings_are_let_through_only_in_words() {
+    let words = "answers that nobody can search for keys may pass";
+    let hint = format!("policy.unreadable_codings: does not say what it means — write exactly \"{words}\"");
+    for other in ["allow", "true", "''", "answers that nobody can search may pass"] {
+        check_refused(&format!("policy: {{ unreadable_codings: \"{other}\" }}"), &hint);
+    }
+    assert!(accepted(&format!("policy: {{ unreadable_codings: {words} }}")).policy.unreadable_codings);
+    assert!(!accepted("policy: { unreadable_codings: null }").policy.unreadable_codings);
+    let variable = ("CLOUDBEDS_AUTH_PROXY__POLICY__UNREADABLE_CODINGS", words);
+    assert!(with("workers: 1", &[variable]).unwrap().policy.unreadable_codings);
+}
+
+#[test]
 fn the_admin_listener_is_never_a_proxy_listener() {
     check_refused("admin: { listen: 127.0.0.1:8080 }", "admin.listen: overlaps a proxy listener");
     check_refused("admin: { listen: '0.0.0.0:8080' }", "admin.listen: overlaps a proxy listener");

@@ -56,6 +56,8 @@ pub(super) struct Form {
 /// # Errors
 /// When the system has no random numbers for the boundary.
 pub(super) fn form(client_id: &str, secret: &str, redirect_uri: &str, code: &Code) -> Result<Form, getrandom::Error> {
+    #[cfg(debug_assertions)]
+    crate::telemetry::panic::if_a_test_asks("exchange", || format!("{secret} {}", code.as_str()));
     // Random, so no field can hold it (RFC 2046 5.1.1); base64url is allowed in a boundary.
     let boundary = format!("form-{}", Token::random()?.text());
     let fields = [

@@ -27,6 +27,8 @@ const ROUNDS: u32 = 3;
 pub struct Policy {
     /// Lets the paths through that hand out or destroy credentials.
     pub credential_paths: bool,
+    /// Lets answers through in a coding that nobody here can read.
+    pub unreadable_codings: bool,
     /// Who may ask for what; nothing serves whoever reaches the listener.
     pub callers: Option<Callers>,
     /// The pages and names that are welcome.

@@ -180,7 +180,7 @@ impl Proxy {
         let outbound = rewrite::for_cloudbeds(credentialed, &self.routes);
         let origin = Arc::clone(&outbound.origin);
         let answer = self.upstream.send(outbound, trace.exchange(), |old| self.successor(old, property)).await?;
-        sanitize::answer(answer, &origin, self.timeouts.idle).await
+        sanitize::answer(answer, &origin, self.policy.unreadable_codings, self.timeouts.idle).await
     }
 
     /// The key that is in force for the property now, where it is another one than a request went with, and requests with

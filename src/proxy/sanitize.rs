@@ -39,12 +39,18 @@ pub struct Sanitized {
     pub(super) leaks: u32,
 }
 
-/// Cleans the head and prepares the body. `origin` is where the answer comes from; `idle` bounds the wait for the
-/// first bytes of a coded body, which are inspected before the head is shown, so that a key in them still has an answer.
+/// Cleans the head and prepares the body. `origin` is where the answer comes from; `unreadable` lets bodies through in a
+/// coding that nobody here can read; `idle` bounds the wait for the first bytes of a coded body, which are inspected
+/// before the head is shown, so that a key in them still has an answer.
 ///
 /// # Errors
-/// When the body has a coding that cannot be inspected, or its first bytes do not pass.
-pub async fn answer(answer: Answer, origin: &Origin, idle: Duration) -> Result<Sanitized, ProxyError> {
+/// When the body has a coding that cannot be inspected and may not pass all the same, or its first bytes do not pass.
+pub async fn answer(
+    answer: Answer,
+    origin: &Origin,
+    unreadable: bool,
+    idle: Duration,
+) -> Result<Sanitized, ProxyError> {
     let Answer { status, mut headers, lease, prefix, method, key } = answer;
     check_framing(&headers)?;
     if status.as_u16() > 599 {
@@ -57,10 +63,11 @@ pub async fn answer(answer: Answer, origin: &Origin, idle: Duration) -> Result<S
     let leaks = clean_headers(&mut headers, origin, prefix);
     let empty =
         method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || lease.is_end();
-    let filter = if empty { Filter::Plain(Mask::default()) } else { filter(status, &headers)? };
+    let (filter, legible) =
+        if empty { (Filter::Plain(Mask::default()), false) } else { filter(status, &headers, unreadable)? };
     let left = if empty { Some(0) } else { lease.left() };
     // Cloudbeds' failures come with 200; of anything else nobody wants to know more than the status.
-    let peek = if empty || status != StatusCode::OK { Peek::off() } else { Peek::default() };
+    let peek = if legible && status == StatusCode::OK { Peek::default() } else { Peek::off() };
     let mut body = Clean { lease: Some(lease), filter, peek, left, first: None };
     if matches!(body.filter, Filter::Coded(..)) {
         // In a box: nearly every request goes without.
@@ -78,20 +85,27 @@ fn check_framing(headers: &HeaderMap) -> Result<(), ProxyError> {
     if plain && !headers.contains_key(CONTENT_LENGTH) { Ok(()) } else { Err(ProxyError::UpstreamFraming) }
 }
 
-fn filter(status: StatusCode, headers: &HeaderMap) -> Result<Filter, ProxyError> {
+/// What a body passes through, and whether its content can be read there.
+fn filter(status: StatusCode, headers: &HeaderMap, unreadable: bool) -> Result<(Filter, bool), ProxyError> {
     let mut codings = headers
         .get_all(CONTENT_ENCODING)
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
         .filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity"));
-    let Some(first) = codings.next() else { return Ok(Filter::Plain(Mask::default())) };
-    let coding = Coding::parse(first).ok_or(ProxyError::UpstreamCoding)?;
+    let Some(first) = codings.next() else { return Ok((Filter::Plain(Mask::default()), true)) };
+    let (coding, second) = (Coding::parse(first), codings.next());
+    let is_unknown = |name| Coding::parse(name).is_none();
+    if unreadable && (coding.is_none() || second.into_iter().chain(codings).any(is_unknown)) {
+        // A server that says what is not so has its plain keys covered all the same.
+        return Ok((Filter::Plain(Mask::default()), false));
+    }
+    let coding = coding.ok_or(ProxyError::UpstreamCoding)?;
     // A second coding hides the first one's content, and a part of a coded body does not decode on its own.
-    if codings.next().is_some() || status == StatusCode::PARTIAL_CONTENT {
+    if second.is_some() || status == StatusCode::PARTIAL_CONTENT {
         return Err(ProxyError::UpstreamCoding);
     }
-    Ok(Filter::Coded(Box::new(Inspector::new(coding)), Mode::Feeding))
+    Ok((Filter::Coded(Box::new(Inspector::new(coding)), Mode::Feeding), true))
 }
 
 /// Leaves the fields that may be seen, keys in them covered; how many were.

@@ -76,6 +76,9 @@ pub enum Failure {
     /// It is not what the script returns.
     #[error("its answer makes no sense; does something else write to its keys?")]
     Nonsense,
+    /// What asks it has panicked.
+    #[error("this program failed in asking it, which is a defect of it; the log says where")]
+    Defect,
     /// Times cannot be told.
     #[error("the clocks of Redis and of this machine are more than a day apart")]
     Clock,
@@ -125,6 +128,8 @@ impl Wire {
             info = info.set_username(user);
         }
         if let Some(password) = &server.password {
+            #[cfg(debug_assertions)]
+            crate::telemetry::panic::if_a_test_asks("redis", || password.for_login().to_owned());
             info = info.set_password(password.for_login());
         }
         let (connection, driver) =

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Script;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::link::{Failure, Server, Wire};
@@ -75,23 +76,34 @@ impl Lives {
 
 impl Peers for Lives {
     fn exchange(&self, own: Vec<(Fingerprint, Record)>, now: Time) -> Answered<Option<News>> {
-        let shared = Rc::clone(&self.0);
-        Box::pin(async move { shared.within(shared.exchange(own, now)).await })
+        let (shared, caller) = (Rc::clone(&self.0), Rc::clone(&self.0));
+        Box::pin(async move { shared.within(async move { caller.exchange(own, now).await }).await })
     }
 
     fn claim(&self, name: Fingerprint, task: Task, seconds: u64) -> Answered<bool> {
-        let shared = Rc::clone(&self.0);
-        Box::pin(async move { shared.within(shared.claim(name, task, seconds)).await.unwrap_or(true) })
+        let (shared, caller) = (Rc::clone(&self.0), Rc::clone(&self.0));
+        let call = async move { caller.claim(name, task, seconds).await };
+        Box::pin(async move { shared.within(call).await.unwrap_or(true) })
+    }
+}
+
+/// The call as a task of its own: a panic in it is a failure like any other, and does not end the keeper.
+async fn by_itself<T: 'static>(call: impl Future<Output = Result<T, Failure>> + 'static) -> Result<T, Failure> {
+    let mut running = JoinSet::new();
+    running.spawn_local(call);
+    match running.join_next().await {
+        Some(Ok(done)) => done,
+        _ => Err(Failure::Defect),
     }
 }
 
 impl Shared {
     /// Nothing where it fails, takes too long, or has failed just now.
-    async fn within<T>(&self, call: impl Future<Output = Result<T, Failure>>) -> Option<T> {
+    async fn within<T: 'static>(&self, call: impl Future<Output = Result<T, Failure>> + 'static) -> Option<T> {
         if self.state.borrow().again.is_some_and(|again| Instant::now() < again) {
             return None;
         }
-        let done = timeout(PATIENCE, call).await.unwrap_or(Err(Failure::Slow));
+        let done = timeout(PATIENCE, by_itself(call)).await.unwrap_or(Err(Failure::Slow));
         let mut state = self.state.borrow_mut();
         match done {
             Ok(done) => {

@@ -30,14 +30,14 @@ pub fn install() {
 }
 
 /// Panics with a text that is to show nowhere, where a test asks for it: in builds with debug assertions alone, with
-/// `CLOUDBEDS_AUTH_PROXY_TEST_PANIC` set, and for this path.
+/// `CLOUDBEDS_AUTH_PROXY_TEST_PANIC` naming this place. A place in the path of requests is a path.
 #[cfg(debug_assertions)]
 #[track_caller]
 #[allow(clippy::panic, reason = "it is what it is for")]
-pub fn if_a_test_asks(path: &str, text: impl FnOnce() -> String) {
-    static ASKED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    let asked = || std::env::var_os("CLOUDBEDS_AUTH_PROXY_TEST_PANIC").is_some();
-    if path == "/panic" && *ASKED.get_or_init(asked) {
+pub fn if_a_test_asks(place: &str, text: impl FnOnce() -> String) {
+    static ASKED: std::sync::OnceLock<Option<std::ffi::OsString>> = std::sync::OnceLock::new();
+    let asked = ASKED.get_or_init(|| std::env::var_os("CLOUDBEDS_AUTH_PROXY_TEST_PANIC"));
+    if asked.as_ref().is_some_and(|asked| asked == place) {
         std::panic::panic_any(text());
     }
 }

@@ -93,6 +93,47 @@ async fn a_body_that_nobody_can_inspect_is_refused_or_cut() {
 }
 
 #[tokio::test]
+async fn where_it_is_accepted_in_words_an_unknown_coding_passes_and_nothing_else_does() {
+    let origin = Origin::start().await;
+    let words = "answers that nobody can search for keys may pass";
+    let config = format!("policy: {{ unreadable_codings: {words} }}");
+    let proxy = origin.builder().config(&config).start().await;
+    let key = cloudbeds_auth_proxy::sandbox::random_key();
+    let answer = |lines: &str, body: &[u8]| {
+        let head = format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: {}\r\n\r\n", body.len());
+        origin.answer([head.as_bytes(), body].concat());
+    };
+    let opaque = b"\xff\x00{\"success\":false} cbat, cbat_ and whatever else";
+    for coding in ["compress", "aes128gcm", "identity, dcb", "gzip, dcb", "dcb, gzip"] {
+        answer(&format!("Content-Encoding: {coding}\r\nX-Note: {key}\r\n"), opaque);
+        let (passed, _) = get(&proxy, "/").await;
+        assert_eq!((passed.status.as_u16(), &*passed.body), (200, &opaque[..]), "{coding}");
+        assert_eq!(passed.header("content-encoding"), Some(coding));
+        // Headers are searched as ever.
+        assert_eq!(passed.header("x-note"), Some(&*format!("cbat_{}", "*".repeat(key.len() - 5))));
+    }
+    // Nor is it coded because its head says so.
+    answer("Content-Encoding: compress\r\n", key.as_bytes());
+    let (covered, _) = get(&proxy, "/").await;
+    assert_eq!(covered.text(), format!("cbat_{}", "*".repeat(key.len() - 5)));
+    // What is known and damaged, twice coded, or a part, is no unknown coding.
+    for coding in ["gzip", "br", "deflate", "zstd", "gzip, br", "x-gzip, gzip"] {
+        answer(&format!("Content-Encoding: {coding}\r\n"), b"not coded, whatever said");
+        get(&proxy, "/").await.0.assert_refused("upstream_invalid");
+    }
+    origin.answer("HTTP/1.1 206 Partial Content\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\n\x1f");
+    get(&proxy, "/").await.0.assert_refused("upstream_invalid");
+    let (code, said) = origin.builder().config("policy: { unreadable_codings: allow }").refused().await;
+    assert_eq!(code, Some(78));
+    assert!(said.contains(&format!("write exactly \"{words}\"")), "{said}");
+    let log = std::fs::read_to_string(proxy.path("log")).unwrap();
+    assert!(
+        log.contains("policy.unreadable_codings: answers in a coding that cannot be read pass unsearched"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
 async fn a_coded_answer_that_ends_too_soon_passes_and_a_key_in_its_own_bytes_does_not() {
     let origin = Origin::start().await;
     let proxy = origin.proxy().await;

@@ -17,7 +17,7 @@ fn arrived(cloudbeds: &Sandbox, path: &str) -> usize {
 }
 
 /// Calls until the key is refused, and returns the refusal and the answers before.
-async fn until_refused(proxy: &Proxy, property: &str) -> (crate::harness::Answer, Vec<crate::harness::Answer>) {
+pub async fn until_refused(proxy: &Proxy, property: &str) -> (crate::harness::Answer, Vec<crate::harness::Answer>) {
     let mut before = Vec::new();
     let started = std::time::Instant::now();
     loop {
