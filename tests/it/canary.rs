@@ -11,7 +11,7 @@ use cloudbeds_auth_proxy::sandbox::Protocols;
 use rustix::process::Signal;
 
 use crate::harness::proxy::BINARY;
-use crate::harness::{Proxy, Wire, assert_clean, cloudbeds, key, strace};
+use crate::harness::{Proxy, Wire, assert_clean, cloudbeds, key, skipped, strace};
 
 #[tokio::test]
 async fn a_panic_over_a_request_with_its_key_says_where_and_nothing_else() {
@@ -47,7 +47,7 @@ fn give_away(directory: &Path) {
 async fn another_process_of_the_same_user_cannot_look_into_it_and_its_end_leaves_no_core() {
     const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     if !rustix::process::geteuid().is_root() {
-        return println!("skipped: only root can start it as another user, whom root's rights do not help");
+        return skipped("only root can start it as another user, whom root's rights do not help");
     }
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
