@@ -89,7 +89,10 @@ async fn every_system_call_is_listed_in_the_documentation() {
         let body = if method == "POST" { "a=b" } else { "" };
         assert_eq!(proxy.call(method, path).property("1001").body(body).send().await.status, 200);
     }
-    assert_eq!(Wire::unix(&proxy.path("proxy.sock")).await.get("/api/v1.3/getRooms", "1001").await.status, 200);
+    assert_eq!(
+        Wire::unix(&proxy.path("proxy.sock"), &proxy.secrets).await.get("/api/v1.3/getRooms", "1001").await.status,
+        200
+    );
     assert_eq!(proxy.admin("/metrics").await.status, 200);
     let new = key();
     proxy.write_keys(&format!("\"1001\": {}\n\"1005\": {new}\n", hotels[0].key));

@@ -205,7 +205,7 @@ async fn calls(address: std::net::SocketAddr, number: u64, seed: u64, end: Insta
         let length = if method == "GET" { 0 } else { [0, 20, 40_000][dice.throw(3) as usize] };
         let mut caller = match open.take() {
             Some(caller) => caller,
-            None => Caller::at(address).await,
+            None => Caller::at(address, &[]).await,
         };
         let head =
             format!("{line} HTTP/1.1\r\nhost: x\r\nx-property-id: {property}\r\ncontent-length: {length}\r\n\r\n");

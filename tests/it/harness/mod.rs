@@ -33,7 +33,7 @@ pub use command::{Desk, Ran};
 pub use frames::{Frames, Outcome};
 pub use gate::Gate;
 pub use hotel::{Browser, Hotels, Scene};
-pub use leak::assert_clean;
+pub use leak::{Watch, assert_clean};
 pub use line::{End, Line};
 pub use origin::Origin;
 pub use proxy::{Builder, Proxy, key};
