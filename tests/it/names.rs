@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::harness::{Builder, HTTP1, Peer, Proxy, Upstream, key, skipped, together, until};
 
 /// Whether it can be done here. Where it cannot, that is a failure with `CI=true`; else the test says that it skips.
-fn may_mount() -> bool {
+pub fn may_mount() -> bool {
     let tried = Command::new("unshare").args(["-m", "mount", "--bind", "/etc/hosts", "/etc/hosts"]).output();
     let may = tried.is_ok_and(|output| output.status.success());
     if !may {
