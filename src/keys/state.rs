@@ -56,13 +56,23 @@ pub enum StateError {
     #[error("{}: is locked by another process for too long", .0.display())]
     Busy(PathBuf),
     /// The system refuses.
-    #[error("{}: {source}; make its directory writable for this process, or choose another keys.state_file", .path.display())]
+    #[error("{}: {source}; {}, or choose another keys.state_file", .path.display(), advice(source))]
     System {
         /// The file.
         path: PathBuf,
         /// What it says.
         source: io::Error,
     },
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => "make room on its disk",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound => {
+            "make its directory writable for this process"
+        }
+        _ => "see to its disk",
+    }
 }
 
 impl State {

@@ -1,10 +1,10 @@
 //! The one place that writes keys.
 //!
 //! In: where the keys are, and what changes. Out: the file (or the files of a directory) with exactly that changed, all
-//! of it on disk when this returns, or a [`WriteError`] and nothing changed. Every writer, the command line as well as
-//! the server, holds the lock beside the keys meanwhile. A file is written to a temporary one in the same directory,
-//! synced and renamed, so a reader sees the old or the new one and a crash leaves either. Owner, group and mode stay.
-//! Everything blocks; in the server, call it where blocking is allowed.
+//! of it on disk when this returns, or a [`WriteError`] and, but for [`WriteError::Unsynced`], nothing changed. Every
+//! writer, the command line as well as the server, holds the lock beside the keys meanwhile. A file is written to a
+//! temporary one in the same directory, synced and renamed, so a reader sees the old or the new one and a crash leaves
+//! either. Owner, group and mode stay. Everything blocks; in the server, call it where blocking is allowed.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -46,7 +46,7 @@ pub struct Revoked {
     pub properties: Vec<PropertyId>,
 }
 
-/// Why nothing was written. `Display` says what to do; no variant holds a key.
+/// Why nothing was written, or not for certain. `Display` says what to do; no variant holds a key.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// Somebody else is writing.
@@ -104,6 +104,14 @@ pub enum WriteError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The one case in which something was written: whether it would outlive a crash is not known.
+    #[error("{}: the change is made, but may be lost if the machine stops now: {source}", path.display())]
+    Unsynced {
+        /// Where.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
 }
 
 fn lines(faults: &[Fault]) -> String {
@@ -113,6 +121,7 @@ fn lines(faults: &[Fault]) -> String {
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; nothing was changed: make room and try again",
+        ErrorKind::FileTooLarge => "; nothing was changed: a file may not be as large as that here (ulimit -f)",
         ErrorKind::PermissionDenied => "; run this as the user the keys belong to",
         ErrorKind::ReadOnlyFilesystem => "; keep the keys on a volume that can be written",
         ErrorKind::NotFound => "; make the directory first",
@@ -123,7 +132,7 @@ fn hint(error: &io::Error) -> &'static str {
 /// Gives `properties` the key, whichever they had. Several share one row of the file where it has that form.
 ///
 /// # Errors
-/// Any [`WriteError`]; nothing is changed then.
+/// Any [`WriteError`]; nothing is changed then, but for [`WriteError::Unsynced`].
 pub fn put(path: &Path, properties: &[PropertyId], key: &ApiKey, fields: &Fields) -> Result<Written, WriteError> {
     apply(path, &[Change::put(properties, key, fields)])
 }
@@ -131,7 +140,7 @@ pub fn put(path: &Path, properties: &[PropertyId], key: &ApiKey, fields: &Fields
 /// Takes `properties` out; those that are not there are no error.
 ///
 /// # Errors
-/// Any [`WriteError`]; nothing is changed then.
+/// Any [`WriteError`]; nothing is changed then, but for [`WriteError::Unsynced`].
 pub fn remove(path: &Path, properties: &[PropertyId]) -> Result<Written, WriteError> {
     apply(path, &[Change::remove(properties)])
 }
@@ -139,7 +148,7 @@ pub fn remove(path: &Path, properties: &[PropertyId]) -> Result<Written, WriteEr
 /// All of `changes` in one step, or none. No property may be in two of them.
 ///
 /// # Errors
-/// Any [`WriteError`]; nothing is changed then.
+/// Any [`WriteError`]; nothing is changed then, but for [`WriteError::Unsynced`].
 pub fn apply(path: &Path, changes: &[Change]) -> Result<Written, WriteError> {
     let place = Place::of(path)?;
     let _lock = place.lock()?;
@@ -205,7 +214,7 @@ pub fn revoke(path: &Path, properties: &[PropertyId], note: &str) -> Result<Revo
 /// Puts keys on the list of refused ones by their digests; whatever holds one from now on, it is not used.
 ///
 /// # Errors
-/// Any [`WriteError`]; nothing is changed then.
+/// Any [`WriteError`]; nothing is changed then, but for [`WriteError::Unsynced`].
 pub fn forbid(path: &Path, keys: &[KeyDigest], note: &str) -> Result<(), WriteError> {
     let place = Place::of(path)?;
     let _lock = place.lock()?;

@@ -20,7 +20,8 @@ async fn the_demos_third_hotel_connects_in_a_browser_and_its_next_call_works() {
     let link = printed_url(&printed, "/connect/1003");
     let curl = printed.lines().find(|line| line.contains("X-Property-Id: 1003")).unwrap();
     let proxy: std::net::SocketAddr = curl.split_once("http://").unwrap().1.split('/').next().unwrap().parse().unwrap();
-    let call = async || Wire::tcp(proxy).await.get("/api/v1.3/getHotelDetails", "1003").await;
+    let secrets = demo.secrets();
+    let call = async || Wire::tcp(proxy, &secrets).await.get("/api/v1.3/getHotelDetails", "1003").await;
     assert_eq!(call().await.code(), "property_unknown");
 
     // The user says no first.

@@ -152,7 +152,7 @@ async fn a_caller_is_known_by_the_user_of_its_process() {
             "listen: [127.0.0.1:0, 'unix:proxy.sock']\ncallers:\n  desk: {{ uids: [{uid}], properties: [1001] }}\n"
         );
         let proxy = Proxy::to(&cloudbeds, &hotels).config(&config).start().await;
-        let mut wire = Wire::unix(&proxy.path("proxy.sock")).await;
+        let mut wire = Wire::unix(&proxy.path("proxy.sock"), &proxy.secrets).await;
         let answer = wire.get("/api/v1.3/getHotelDetails", "1001").await;
         if served {
             assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());

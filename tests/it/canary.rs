@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use crate::harness::hotel::{SECRET, onboarding};
 use crate::harness::proxy::BINARY;
 use crate::harness::redis::password;
-use crate::harness::{Browser, Hotels, Proxy, Redis, Scene, Wire, assert_clean, cloudbeds, key, strace};
+use crate::harness::{Browser, Hotels, Proxy, Redis, Scene, Wire, assert_clean, cloudbeds, key, skipped, strace};
 use crate::life::until_refused;
 
 #[tokio::test]
@@ -116,7 +116,7 @@ fn give_away(directory: &Path) {
 async fn another_process_of_the_same_user_cannot_look_into_it_and_its_end_leaves_no_core() {
     const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     if !rustix::process::geteuid().is_root() {
-        return println!("skipped: only root can start it as another user, whom root's rights do not help");
+        return skipped("only root can start it as another user, whom root's rights do not help");
     }
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -158,7 +158,10 @@ async fn every_system_call_is_listed_in_the_documentation() {
         let body = if method == "POST" { "a=b" } else { "" };
         assert_eq!(proxy.call(method, path).property("1001").body(body).send().await.status, 200);
     }
-    assert_eq!(Wire::unix(&proxy.path("proxy.sock")).await.get("/api/v1.3/getRooms", "1001").await.status, 200);
+    assert_eq!(
+        Wire::unix(&proxy.path("proxy.sock"), &proxy.secrets).await.get("/api/v1.3/getRooms", "1001").await.status,
+        200
+    );
     assert_eq!(proxy.admin("/metrics").await.status, 200);
     let new = key();
     proxy.write_keys(&format!("\"1001\": {}\n\"1005\": {new}\n", hotels[0].key));

@@ -30,7 +30,7 @@ async fn where_certificates_are_asked_for_nobody_is_served_without_one() {
             let speaker = Speaker { identity, tls12, ..Speaker::new(&root) };
             // With TLS 1.3 a caller believes to be through before the listener has looked.
             if let Ok(stream) = speaker.connect(proxy.address).await {
-                let mut wire = Wire::over(stream);
+                let mut wire = Wire::over(stream, &proxy.secrets);
                 wire.send(get(DETAILS, "1001")).await;
                 assert!(wire.try_answer().await.is_none());
             }
@@ -96,7 +96,7 @@ async fn an_issuer_that_is_replaced_counts_no_longer_for_open_connections_either
     // Both for a while, as in a change of issuers: nobody notices.
     let write = |text: &str| proxy.replace("callers.pem", text);
     let serves = async |identity| {
-        let mut wire = Wire::over(speaker(identity).connect(proxy.address).await.unwrap());
+        let mut wire = speaker(identity).wire(&proxy).await;
         wire.send(get(DETAILS, "1001")).await;
         wire.try_answer().await.is_some()
     };
@@ -186,7 +186,7 @@ async fn over_http2_nobody_is_served_with_a_certificate_that_does_not_count() {
 /// has looked.
 async fn refuses(speaker: &Speaker<'_>, proxy: &Proxy, what: &str) {
     let Ok(stream) = speaker.connect(proxy.address).await else { return };
-    let mut frames = Frames::over(stream, &[]).await;
+    let mut frames = Frames::over(stream, proxy, &[]).await;
     frames.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields(frames::get(DETAILS)))).await;
     assert_eq!(frames.outcome(1).await, Outcome::Closed, "{what}");
 }

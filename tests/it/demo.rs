@@ -48,7 +48,7 @@ async fn demo_once_shows_both_sides_of_a_call_and_ends() {
 }
 
 /// A curl line, run: its one header and its URL.
-async fn run(line: &str) -> Answer {
+async fn run(line: &str, secrets: &[String]) -> Answer {
     let words: Vec<&str> = line.split('\'').collect();
     let url = line.rsplit(' ').next().unwrap().strip_prefix("http://").unwrap();
     let (address, path) = url.split_at(url.find('/').unwrap());
@@ -56,7 +56,7 @@ async fn run(line: &str) -> Answer {
     match words.get(1) {
         Some(header) => {
             let property = header.strip_prefix("X-Property-Id: ").unwrap();
-            Wire::tcp(address).await.get(path, property).await
+            Wire::tcp(address, secrets).await.get(path, property).await
         }
         None => plain(address, path).await,
     }
@@ -72,8 +72,10 @@ async fn demo_stays_up_its_curl_lines_work_and_a_signal_ends_it_without_a_trace(
         let curls: Vec<&str> = printed.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect();
         assert_eq!(curls.len(), 5, "{printed}");
         let mut answers = Vec::new();
+        let secrets = demo.secrets();
+        assert!(secrets.len() >= 2, "its keys are known");
         for line in &curls {
-            let answer = run(line).await;
+            let answer = run(line, &secrets).await;
             assert_masked(&answer.text());
             for value in answer.headers.values() {
                 assert_masked(value.to_str().unwrap());
@@ -100,7 +102,7 @@ async fn a_second_ctrl_c_ends_a_busy_demo_and_still_leaves_no_keys_behind() {
     demo.prints("Ctrl-C ends everything").await;
     let printed = demo.printed();
     let proxy = printed.split("http://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
-    let mut busy = Wire::tcp(proxy).await;
+    let mut busy = Wire::tcp(proxy, &demo.secrets()).await;
     busy.send("POST /sandbox/upload HTTP/1.1\r\nhost: x\r\nx-property-id: 1001\r\n").await;
     busy.send("expect: 100-continue\r\ncontent-length: 8\r\n\r\n").await;
     assert_eq!(busy.answer().await.status, 100, "the upload is under way");
@@ -159,7 +161,7 @@ async fn a_proxy_started_with_what_sandbox_prints_works() {
     let mut proxy = Run::start(directory.path(), &["serve"], &environment);
     proxy.prints(": ready listen=").await;
     let (listen, _) = ready(&proxy.printed()).unwrap();
-    let mut wire = Wire::tcp(listen.parse().unwrap()).await;
+    let mut wire = Wire::tcp(listen.parse().unwrap(), &sandbox.secrets()).await;
     for (property, name) in [("1001", "Seaside Demo Hotel"), ("1003", "Demo Hotel 1003")] {
         let answer = wire.get("/api/v1.3/getHotelDetails", property).await;
         assert_eq!(answer.json()["data"]["propertyName"], name);

@@ -161,5 +161,5 @@ async fn a_successors_socket_file_is_left_in_its_place() {
     upload.send("full").await;
     assert_eq!(upload.answer().await.status, 200);
     assert_eq!(proxy.ended().await.code(), Some(0));
-    assert_eq!(Wire::unix(&socket).await.get("/api/v1.3/getHotels", "1001").await.status, 200);
+    assert_eq!(Wire::unix(&socket, &proxy.secrets).await.get("/api/v1.3/getHotels", "1001").await.status, 200);
 }

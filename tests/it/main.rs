@@ -24,6 +24,7 @@ mod clock_jumps;
 mod coded;
 mod demo;
 mod disk;
+mod disk_faults;
 mod doctor;
 mod exhausted;
 mod faults;

@@ -27,7 +27,7 @@ async fn serves(scene: &Certified, proxy: &Proxy, identity: &Identity, tls12: bo
     let Ok(stream) = (Speaker { tls12, ..speaker(scene, identity) }).connect(proxy.address).await else {
         return false;
     };
-    let mut wire = Wire::over(stream);
+    let mut wire = Wire::over(stream, &proxy.secrets);
     wire.send(get(DETAILS, "1001")).await;
     wire.try_answer().await.is_some_and(|answer| answer.status == StatusCode::OK)
 }

@@ -132,13 +132,13 @@ async fn a_unix_socket_serves_replaces_a_stale_file_and_is_gone_at_the_end() {
         let socket = proxy.path("proxy.sock");
         assert!(std::fs::metadata(&socket).unwrap().file_type().is_socket());
         for _ in 0..4 {
-            assert_eq!(Wire::unix(&socket).await.get("/api/v1.3/getHotels", "1001").await.status, 200);
+            assert_eq!(Wire::unix(&socket, &proxy.secrets).await.get("/api/v1.3/getHotels", "1001").await.status, 200);
         }
         let listening = proxy.wait_for_event("ready").await["listen"].as_str().unwrap().to_owned();
         let listening: Vec<&str> = listening.split(", ").collect();
         assert_eq!((listening.len(), listening[0]), (3, &*format!("unix:{}", socket.display())));
         for address in &listening[1..] {
-            let mut wire = Wire::tcp(address.parse().unwrap()).await;
+            let mut wire = Wire::tcp(address.parse().unwrap(), &proxy.secrets).await;
             assert_eq!(wire.get("/api/v1.3/getHotels", "1002").await.status, 200);
         }
 
@@ -146,7 +146,7 @@ async fn a_unix_socket_serves_replaces_a_stale_file_and_is_gone_at_the_end() {
         let (code, said) = second.refused().await;
         assert_eq!(code, Some(1));
         assert!(said.contains("another process is listening there; stop it or choose another path"), "{said}");
-        assert_eq!(Wire::unix(&socket).await.get("/api/v1.3/getHotels", "1001").await.status, 200);
+        assert_eq!(Wire::unix(&socket, &proxy.secrets).await.get("/api/v1.3/getHotels", "1001").await.status, 200);
 
         proxy.signal(Signal::TERM);
         assert_eq!(proxy.ended().await.code(), Some(0));

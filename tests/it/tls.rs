@@ -7,7 +7,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::harness::proxy::write_private;
 use crate::harness::wire::get;
-use crate::harness::{Certified, Desk, Identity, Proxy, Speaker, TLS, Wire, in_time};
+use crate::harness::{Certified, Desk, Identity, Proxy, Speaker, TLS, in_time};
 
 const DETAILS: &str = "/api/v1.3/getHotelDetails";
 
@@ -204,7 +204,7 @@ async fn a_process_that_ends_ends_its_encrypted_connections_in_order() {
     let mut proxy = scene.proxy(TLS).start().await;
     let speaker = Speaker::new(&scene.root);
     let mut idle = speaker.connect(proxy.address).await.unwrap();
-    assert_eq!(Wire::over(speaker.connect(proxy.address).await.unwrap()).get(DETAILS, "1001").await.status, 200);
+    assert_eq!(speaker.wire(&proxy).await.get(DETAILS, "1001").await.status, 200);
     let hanging = proxy.connect().await;
     proxy.signal(Signal::TERM);
     // An end without TLS's own would be an error here.

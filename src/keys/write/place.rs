@@ -175,7 +175,7 @@ impl Place {
     pub(super) fn sync(&self) -> Result<(), WriteError> {
         File::open(&self.directory)
             .and_then(|directory| directory.sync_all())
-            .map_err(|error| self.io("be synced", error))
+            .map_err(|source| WriteError::Unsynced { path: self.directory.clone(), source })
     }
 }
 

@@ -180,6 +180,6 @@ impl<'a> Speaker<'a> {
 
     /// The same, to speak HTTP/1.1 over it.
     pub async fn wire(&self, proxy: &Proxy) -> Wire {
-        Wire::over(self.connect(proxy.address).await.unwrap())
+        Wire::over(self.connect(proxy.address).await.unwrap(), &proxy.secrets)
     }
 }

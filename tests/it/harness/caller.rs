@@ -8,23 +8,26 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{PATIENCE, Proxy};
+use super::{PATIENCE, Proxy, Watch, assert_clean};
 
-/// An open connection.
+/// An open connection. Every byte that comes is searched for keys.
 pub struct Caller {
     pub stream: TcpStream,
     buffer: BytesMut,
+    secrets: Vec<String>,
+    watch: Watch,
 }
 
 impl Caller {
     /// Connects to the proxy.
     pub async fn connect(proxy: &Proxy) -> Self {
-        Self { stream: TcpStream::connect(proxy.address).await.unwrap(), buffer: BytesMut::new() }
+        Self::at(proxy.address, &proxy.secrets).await
     }
 
-    /// Connects to wherever.
-    pub async fn at(address: std::net::SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(address).await.unwrap(), buffer: BytesMut::new() }
+    /// Connects to wherever; none of these may come from there.
+    pub async fn at(address: std::net::SocketAddr, secrets: &[String]) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        Self { stream, buffer: BytesMut::new(), secrets: secrets.to_vec(), watch: Watch::for_any(secrets) }
     }
 
     /// Sends bytes as they are; whether somebody was there to take them.
@@ -52,6 +55,8 @@ impl Caller {
             body.extend_from_slice(&self.buffer.split_to(size));
             let _ = self.buffer.split_to(2);
             if size == 0 {
+                // A key may be cut in two by the line of a chunk.
+                assert_clean("a body in chunks", &body, &self.secrets);
                 return Some((status, head, body));
             }
         }
@@ -75,8 +80,16 @@ impl Caller {
     }
 
     async fn more(&mut self) -> Option<()> {
-        let read = in_time(self.stream.read_buf(&mut self.buffer)).await.unwrap_or(0);
+        let read = self.receive().await.unwrap_or(0);
         (read > 0).then_some(())
+    }
+
+    /// Reads what comes next; nothing at the end.
+    async fn receive(&mut self) -> std::io::Result<usize> {
+        let before = self.buffer.len();
+        let read = in_time(self.stream.read_buf(&mut self.buffer)).await?;
+        self.watch.see("an answer", &self.buffer[before..]);
+        Ok(read)
     }
 
     /// Sends bytes as they are.
@@ -97,7 +110,7 @@ impl Caller {
                 let head = self.buffer.split_to(end + 4);
                 return String::from_utf8_lossy(&head).into_owned();
             }
-            let read = in_time(self.stream.read_buf(&mut self.buffer)).await.unwrap();
+            let read = self.receive().await.unwrap();
             assert!(read > 0, "closed before an answer: {:?}", self.buffer);
         }
     }
@@ -105,7 +118,7 @@ impl Caller {
     /// Reads exactly so many bytes.
     pub async fn read(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
-            let read = in_time(self.stream.read_buf(&mut self.buffer)).await.unwrap();
+            let read = self.receive().await.unwrap();
             assert!(read > 0, "closed after {} bytes", self.buffer.len());
         }
         self.buffer.split_to(count).to_vec()
@@ -115,7 +128,7 @@ impl Caller {
     pub async fn some(&mut self, most: u64) -> BytesMut {
         if self.buffer.is_empty() {
             self.buffer.reserve(256 << 10);
-            let read = in_time(self.stream.read_buf(&mut self.buffer)).await.unwrap();
+            let read = self.receive().await.unwrap();
             assert!(read > 0, "closed before the end");
         }
         let most = usize::try_from(most).unwrap_or(usize::MAX);
@@ -125,7 +138,7 @@ impl Caller {
     /// Reads until the proxy closes the connection; whether it did so with a reset.
     pub async fn rest(&mut self) -> (String, bool) {
         let reset = loop {
-            match in_time(self.stream.read_buf(&mut self.buffer)).await {
+            match self.receive().await {
                 Ok(0) => break false,
                 Ok(_) => {}
                 Err(_) => break true,

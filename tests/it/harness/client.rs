@@ -57,17 +57,15 @@ impl<'a> Call<'a> {
 
     /// Sends it on a connection of its own and reads the answer; no key may be in it.
     pub async fn send(self) -> Answer {
-        let request = self.request.body(Full::new(self.body)).unwrap();
-        let answer =
-            timeout(PATIENCE, exchange(self.proxy.address, request)).await.expect("an answer in time").unwrap();
-        answer.assert_clean(&self.proxy.secrets);
-        answer
+        self.try_send().await.unwrap()
     }
 
     /// The same where the answer may break off.
     pub async fn try_send(self) -> Result<Answer, hyper::Error> {
         let request = self.request.body(Full::new(self.body)).unwrap();
-        timeout(PATIENCE, exchange(self.proxy.address, request)).await.expect("an answer in time")
+        let answer = timeout(PATIENCE, exchange(self.proxy.address, request)).await.expect("an answer in time")?;
+        answer.assert_clean(&self.proxy.secrets);
+        Ok(answer)
     }
 }
 

@@ -1,11 +1,14 @@
-//! A caller that speaks HTTP/2 frame by frame, as no client library would.
+//! A caller that speaks HTTP/2 frame by frame, as no client library would. Every frame that comes is searched for keys:
+//! heads as the fields they are, bodies over their frames' bounds.
+
+use std::collections::HashMap;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use super::{PATIENCE, Proxy, Speaker};
+use super::{PATIENCE, Proxy, Speaker, Watch, hpack};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -18,6 +21,9 @@ pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
+
+/// SETTINGS_HEADER_TABLE_SIZE is 0, so that no answer's head depends on another.
+const NO_TABLE: [u8; 6] = [0, 1, 0, 0, 0, 0];
 
 /// One frame (RFC 9113 4.1).
 pub struct Frame {
@@ -44,6 +50,11 @@ pub enum Outcome {
 pub struct Frames {
     reader: ReadHalf<TlsStream<TcpStream>>,
     pub writer: WriteHalf<TlsStream<TcpStream>>,
+    watch: Watch,
+    /// One for the body of each stream.
+    bodies: HashMap<u32, Watch>,
+    /// As much of a head as has come.
+    head: Vec<u8>,
 }
 
 /// A frame's bytes.
@@ -105,16 +116,17 @@ impl Frames {
 
     /// The same in somebody's name, with settings of one's own.
     pub async fn by(speaker: &Speaker<'_>, proxy: &Proxy, settings: &[u8]) -> Self {
-        Self::over(speaker.connect(proxy.address).await.unwrap(), settings).await
+        Self::over(speaker.connect(proxy.address).await.unwrap(), proxy, settings).await
     }
 
     /// The same on a stream that is there already.
-    pub async fn over(stream: TlsStream<TcpStream>, settings: &[u8]) -> Self {
+    pub async fn over(stream: TlsStream<TcpStream>, proxy: &Proxy, settings: &[u8]) -> Self {
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (reader, writer) = tokio::io::split(stream);
-        let mut frames = Self { reader, writer };
+        let (watch, bodies, head) = (Watch::for_any(&proxy.secrets), HashMap::new(), Vec::new());
+        let mut frames = Self { reader, writer, watch, bodies, head };
         frames.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-        frames.send(&frame(SETTINGS, 0, 0, settings)).await;
+        frames.send(&frame(SETTINGS, 0, 0, &[&NO_TABLE, settings].concat())).await;
         frames
     }
 
@@ -143,7 +155,28 @@ impl Frames {
             let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
             Some(Frame { kind: head[3], flags: head[4], stream, payload })
         };
-        timeout(PATIENCE, read).await.expect("a frame in time")
+        let frame = timeout(PATIENCE, read).await.expect("a frame in time")?;
+        self.see(&frame);
+        Some(frame)
+    }
+
+    fn see(&mut self, frame: &Frame) {
+        match frame.kind {
+            HEADERS | CONTINUATION => {
+                assert_eq!(frame.flags & !(END_HEADERS | END_STREAM), 0, "neither padding nor priority");
+                self.head.extend(&frame.payload);
+                if frame.flags & END_HEADERS != 0 {
+                    for (name, value) in hpack::fields(&std::mem::take(&mut self.head)) {
+                        self.watch.clone().see("a field over HTTP/2", format!("{name}: {value}").as_bytes());
+                    }
+                }
+            }
+            DATA => {
+                let body = self.bodies.entry(frame.stream).or_insert_with(|| self.watch.clone());
+                body.see("a body over HTTP/2", &frame.payload);
+            }
+            _ => self.watch.clone().see("a frame", &frame.payload),
+        }
     }
 
     /// Reads until a stream ends, one way or another.

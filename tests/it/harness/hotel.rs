@@ -235,6 +235,9 @@ impl Hotels {
             browser.cookie = Some(set.split(';').next().unwrap().to_owned());
         }
         assert_clean("a page", &answer.body, &self.proxy.secrets);
+        // What else is secret goes where it belongs: a state to Cloudbeds, and the browser's cookie to the browser.
+        let belong = |secret: &&String| secret.starts_with("cbat_") || *secret == SECRET;
+        answer.assert_clean(&self.proxy.secrets.iter().filter(belong).cloned().collect::<Vec<_>>());
         answer
     }
 
@@ -244,7 +247,9 @@ impl Hotels {
         let cookie = browser.cookie.as_deref().unwrap_or_default();
         let text = format!("GET {back} HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\nconnection: close\r\n\r\n");
         tokio::io::AsyncWriteExt::write_all(&mut stream, text.as_bytes()).await.unwrap();
-        let _ = super::in_time(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new())).await;
+        let mut page = Vec::new();
+        let _ = super::in_time(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut page)).await;
+        assert_clean("a page", &page, &self.proxy.secrets);
     }
 
     /// Opens the link of a property; the state that Cloudbeds is to hand back.

@@ -1,6 +1,7 @@
 //! The eye on everything the process emits: no secret in it, in any form a log, an error or an answer could give it.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -16,12 +17,44 @@ pub fn assert_clean(what: &str, emitted: &[u8], secrets: &[String]) {
     }
     for secret in secrets {
         for (form, needle) in forms(secret, secrets.len() <= MOST_CODED) {
-            if let Some(at) = memchr::memmem::find(emitted, needle.as_bytes()) {
-                let around = &emitted[at.saturating_sub(60)..(at + needle.len() + 20).min(emitted.len())];
-                let around = String::from_utf8_lossy(around).replace(&needle, "<KEY>");
-                panic!("a key shows in {what}, {form}: …{around}…");
-            }
+            assert_without(what, emitted, form, &needle);
         }
+    }
+}
+
+fn assert_without(what: &str, emitted: &[u8], form: &str, needle: &str) {
+    if let Some(at) = memchr::memmem::find(emitted, needle.as_bytes()) {
+        let around = &emitted[at.saturating_sub(60)..(at + needle.len() + 20).min(emitted.len())];
+        let around = String::from_utf8_lossy(around).replace(needle, "<KEY>");
+        panic!("a key shows in {what}, {form}: …{around}…");
+    }
+}
+
+/// The same for bytes that come one part after another: what is cut in two between parts is seen as well.
+#[derive(Clone)]
+pub struct Watch {
+    forms: Arc<[(&'static str, String)]>,
+    /// As much of what came as the longest form may have begun in.
+    end: Vec<u8>,
+}
+
+impl Watch {
+    pub fn for_any(secrets: &[String]) -> Self {
+        let all = secrets.iter().flat_map(|secret| forms(secret, secrets.len() <= MOST_CODED));
+        Self { forms: all.collect(), end: Vec::new() }
+    }
+
+    /// The next part.
+    pub fn see(&mut self, what: &str, part: &[u8]) {
+        if part.is_empty() || self.forms.is_empty() {
+            return;
+        }
+        self.end.extend_from_slice(part);
+        for (form, needle) in self.forms.iter() {
+            assert_without(what, &self.end, form, needle);
+        }
+        let longest = self.forms.iter().map(|(_, needle)| needle.len()).max().unwrap_or_default();
+        self.end.drain(..self.end.len().saturating_sub(longest));
     }
 }
 
@@ -88,4 +121,11 @@ fn the_eye_sees_every_form_of_a_secret() {
     let hex = |text: &str| text.bytes().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     assert!(seen(&hex(secret)) && seen(&hex(secret).to_uppercase()));
     assert!(seen("q=s3cret%2Fof%2Bthe%3Dapp%20that%20shows"));
+    // However it is cut into parts.
+    for length in [1, 2, 7, 19, 20, 100] {
+        let text = format!("{}{}{}", "x".repeat(300), hex(secret), "y".repeat(300));
+        let mut watch = Watch::for_any(&secrets);
+        let mut all = || text.as_bytes().chunks(length).for_each(|part| watch.see("a test", part));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut all)).is_err(), "{length}");
+    }
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::wire::Stream;
-use super::{Answer, PATIENCE, Proxy};
+use super::{Answer, PATIENCE, Proxy, Watch};
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,6 +27,7 @@ pub enum End {
 pub struct Line {
     stream: Box<dyn Stream>,
     secrets: Vec<String>,
+    watch: Watch,
     unread: Vec<u8>,
     /// The status line of the last answer.
     pub status_line: String,
@@ -50,7 +51,8 @@ impl Line {
         let stream = Box::new(stream);
         let (status_line, end) = (String::new(), End::Framed);
         let (unread, chunks) = (Vec::new(), Vec::new());
-        Self { stream, secrets: secrets.to_vec(), unread, status_line, end, chunks, trailers: false }
+        let (secrets, watch) = (secrets.to_vec(), Watch::for_any(secrets));
+        Self { stream, secrets, watch, unread, status_line, end, chunks, trailers: false }
     }
 
     /// Writes as much as the proxy takes: one that has refused already may close before everything is written.
@@ -187,7 +189,10 @@ impl Line {
 
     /// Reads more; false at the end, however it comes.
     async fn fill(&mut self) -> bool {
-        match timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await.expect("bytes or an end in time") {
+        let before = self.unread.len();
+        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await.expect("bytes or an end in time");
+        self.watch.see("an answer", &self.unread[before..]);
+        match read {
             Ok(0) => false,
             Ok(_) => true,
             Err(_) => {

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use cloudbeds_auth_proxy::sandbox::{Hotel, Sandbox, random_key};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process, prlimit};
 
 use super::client::{Call, raw};
 use super::{Answer, Authority, PATIENCE, Wire, assert_clean};
@@ -112,6 +112,7 @@ impl Builder {
         let mut proxy = Proxy { child, address: unknown, admin: unknown, directory, secrets };
         let (listen, admin) = proxy.wait_for("ready", || ready(&(proxy.log() + &proxy.stderr()))).await;
         (proxy.address, proxy.admin) = (listen.parse().unwrap_or(unknown), admin);
+        proxy.assert_hidden();
         proxy
     }
 
@@ -237,7 +238,7 @@ impl Proxy {
     /// A path of the admin listener.
     pub async fn admin(&self, path: &str) -> Answer {
         let answer = super::client::plain(self.admin, path).await;
-        assert_clean("an admin answer", &answer.body, &self.secrets);
+        answer.assert_clean(&self.secrets);
         answer
     }
 
@@ -278,7 +279,7 @@ impl Proxy {
 
     /// A connection of its own, for bytes as they are.
     pub async fn connect(&self) -> Wire {
-        Wire::tcp(self.address).await
+        Wire::tcp(self.address, &self.secrets).await
     }
 
     /// The process.
@@ -353,22 +354,46 @@ impl Proxy {
     }
 
     /// Kills it and starts it again in the same directory, with a log of its own; the one so far is searched for keys.
+    /// Its other output goes behind that of the first start.
     pub async fn restart(&mut self) {
         self.kill();
-        assert_clean("the log", &std::fs::read(self.path("log")).unwrap(), &self.secrets);
+        assert_quiet("the log", &std::fs::read(self.path("log")).unwrap(), &self.secrets);
         std::fs::remove_file(self.path("log")).unwrap();
+        let output = |name: &str| std::fs::File::options().append(true).open(self.path(name)).unwrap();
         self.child = Command::new(env!("CARGO_BIN_EXE_cloudbeds-auth-proxy"))
             .arg("serve")
             .arg("--config")
             .arg(self.path("config.yaml"))
             .env("RUST_LOG", "trace,mio=info,polling=info")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(output("stdout"))
+            .stderr(output("stderr"))
             .spawn()
             .unwrap();
         let (listen, admin) = self.wait_for("ready", || ready(&self.log())).await;
         (self.address, self.admin) = (listen.parse().unwrap(), admin);
+        self.assert_hidden();
+    }
+
+    /// Asserts that no key is in what other processes may read of it now.
+    fn assert_hidden(&self) {
+        let shown = self.shown();
+        let read = |shown: &std::io::Result<Vec<u8>>| shown.as_ref().is_ok_and(|bytes| !bytes.is_empty());
+        assert!(!shown.is_empty() && shown.iter().all(|(_, shown)| read(shown)), "{shown:?}");
+        assert_hidden(&shown, &self.secrets);
+    }
+
+    /// What other processes may read of this one, and of one that it was started by: its environment, which only root
+    /// can, since it is not dumpable, and its arguments, which anybody can.
+    fn shown(&self) -> Vec<(String, std::io::Result<Vec<u8>>)> {
+        let process = self.id();
+        let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+        let processes = children.split_whitespace().map(str::to_owned).chain([process.to_string()]);
+        let names: &[&str] = if geteuid().is_root() { &["cmdline", "environ"] } else { &["cmdline"] };
+        let paths = processes.flat_map(|process| names.iter().map(move |name| format!("/proc/{process}/{name}")));
+        let read = paths.map(|path| (path.clone(), std::fs::read(path)));
+        // Those of a process that has ended meanwhile are gone.
+        read.filter(|(path, shown)| shown.is_ok() || Path::new(path).exists()).collect()
     }
 
     /// Waits for the process to end by itself.
@@ -419,20 +444,18 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // What every process of the same user may read of it.
-        let shown = ["environ", "cmdline"].map(|name| (name, std::fs::read(format!("/proc/{}/{name}", self.id()))));
+        let shown = self.shown();
+        let running = matches!(self.child.try_wait(), Ok(None));
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
             return;
         }
-        for (name, shown) in shown {
-            assert_clean(&format!("/proc/PID/{name}"), &shown.unwrap_or_default(), &self.secrets);
+        if running {
+            assert_hidden(&shown, &self.secrets);
         }
         for file in ["log", "stdout", "stderr"] {
-            let emitted = std::fs::read(self.path(file)).unwrap_or_default();
-            assert_clean(&format!("the {file}"), &emitted, &self.secrets);
-            assert!(!String::from_utf8_lossy(&emitted).contains("panicked"), "something panicked");
+            assert_quiet(&format!("the {file}"), &std::fs::read(self.path(file)).unwrap_or_default(), &self.secrets);
         }
         // What it writes beside the keys, and is no key file.
         for entry in std::fs::read_dir(self.directory.path()).into_iter().flatten().flatten() {
@@ -446,6 +469,20 @@ impl Drop for Proxy {
             }
         }
     }
+}
+
+/// Asserts that no key is in it. What cannot be read is a failure: nothing would be known.
+fn assert_hidden(shown: &[(String, std::io::Result<Vec<u8>>)], secrets: &[String]) {
+    for (path, shown) in shown {
+        let shown = shown.as_ref().unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert_clean(path, shown, secrets);
+    }
+}
+
+/// Asserts that neither a key nor a panic is in what it wrote.
+fn assert_quiet(what: &str, emitted: &[u8], secrets: &[String]) {
+    assert_clean(what, emitted, secrets);
+    assert!(memchr::memmem::find(emitted, b"panicked").is_none(), "something panicked, see {what}");
 }
 
 /// Writes a file that only its owner may read.

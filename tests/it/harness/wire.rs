@@ -8,16 +8,18 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::{Answer, PATIENCE};
+use super::{Answer, PATIENCE, Watch};
 
 /// What a connection is made of.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// The connection, and what was read of it beyond the last answer.
+/// The connection, and what was read of it beyond the last answer. Every byte that comes is searched for keys.
 pub struct Wire {
     stream: Box<dyn Stream>,
     ahead: Vec<u8>,
+    secrets: Vec<String>,
+    watch: Watch,
 }
 
 /// A GET without a body, as bytes.
@@ -26,16 +28,17 @@ pub fn get(path: &str, property: &str) -> Vec<u8> {
 }
 
 impl Wire {
-    pub async fn tcp(address: SocketAddr) -> Self {
-        Self { stream: Box::new(TcpStream::connect(address).await.unwrap()), ahead: Vec::new() }
+    pub async fn tcp(address: SocketAddr, secrets: &[String]) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap(), secrets)
     }
 
-    pub fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self { stream: Box::new(stream), ahead: Vec::new() }
+    pub async fn unix(path: &Path, secrets: &[String]) -> Self {
+        Self::over(UnixStream::connect(path).await.unwrap(), secrets)
     }
 
-    pub async fn unix(path: &Path) -> Self {
-        Self { stream: Box::new(UnixStream::connect(path).await.unwrap()), ahead: Vec::new() }
+    pub fn over(stream: impl Stream + 'static, secrets: &[String]) -> Self {
+        let (secrets, watch) = (secrets.to_vec(), Watch::for_any(secrets));
+        Self { stream: Box::new(stream), ahead: Vec::new(), secrets, watch }
     }
 
     /// Sends bytes.
@@ -74,7 +77,9 @@ impl Wire {
             None if headers.contains_key("transfer-encoding") => self.chunks().await?,
             None => Vec::new(),
         };
-        Some(Answer { status, headers, body })
+        let answer = Answer { status, headers, body };
+        answer.assert_clean(&self.secrets);
+        Some(answer)
     }
 
     /// Waits for the other side to end the connection, and gives what it sent before.
@@ -109,7 +114,9 @@ impl Wire {
     }
 
     async fn more(&mut self) -> Option<()> {
+        let before = self.ahead.len();
         let read = timeout(PATIENCE, self.stream.read_buf(&mut self.ahead)).await.expect("bytes in time");
+        self.watch.see("an answer", &self.ahead[before..]);
         (read.unwrap_or(0) > 0).then_some(())
     }
 }
