@@ -266,7 +266,7 @@ fn answers() -> (World, Vec<Answer>) {
 }
 
 fn sanitized(world: &World, answers: Vec<Answer>) -> Vec<Sanitized> {
-    answers.into_iter().map(|one| now(proxy::sanitize::answer(one, &world.origin, LONG)).unwrap()).collect()
+    answers.into_iter().map(|one| now(proxy::sanitize::answer(one, &world.origin, false, LONG)).unwrap()).collect()
 }
 
 #[library_benchmark(setup = answers)]

@@ -188,9 +188,10 @@ impl Proxy {
     fn successor(&self, old: &Key, property: Option<PropertyId>) -> Option<Arc<Key>> {
         let mut keys = self.keys.borrow_mut();
         let new = verdict::successor(old, keys.load().get(property?), property)?;
-        let same =
-            |limiter: &Limiter| limiter.budgets.of(new.app.as_deref()).zip(limiter.budgets.of(old.app.as_deref()));
-        let elsewhere = self.limiter.as_ref().and_then(same).is_some_and(|(new, old)| !Arc::ptr_eq(new, old));
+        let elsewhere = self.limiter.as_ref().is_some_and(|limiter| {
+            let of = |key: &Key| limiter.budgets.of(key.app.as_deref()).map(Arc::as_ptr);
+            of(&new) != of(old)
+        });
         (!elsewhere).then_some(new)
     }
 }
