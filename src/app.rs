@@ -564,7 +564,8 @@ fn bind(address: &Address, workers: usize, files: &mut Vec<SocketFile>) -> Resul
 fn callers(config: &Config, files: &TokenFiles) -> Option<Callers> {
     let caller = |caller: &config::Caller| {
         let may = Caller {
-            name: caller.name.as_str().into(),
+            // The configuration is read once.
+            name: Box::leak(caller.name.clone().into_boxed_str()),
             properties: caller.properties.clone(),
             methods: caller.methods.clone(),
             paths: caller.paths.as_ref().map(|paths| paths.iter().map(|path| path.as_str().into()).collect()),

@@ -373,6 +373,7 @@ fn chunks(body: Vec<u8>) {
 fn finished(ids: &RequestIds) -> Finished<'static> {
     Finished {
         id: ids.next(),
+        caller: None,
         property: Some(id(FIRST)),
         method: "GET",
         path: "/api/v1.3/getReservations",

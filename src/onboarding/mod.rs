@@ -232,6 +232,7 @@ impl Onboarding {
         };
         self.access.write(&Finished {
             id,
+            caller: None,
             property,
             method: method.as_str(),
             // What is behind it is a secret, or somebody's attempt to guess one.

@@ -32,8 +32,9 @@ const METHOD_OVERRIDES: [&str; 3] = ["x-http-method", "x-http-method-override", 
 /// What one caller may do.
 #[derive(Debug)]
 pub struct Caller {
-    /// Its name in the configuration.
-    pub name: Box<str>,
+    /// Its name in the configuration, which lives as long as the process: each request's record has it, and a count of
+    /// who holds it would be one thing more that all cores write to.
+    pub name: &'static str,
     /// The hotels it may ask about; nothing means all.
     pub properties: Option<HashSet<PropertyId>>,
     /// The methods it may use, and no header that asks for another; nothing means all that are forwarded.
@@ -48,6 +49,14 @@ pub struct Caller {
 /// Who asks: one of the callers, or whoever reaches the listener where none are named. Only [`super::authorize::Policy`] makes one.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a>(pub(super) Option<&'a Caller>);
+
+impl Known<'_> {
+    /// The caller's name, where callers are named.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        self.0.map(|caller| caller.name)
+    }
+}
 
 /// What a caller is known by.
 #[derive(Clone, Debug, Default)]
@@ -195,11 +204,11 @@ impl Caller {
             return Ok(());
         };
         if let Some(silent) = self.refused.turn(Instant::now()) {
-            let (caller, property) = (&*self.name, subject.first().map(PropertyId::get));
+            let (caller, property) = (self.name, subject.first().map(PropertyId::get));
             let told = "a request was refused: its caller may not ask for this";
             tracing::warn!(caller, property, reason = why, not_told = silent, "{told}");
         }
-        Err(ProxyError::CallerRefused { caller: self.name.clone(), why })
+        Err(ProxyError::CallerRefused { caller: self.name, why })
     }
 }
 

@@ -49,7 +49,7 @@ pub enum ProxyError {
     #[error("the certificate of its connection counts no longer")]
     CertificateRevoked,
     #[error("{caller} may not ask for this {why}")]
-    CallerRefused { caller: Box<str>, why: &'static str },
+    CallerRefused { caller: &'static str, why: &'static str },
     #[error("it comes from a page of another site")]
     ForeignPage,
     #[error("it calls this host by a name that a stranger can own")]

@@ -170,6 +170,7 @@ impl Proxy {
             return Err(ProxyError::Draining);
         }
         let known = self.policy.who(request.headers(), arrival, || caller.peer())?;
+        trace.asked_by(known.name());
         let identified = identify::property(request, arrival.identify)?;
         let authorized = self.policy.authorize(identified, known, arrival)?;
         let admitted = limit::admit(authorized, self.limiter.as_ref(), &self.keys, caller, trace).await?;

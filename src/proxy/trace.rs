@@ -26,6 +26,7 @@ pub struct Trace {
     method: Method,
     uri: Uri,
     started: Instant,
+    caller: Option<&'static str>,
     property: Option<PropertyId>,
     status: Option<StatusCode>,
     code: Option<Code>,
@@ -46,6 +47,7 @@ impl Trace {
             method: request.method().clone(),
             uri: request.uri().clone(),
             started: Instant::now(),
+            caller: None,
             property: None,
             status: None,
             code: None,
@@ -67,6 +69,11 @@ impl Trace {
     #[must_use]
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// The caller's name, once it is known who asks.
+    pub fn asked_by(&mut self, caller: Option<&'static str>) {
+        self.caller = caller;
     }
 
     /// The property, if the request is about one; only ids in the key set may be named here, since they become metric
@@ -128,6 +135,7 @@ impl Drop for Trace {
         let connection = self.exchange.connection;
         let finished = Finished {
             id: self.id,
+            caller: self.caller,
             property: self.property,
             method: self.method.as_str(),
             path: self.uri.path(),

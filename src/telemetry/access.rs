@@ -74,6 +74,8 @@ impl Connection {
 pub struct Finished<'a> {
     /// Our name for it.
     pub id: RequestId,
+    /// Who asked, where callers are named and it is one of them.
+    pub caller: Option<&'a str>,
     /// The property it was for, if that has a key.
     pub property: Option<PropertyId>,
     /// As sent.
@@ -200,6 +202,7 @@ impl Drop for AccessLines {
 }
 
 const REQUEST_ID: Name = name!("request_id");
+const CALLER: Name = name!("caller");
 const PROPERTY: Name = name!("property");
 const METHOD: Name = name!("method");
 const PATH: Name = name!("path");
@@ -217,6 +220,9 @@ const UPSTREAM_REQUEST_ID: Name = name!("upstream_request_id");
 
 fn write_line(mut line: Line<'_>, request: &Finished<'_>) {
     line.word(&REQUEST_ID, request.id.as_str());
+    if let Some(caller) = request.caller {
+        line.text(&CALLER, caller);
+    }
     if let Some(property) = request.property {
         line.numbered(&PROPERTY, property.get());
     }

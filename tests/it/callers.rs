@@ -196,9 +196,37 @@ async fn a_known_caller_in_a_loop_floods_no_log_and_hides_no_other() {
     proxy.wait_for("a line about the other", || (told("books") == 1).then_some(())).await;
     // Ten in ten seconds, as of strangers.
     assert!((1..=50).contains(&told("front-desk")), "{}", told("front-desk"));
-    // What was asked stands in the access lines, each of them.
-    let refused = || proxy.access().iter().filter(|line| line["code"] == "caller_refused").count();
-    proxy.wait_for("an access line for each", || (refused() == 101).then_some(())).await;
+    // What was asked stands in the access lines, each of them, with who asked.
+    let refused = |caller: &str| {
+        proxy.access().iter().filter(|line| line["code"] == "caller_refused" && line["caller"] == caller).count()
+    };
+    let each = || ((refused("front-desk"), refused("books")) == (100, 1)).then_some(());
+    proxy.wait_for("an access line for each", each).await;
+}
+
+#[tokio::test]
+async fn an_access_line_names_the_caller_that_is_known_and_no_other() {
+    let (_cloudbeds, _hotels, proxy) = scene().await;
+    // Whatever becomes of its request: served, refused as one caller's or as anybody's.
+    for (token, property, path, caller, code) in [
+        (DESK, "1001", "/api/v1.3/getRooms", Some("front-desk"), None),
+        (DESK_NEXT, "1001", "/api/v1.3/getRooms", Some("front-desk"), None),
+        (BOOKS, "1002", "/api/v1.3/getRooms", Some("books"), None),
+        (DESK, "1002", "/api/v1.3/getRooms", Some("front-desk"), Some("caller_refused")),
+        (BOOKS, "9", "/api/v1.3/getRooms", Some("books"), Some("property_unknown")),
+        (BOOKS, "none", "/api/v1.3/getRooms", Some("books"), Some("property_invalid")),
+        (BOOKS, "1001", "/api/v1.1/access_token", Some("books"), Some("path_refused")),
+        ("nobodys-token-0123456789", "1001", "/api/v1.3/getRooms", None, Some("caller_unknown")),
+    ] {
+        let answer = proxy.get(path).property(property).header("x-proxy-token", token).send().await;
+        let id = answer.header("x-proxy-request-id").unwrap();
+        let line = proxy.wait_for_access(|line| line["request_id"] == id).await;
+        assert_eq!((line["caller"].as_str(), line["code"].as_str()), (caller, code), "{line}");
+    }
+    let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
+    let open = Proxy::to(&cloudbeds, &hotels).start().await;
+    open.get("/api/v1.3/getRooms").property("1001").header("x-proxy-token", DESK).send().await;
+    assert!(open.wait_for_access(|line| line["status"] == 200).await.get("caller").is_none());
 }
 
 #[tokio::test]

@@ -147,7 +147,7 @@ impl World {
     pub(super) fn new() -> Self {
         let origin = |host: &str| format!("https://{host}.example").parse().expect("a good origin");
         let caller = Caller {
-            name: "fuzzer".into(),
+            name: "fuzzer",
             properties: Some(["1001", "1003"].map(|id| id.parse().expect("a good id")).into()),
             methods: None,
             paths: None,

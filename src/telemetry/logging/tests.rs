@@ -39,6 +39,7 @@ fn log_of(json: bool, filter: &str, access: bool, work: impl FnOnce(&AccessLines
 fn finished() -> Finished<'static> {
     Finished {
         id: RequestIds::new(0).next(),
+        caller: None,
         property: Some("18446744073709551615".parse().unwrap()),
         method: "GET",
         path: "/api/v1.3/getHotels",
@@ -115,6 +116,17 @@ fn what_is_not_known_of_a_request_is_left_out_of_its_line() {
         assert!(line.get(absent).is_none(), "{absent}");
     }
     assert_eq!(line["path"], "/api/v1.3/getHotels");
+}
+
+#[test]
+fn a_caller_that_is_known_is_named_whatever_its_name() {
+    for caller in ["front-desk", "a=\"b\\"] {
+        let request = Finished { caller: Some(caller), ..finished() };
+        assert_eq!(json_line(&request)["caller"], caller);
+    }
+    let named = Finished { caller: Some("front-desk"), ..finished() };
+    let text = log_of(false, "off", true, |lines| lines.write(&named));
+    assert!(text.contains(&format!(" request_id={} caller=front-desk property=", named.id)), "{text}");
 }
 
 #[test]

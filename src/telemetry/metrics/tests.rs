@@ -12,6 +12,7 @@ use crate::wire::problem::Code;
 fn finished(property: &str, status: u16, code: Option<Code>) -> Finished<'static> {
     Finished {
         id: RequestIds::new(0).next(),
+        caller: None,
         property: property.parse().ok(),
         method: "GET",
         path: "/",
