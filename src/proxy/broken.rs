@@ -35,12 +35,13 @@ pub enum Broken {
 }
 
 impl Broken {
-    /// Whether the server broke the rules of HTTP, as opposed to ending the exchange.
+    /// Whether the server broke the rules of HTTP, as opposed to ending the exchange. In HTTP/2 both have the same reasons:
+    /// what h2 itself found is the server's breach, and what came in RST_STREAM or GOAWAY is the server's end.
     #[must_use]
     pub fn is_violation(&self) -> bool {
         match self {
             Self::Head(_) | Self::Chunks(_) => true,
-            Self::Http2(error) => error.is_library() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR),
+            Self::Http2(error) => error.is_library(),
             Self::Closed | Self::Io(_) | Self::Body(_) | Self::Length => false,
         }
     }

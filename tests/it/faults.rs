@@ -2,11 +2,16 @@
 //!
 //! The next request after each fault is served by the same proxy.
 
+mod http2;
+
 use std::time::Duration;
 
 use cloudbeds_auth_proxy::sandbox::Protocols;
 
-use crate::harness::{Caller, HTTP1, Peer, Proxy, Upstream, cloudbeds, until};
+use crate::harness::{Caller, HTTP1, Peer, Proxy, Upstream, cloudbeds, soon, until};
+
+/// What faults are tried with.
+const REQUESTS: [(&str, &str); 2] = [("GET", ""), ("POST", "a=b")];
 
 /// What the upstream of the next tests does with a request, by its path.
 async fn misbehave(mut peer: Peer) {
@@ -67,7 +72,7 @@ async fn an_answer_that_does_not_come_or_is_no_http_has_its_own_code() {
     ] {
         for (method, body) in [("GET", ""), ("POST", "a=b"), ("HEAD", "")] {
             let what = format!("{method} {path}");
-            let answer = proxy.call(method, path).property("1001").body(body).send().await;
+            let answer = soon(&what, proxy.call(method, path).property("1001").body(body).send()).await;
             if (method, path) == ("HEAD", "/lengths") {
                 // No body follows, so nothing depends on it; but the caller need not puzzle over it either.
                 assert_eq!((answer.status.as_u16(), answer.header("content-length")), (200, None));
@@ -98,14 +103,15 @@ async fn over_http2_the_same_faults_have_the_same_codes() {
         ("/sandbox/reset?head=0&how=reset", 502, "upstream_reset", "connection_terminated"),
         ("/sandbox/slow?first_byte_ms=60000", 504, "upstream_timeout", "http_response_timeout"),
     ] {
-        for (method, body) in [("GET", ""), ("POST", "a=b")] {
+        for (method, body) in REQUESTS {
             let what = format!("{method} {target}");
-            let answer = proxy.call(method, target).property("1001").body(body).send().await;
+            let answer = soon(&what, proxy.call(method, target).property("1001").body(body).send()).await;
             answer.assert_failed(status, code, error, &what);
             let answer = proxy.get("/api/v1.3/getHotels").property("1001").send().await;
             assert_eq!(answer.status, 200, "{what}: the next request");
         }
     }
+    http2::assert_each_ends().await;
 }
 
 /// What the upstream of the next test does with a body, by the request's path.
@@ -157,7 +163,7 @@ async fn a_body_that_breaks_off_or_stalls_ends_visibly() {
             caller.write(format!("GET {path} HTTP/{version}\r\nhost: proxy\r\nx-property-id: 1001\r\n\r\n")).await;
             let head = caller.answer_head().await;
             assert!(head.contains(" 200 OK\r\n"), "{what}: {head}");
-            let (rest, reset) = caller.rest().await;
+            let (rest, reset) = soon(&what, caller.rest()).await;
             if head.contains("transfer-encoding: chunked") {
                 assert!(rest.contains("first") && !rest.contains("\r\n0\r\n"), "{what}: {rest}");
             } else if head.contains("content-length: 20") {
@@ -185,7 +191,7 @@ async fn over_http2_a_body_that_breaks_off_or_stalls_ends_visibly() {
         "/sandbox/reset?after=1000&how=reset&length=2000",
         "/sandbox/slow?gap_ms=60000&size=1000",
     ] {
-        let broken = proxy.get(target).property("1001").try_send().await;
+        let broken = soon(target, proxy.get(target).property("1001").try_send()).await;
         assert!(broken.is_err(), "{target}: {broken:?}");
         let answer = proxy.get("/api/v1.3/getHotels").property("1001").send().await;
         assert_eq!(answer.status, 200, "{target}: the next request");

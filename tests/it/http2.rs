@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
+use crate::harness::frames::{DATA, END_HEADERS, GOAWAY, HEADERS, RST_STREAM, frame};
 use crate::harness::{Caller, HTTP2, Peer, Upstream, in_time, together, until};
 
 /// Serves HTTP/2, with at most so many streams at once.
@@ -37,37 +38,18 @@ pub async fn serve_http2(peer: Peer, streams: Option<u32>, served: &AtomicUsize)
     }
 }
 
-/// One frame (RFC 9113 4.1).
-pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = &(payload.len() as u32).to_be_bytes()[1..];
-    [length, &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
 /// Answers so many requests of a connection, by hand; at the next one it says GOAWAY and that it did not act on it.
 async fn goaway_after(mut peer: Peer, answers: usize, served: &AtomicUsize) {
-    const DATA: u8 = 0;
-    const HEADERS: u8 = 1;
-    const SETTINGS: u8 = 4;
-    const PING: u8 = 6;
-    const GOAWAY: u8 = 7;
-    peer.write(frame(SETTINGS, 0, 0, &[])).await;
-    let _preface = peer.exactly(24).await;
+    peer.begin(&[]).await;
     let (mut left, mut last) = (answers, 0);
-    while let Some(head) = peer.exactly(9).await {
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        let Some(payload) = peer.exactly(length).await else { return };
-        match (head[3], head[4] & 1) {
-            (SETTINGS, 0) => peer.write(frame(SETTINGS, 1, 0, &[])).await,
-            (PING, 0) => peer.write(frame(PING, 1, 0, &payload)).await,
-            (HEADERS, _) if left > 0 => {
-                (left, last) = (left - 1, stream);
+    while let Some(asked) = peer.frame().await {
+        match asked.kind {
+            HEADERS if left > 0 => {
+                (left, last) = (left - 1, asked.stream);
                 served.fetch_add(1, Ordering::Relaxed);
-                // `:status: 200` is number 8 of HPACK's table.
-                peer.write(frame(HEADERS, 4, stream, &[0x88])).await;
-                peer.write(frame(DATA, 1, stream, b"ok")).await;
+                peer.answer_stream(last).await;
             }
-            (HEADERS, _) => {
+            HEADERS => {
                 peer.write(frame(GOAWAY, 0, 0, &[last.to_be_bytes(), [0; 4]].concat())).await;
                 return peer.linger().await;
             }
@@ -211,31 +193,14 @@ async fn callers_that_give_up_while_a_connection_is_made_leave_nothing_behind() 
     assert_eq!((answer.status, upstream.connections()), (StatusCode::OK, 1));
 }
 
-/// Waits for the head of a request; its stream, if it comes.
-async fn asked(peer: &mut Peer) -> Option<u32> {
-    const HEADERS: u8 = 1;
-    peer.exactly(24).await?;
-    loop {
-        let head = peer.exactly(9).await?;
-        peer.exactly(u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize).await?;
-        if head[3] == HEADERS {
-            return Some(u32::from_be_bytes([head[5], head[6], head[7], head[8]]));
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_body_whose_stream_is_reset_is_cut_whatever_the_reason() {
-    const DATA: u8 = 0;
-    const HEADERS: u8 = 1;
-    const RST_STREAM: u8 = 3;
-    const SETTINGS: u8 = 4;
     // NO_ERROR, INTERNAL_ERROR, REFUSED_STREAM and CANCEL, as gateways send them for an upstream of theirs that died.
     for reason in [0_u32, 2, 7, 8] {
         let upstream = Upstream::start(HTTP2, move |mut peer: Peer| async move {
-            peer.write(frame(SETTINGS, 0, 0, &[])).await;
-            let Some(stream) = asked(&mut peer).await else { return };
-            peer.write(frame(HEADERS, 4, stream, &[0x88])).await;
+            peer.begin(&[]).await;
+            let Some(stream) = peer.asked().await else { return };
+            peer.write(frame(HEADERS, END_HEADERS, stream, &[0x88])).await;
             peer.write(frame(DATA, 0, stream, b"{\"data\": [1, 2")).await;
             peer.write(frame(RST_STREAM, 0, stream, &reason.to_be_bytes())).await;
             peer.linger().await;
@@ -255,7 +220,8 @@ async fn of_posts_that_wait_for_a_connection_that_dies_unspoken_only_the_one_tha
         let (first, count) = (made.fetch_add(1, Ordering::Relaxed) == 0, Arc::clone(&count));
         async move {
             if first {
-                asked(&mut peer).await;
+                peer.exactly(24).await;
+                while peer.silent_frame().await.is_some_and(|frame| frame.kind != HEADERS) {}
                 // Time for the others to be on it.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             } else {

@@ -7,13 +7,8 @@ use bytes::Bytes;
 use http::Response;
 use tokio::io::AsyncReadExt;
 
+use crate::harness::frames::{GOAWAY, frame};
 use crate::harness::{Caller, HTTP2, Peer, Upstream, in_time, until};
-use crate::http2::frame;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
 
 /// The bodies of requests that were acted on.
 type Acted = Arc<Mutex<Vec<Vec<u8>>>>;
@@ -110,17 +105,11 @@ async fn what_is_too_large_to_keep_fails_and_is_sent_to_nobody_else() {
 /// Takes the first stream of each connection, says GOAWAY with `last` and closes; how many POSTs came.
 async fn says_goaway(last: u32, reason: u32) -> Upstream {
     Upstream::start(HTTP2, move |mut peer: Peer| async move {
-        peer.write(frame(SETTINGS, 0, 0, &[])).await;
-        let _preface = peer.exactly(24).await;
-        while let Some(head) = peer.exactly(9).await {
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            let Some(_) = peer.exactly(length).await else { return };
-            // The end of the request's body.
-            if head[3] == DATA && head[4] & 1 == 1 {
-                let payload = [last.to_be_bytes(), reason.to_be_bytes()].concat();
-                peer.write(frame(GOAWAY, 0, 0, &payload)).await;
-                return peer.linger().await;
-            }
+        peer.begin(&[]).await;
+        if peer.asked().await.is_some() {
+            let payload = [last.to_be_bytes(), reason.to_be_bytes()].concat();
+            peer.write(frame(GOAWAY, 0, 0, &payload)).await;
+            peer.linger().await;
         }
     })
     .await
@@ -145,23 +134,11 @@ async fn a_booking_that_a_goaway_includes_is_never_sent_again() {
 
 /// Answers so many requests at their end, never gives a window, neither a stream's nor the connection's, and then falls
 /// silent: it neither reads nor writes.
-async fn answers(mut peer: Peer, mut most: usize) {
-    peer.write(frame(SETTINGS, 0, 0, &[])).await;
-    let _preface = peer.exactly(24).await;
-    while most > 0 {
-        let Some(head) = peer.exactly(9).await else { return };
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        let Some(_) = peer.exactly(length).await else { return };
-        match (head[3], head[4] & 1) {
-            (SETTINGS, 0) => peer.write(frame(SETTINGS, 1, 0, &[])).await,
-            (HEADERS | DATA, 1) => {
-                peer.write(frame(HEADERS, 4, stream, &[0x88])).await;
-                peer.write(frame(DATA, 1, stream, b"ok")).await;
-                most -= 1;
-            }
-            _ => {}
-        }
+async fn answers(mut peer: Peer, most: usize) {
+    peer.begin(&[]).await;
+    for _ in 0..most {
+        let Some(stream) = peer.asked().await else { return };
+        peer.answer_stream(stream).await;
     }
     peer.hang().await;
 }

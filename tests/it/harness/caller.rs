@@ -154,6 +154,12 @@ pub async fn in_time<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
 }
 
+/// Waits for what a deadline of some hundred milliseconds ends: it is there long before anything else would end it.
+pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    let soon = tokio::time::timeout(Duration::from_secs(5), future).await;
+    soon.unwrap_or_else(|_| panic!("{what}: the deadline passed long ago"))
+}
+
 /// Runs futures together; their outputs in order.
 pub async fn together<F: Future>(all: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut all: Vec<_> = all.into_iter().map(|future| (Box::pin(future), None)).collect();

@@ -1,5 +1,5 @@
-//! A caller that speaks HTTP/2 frame by frame, as no client library would. Every frame that comes is searched for keys:
-//! heads as the fields they are, bodies over their frames' bounds.
+//! HTTP/2 frame by frame, as no library would speak it: by a caller, and by an upstream. Every frame that comes to a caller
+//! is searched for keys: heads as the fields they are, bodies over their frames' bounds.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use super::{PATIENCE, Proxy, Speaker, Watch, hpack};
+use super::{PATIENCE, Peer, Proxy, Speaker, Watch, hpack};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -19,6 +19,7 @@ pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
+pub const ACK: u8 = 1;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
@@ -31,6 +32,20 @@ pub struct Frame {
     pub flags: u8,
     pub stream: u32,
     pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// What the nine bytes before a payload say, and how long that is.
+    fn parse(head: &[u8]) -> (Self, usize) {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        (Self { kind: head[3], flags: head[4], stream, payload: Vec::new() }, length)
+    }
+
+    /// Whether it ends its stream.
+    pub fn is_last(&self) -> bool {
+        matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
+    }
 }
 
 /// How a stream ended.
@@ -149,11 +164,10 @@ impl Frames {
         let read = async {
             let mut head = [0; 9];
             self.reader.read_exact(&mut head).await.ok()?;
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; length as usize];
-            self.reader.read_exact(&mut payload).await.ok()?;
-            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-            Some(Frame { kind: head[3], flags: head[4], stream, payload })
+            let (mut frame, length) = Frame::parse(&head);
+            frame.payload.resize(length, 0);
+            self.reader.read_exact(&mut frame.payload).await.ok()?;
+            Some(frame)
         };
         let frame = timeout(PATIENCE, read).await.expect("a frame in time")?;
         self.see(&frame);
@@ -191,10 +205,53 @@ impl Frames {
                 DATA if frame.stream == stream => body.extend(&frame.payload),
                 _ => {}
             }
-            if frame.stream == stream && matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0 {
+            if frame.stream == stream && frame.is_last() {
                 return Outcome::Answered(String::from_utf8_lossy(&body).into_owned());
             }
         }
         gone.map_or(Outcome::Closed, Outcome::Gone)
+    }
+}
+
+impl Peer {
+    /// Sends settings and reads the client's preface.
+    pub async fn begin(&mut self, settings: &[u8]) {
+        self.write(frame(SETTINGS, 0, 0, settings)).await;
+        self.exactly(24).await;
+    }
+
+    /// The next frame, whatever it is; `None` when the client closes before its end.
+    pub async fn silent_frame(&mut self) -> Option<Frame> {
+        let head = self.exactly(9).await?;
+        let (mut frame, length) = Frame::parse(&head);
+        frame.payload = self.exactly(length).await?.to_vec();
+        Some(frame)
+    }
+
+    /// The same, with what settings and pings are owed.
+    pub async fn frame(&mut self) -> Option<Frame> {
+        let read = self.silent_frame().await?;
+        if matches!(read.kind, SETTINGS | PING) && read.flags & ACK == 0 {
+            let echo: &[u8] = if read.kind == PING { &read.payload } else { &[] };
+            self.write(frame(read.kind, ACK, 0, echo)).await;
+        }
+        Some(read)
+    }
+
+    /// Waits for the end of the next request; its stream.
+    pub async fn asked(&mut self) -> Option<u32> {
+        loop {
+            let frame = self.frame().await?;
+            if frame.is_last() {
+                return Some(frame.stream);
+            }
+        }
+    }
+
+    /// Answers a request with the body `ok`.
+    pub async fn answer_stream(&mut self, stream: u32) {
+        // `:status: 200` is number 8 of HPACK's table.
+        let head = [&[0x88], &*fields([("content-length", "2")])].concat();
+        self.write([frame(HEADERS, END_HEADERS, stream, &head), frame(DATA, END_STREAM, stream, b"ok")].concat()).await;
     }
 }

@@ -25,7 +25,7 @@ pub mod wall_clock;
 pub mod wire;
 
 pub use authority::{Authority, Identity, Speaker, TLS};
-pub use caller::{Caller, in_time, together, until};
+pub use caller::{Caller, in_time, soon, together, until};
 pub use certificate::{Alpn, Certificate};
 pub use certified::Certified;
 pub use client::Answer;

@@ -247,21 +247,26 @@ impl Peer {
         }
     }
 
-    /// Closes in order: TLS `close_notify`, then FIN.
-    pub async fn close(mut self) {
+    /// Writes no more: TLS `close_notify`, then FIN.
+    pub async fn end(&mut self) {
         let _ = self.stream.shutdown().await;
+    }
+
+    /// Closes in order.
+    pub async fn close(mut self) {
+        self.end().await;
     }
 
     /// Closes as a careful server does that has not read everything: what still comes is read, or the answer would be
     /// lost in the reset that follows.
     pub async fn linger(mut self) {
-        let _ = self.stream.shutdown().await;
+        self.end().await;
         self.drain().await;
     }
 
     /// The same, and keeps what still comes.
     pub async fn close_and_log(mut self) {
-        let _ = self.stream.shutdown().await;
+        self.end().await;
         self.log_all().await;
     }
 
