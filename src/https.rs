@@ -98,9 +98,28 @@ impl DialError {
     /// Whether the server could not prove to be that host, as opposed to not speaking TLS or hanging up.
     #[must_use]
     pub fn is_certificate(&self) -> bool {
-        let Self::Tls { source, .. } = self else { return false };
-        let reason = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        matches!(reason, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
+        let invalid = |reason: &rustls::Error| {
+            matches!(reason, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
+        };
+        self.tls().is_some_and(invalid)
+    }
+
+    /// Whether it was the server that refused the handshake.
+    #[must_use]
+    pub fn is_alert(&self) -> bool {
+        matches!(self.tls(), Some(rustls::Error::AlertReceived(_)))
+    }
+
+    /// Whether this host has no route to the server, or the network says that there is none.
+    #[must_use]
+    pub fn is_unroutable(&self) -> bool {
+        let Self::Connect { source, .. } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)
+    }
+
+    fn tls(&self) -> Option<&rustls::Error> {
+        let Self::Tls { source, .. } = self else { return None };
+        source.get_ref()?.downcast_ref()
     }
 }
 
