@@ -172,8 +172,12 @@ impl Http2 {
     /// Whether it takes no request any more: it has ended, or the server has said that it will.
     pub(super) fn is_closed(&self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
+        self.has_ended() || matches!(self.sender.clone().poll_ready(&mut cx), Poll::Ready(Err(_)))
+    }
+
+    /// Whether nothing is read or written any more.
+    fn has_ended(&self) -> bool {
         self.moving.connection.borrow().is_none()
-            || matches!(self.sender.clone().poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
     /// Lets it carry no further request.

@@ -84,7 +84,8 @@ impl Stream {
             return Poll::Ready(Err(Failed::Sent(error)));
         }
         let answered = ready!(Pin::new(answer).poll(cx)).map(Response::into_parts);
-        let unwritten = connection.sent.get() == *before;
+        // While the connection is still ending, what h2 holds may yet be written.
+        let unwritten = connection.has_ended() && connection.sent.get() == *before;
         let Self::Sent(_, sending, open, _) = std::mem::replace(self, Self::Broken) else { return Poll::Pending };
         Poll::Ready(match answered {
             Ok((parts, body)) => {
