@@ -98,9 +98,28 @@ impl DialError {
     /// Whether the server could not prove to be that host, as opposed to not speaking TLS or hanging up.
     #[must_use]
     pub fn is_certificate(&self) -> bool {
-        let Self::Tls { source, .. } = self else { return false };
-        let reason = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        matches!(reason, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
+        let invalid = |reason: &rustls::Error| {
+            matches!(reason, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
+        };
+        self.tls().is_some_and(invalid)
+    }
+
+    /// Whether it was the server that refused the handshake.
+    #[must_use]
+    pub fn is_alert(&self) -> bool {
+        matches!(self.tls(), Some(rustls::Error::AlertReceived(_)))
+    }
+
+    /// Whether this host has no route to the server, or the network says that there is none.
+    #[must_use]
+    pub fn is_unroutable(&self) -> bool {
+        let Self::Connect { source, .. } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)
+    }
+
+    fn tls(&self) -> Option<&rustls::Error> {
+        let Self::Tls { source, .. } = self else { return None };
+        source.get_ref()?.downcast_ref()
     }
 }
 
@@ -222,7 +241,7 @@ impl Dialer {
         let stream = ReadAhead::new(self.connected(origin, resolved).await?);
         let stream = self.encrypted(origin, stream).await?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Connection { stream: Counted { inner: stream, received: Rc::default() }, http2 })
+        Ok(Connection { stream: Counted { inner: stream, received: Rc::default(), sent: Rc::default() }, http2 })
     }
 
     async fn connected(
@@ -324,10 +343,12 @@ pub async fn dial_local(address: std::net::SocketAddr) -> io::Result<TcpStream> 
     TcpStream::connect(address).await
 }
 
-/// A stream that counts what it receives, so that an HTTP/2 connection whose server says nothing is known.
+/// A stream that counts its bytes, so that of an HTTP/2 connection is known whether its server says anything, and whether
+/// anything was sent.
 pub struct Counted<S> {
     inner: S,
     received: Rc<Cell<u64>>,
+    sent: Rc<Cell<u64>>,
 }
 
 impl<S> Counted<S> {
@@ -339,6 +360,18 @@ impl<S> Counted<S> {
     /// The counter: decrypted bytes received so far.
     pub fn received(&self) -> Rc<Cell<u64>> {
         Rc::clone(&self.received)
+    }
+
+    /// The counter of the other direction: bytes that were taken to be encrypted and sent.
+    pub fn sent(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.sent)
+    }
+
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = written {
+            self.sent.set(self.sent.get().wrapping_add(count as u64));
+        }
+        written
     }
 }
 
@@ -354,7 +387,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.count(written)
     }
 
     fn poll_write_vectored(
@@ -362,7 +396,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.count(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -328,6 +328,11 @@ fn dial_problem(error: &DialError) -> Problem {
             "dns_error",
             "Cloudbeds' host name could not be resolved; nothing was sent. Try again, and check this host's DNS.",
         ),
+        DialError::Connect { .. } if error.is_unroutable() => Problem::new(
+            Code::UpstreamUnreachable,
+            "destination_ip_unroutable",
+            "There is no route to Cloudbeds; nothing was sent. Try again, and check this host's network.",
+        ),
         DialError::Connect { .. } => Problem::new(
             Code::UpstreamUnreachable,
             "connection_refused",
@@ -337,6 +342,11 @@ fn dial_problem(error: &DialError) -> Problem {
             Code::UpstreamUnreachable,
             "connection_timeout",
             "No connection to Cloudbeds could be made in time; nothing was sent. Try again.",
+        ),
+        DialError::Tls { .. } if error.is_alert() => Problem::new(
+            Code::UpstreamTls,
+            "tls_alert_received",
+            "Cloudbeds refused the TLS handshake; nothing was sent. Try again, or ask the operator to read the log.",
         ),
         DialError::Tls { .. } if !error.is_certificate() => Problem::new(
             Code::UpstreamTls,

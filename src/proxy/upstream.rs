@@ -3,8 +3,9 @@
 //! In: [`Outbound`]. Out: [`Answer`], whose body is still on its way; or the reason there is none. Redirects are passed
 //! on, never followed. What may have been done is never sent twice, with two exceptions, both for a GET or HEAD
 //! without a body, and once: when a connection that had been used before died without a byte of an answer, and when the
-//! answer is 401 and the property has got a new key meanwhile. What the server says it has not acted on, by the rules of
-//! HTTP/2, is no exception: it is sent elsewhere, whatever its method, as long as all of its body is still at hand.
+//! answer is 401 and the property has got a new key meanwhile. What was never written to its HTTP/2 connection, or what the
+//! server says it has not acted on, by the rules of HTTP/2, is no exception: it is sent elsewhere, whatever its method, as
+//! long as all of its body is still at hand.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -82,9 +83,9 @@ enum Failed {
 /// What is known of a request that was sent and not answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Trail {
-    /// The server says that it did not act on it: REFUSED_STREAM, or GOAWAY with an earlier stream as the last
-    /// (RFC 9113 8.7 and 6.8).
-    Refused,
+    /// None of it was written, or the server says that it did not act on it: REFUSED_STREAM, or GOAWAY with an earlier
+    /// stream as the last (RFC 9113 8.7 and 6.8).
+    Unprocessed,
     /// The connection died without a byte of an answer.
     Silent,
     /// There were bytes of an answer, or the server broke it off, or it took too long.
@@ -178,7 +179,7 @@ impl Upstream {
                 Err(Failed::Unsent(_)) => return Err(ProxyError::UpstreamGone),
                 Err(Failed::Sent(error, trail)) => {
                     match trail {
-                        Trail::Refused if http2 && unsent < UNSENT_TRIES => unsent += 1,
+                        Trail::Unprocessed if http2 && unsent < UNSENT_TRIES => unsent += 1,
                         Trail::Silent if repeatable && lease.reused && !replayed => replayed = true,
                         _ => return Err(error),
                     }
@@ -197,10 +198,13 @@ impl Upstream {
         match self.until_first_byte(lease, progress).await {
             Ok(Ok(answered)) => Ok(answered),
             Ok(Err(pool::Failed::Unsent(upload))) => Err(Failed::Unsent(upload)),
+            Ok(Err(pool::Failed::Unwritten(broken))) => {
+                Err(Failed::Sent(classify(broken, progress), Trail::Unprocessed))
+            }
             Ok(Err(pool::Failed::Sent(broken))) => {
                 let trail = match broken.h2() {
-                    Some(h2) if h2.is_remote() && h2.is_go_away() => Trail::Refused,
-                    Some(h2) if h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM) => Trail::Refused,
+                    Some(h2) if h2.is_remote() && h2.is_go_away() => Trail::Unprocessed,
+                    Some(h2) if h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM) => Trail::Unprocessed,
                     Some(h2) if h2.is_reset() => Trail::Unclear,
                     _ if lease.heard() => Trail::Unclear,
                     _ => Trail::Silent,

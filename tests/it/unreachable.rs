@@ -3,7 +3,7 @@
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::harness::{Alpn, Certificate, HTTP1, Manner, Peer, Proxy, Upstream, key, together};
+use crate::harness::{Alpn, Certificate, HTTP1, HTTP2, Manner, Peer, Proxy, Upstream, key, soon, together};
 
 #[tokio::test]
 async fn a_server_that_cannot_be_reached_is_502_upstream_unreachable() {
@@ -18,6 +18,13 @@ async fn a_server_that_cannot_be_reached_is_502_upstream_unreachable() {
     for method in ["GET", "POST"] {
         let answer = proxy.call(method, "/x").property("1001").send().await;
         answer.assert_failed(502, "upstream_unreachable", "connection_refused", method);
+    }
+
+    // The loopback's own broadcast address, which the system lets nobody connect to.
+    let proxy = origin("https://127.255.255.255").start().await;
+    for method in ["GET", "POST"] {
+        let answer = proxy.call(method, "/x").property("1001").send().await;
+        answer.assert_failed(502, "upstream_unreachable", "destination_ip_unroutable", method);
     }
 
     let proxy = origin("https://nowhere.invalid").env("UPSTREAM__TIMEOUTS__CONNECT", "15s").start().await;
@@ -49,7 +56,7 @@ async fn a_connection_that_is_not_accepted_in_time_is_502_upstream_unreachable()
         .await;
 
     let calls = (0..5).map(|_| proxy.get("/x").property("1001").send());
-    for answer in together(calls).await {
+    for answer in soon("a full queue", together(calls)).await {
         answer.assert_failed(502, "upstream_unreachable", "connection_timeout", "a full queue");
     }
     drop((fill, full));
@@ -85,7 +92,7 @@ async fn a_server_without_tls_gets_no_byte_of_a_request() {
 
     let hanging = Upstream::start(Manner::Plain, async |mut peer: Peer| peer.log_all().await).await;
     let proxy = hanging.proxy().env("UPSTREAM__TIMEOUTS__TLS", "300ms").start().await;
-    let answer = proxy.get("/marker").property("1001").send().await;
+    let answer = soon("a handshake that hangs", proxy.get("/marker").property("1001").send()).await;
     answer.assert_failed(502, "upstream_tls", "connection_timeout", "a handshake that hangs");
 
     let gone = Upstream::start(Manner::Plain, async |peer: Peer| peer.close().await).await;
@@ -96,5 +103,27 @@ async fn a_server_without_tls_gets_no_byte_of_a_request() {
     for received in [plain.received(), hanging.received()].concat() {
         // The hello only: nothing of HTTP is in it.
         assert!(received.starts_with('\u{16}') && !received.contains("marker"), "{received:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_answers_the_handshake_with_an_alert_gets_no_byte_of_a_request() {
+    // `handshake_failure`, as a server sends it that has no version or cipher in common with us.
+    let alert = Upstream::start(Manner::Plain, async |mut peer: Peer| {
+        peer.write([0x15, 3, 3, 0, 2, 2, 40]).await;
+        peer.log_all().await;
+    })
+    .await;
+    // And `no_application_protocol`, as one sends it that speaks HTTP/2 alone.
+    let http2 = Upstream::start(HTTP2, async |mut peer: Peer| peer.log_all().await).await;
+    for (upstream, offered) in [(&alert, "true"), (&http2, "false")] {
+        let proxy = upstream.proxy().env("UPSTREAM__HTTP2", offered).start().await;
+        for method in ["GET", "POST"] {
+            let answer = soon(offered, proxy.call(method, "/marker").property("1001").body("marker").send()).await;
+            answer.assert_failed(502, "upstream_tls", "tls_alert_received", method);
+        }
+        for received in upstream.received() {
+            assert!(!received.contains("marker"), "{received:?}");
+        }
     }
 }

@@ -49,6 +49,8 @@ pub(super) struct Http2 {
     /// Takes no further request.
     stuck: Cell<bool>,
     received: Rc<Cell<u64>>,
+    /// Bytes written so far: what h2 is given is written by the connection's task, unless that sees the end first.
+    sent: Rc<Cell<u64>>,
     moving: Rc<Moving>,
     /// The last field: by then the connection knows that no request will come any more.
     _farewell: Farewell,
@@ -102,7 +104,7 @@ impl Drop for Farewell {
 impl Http2 {
     /// Speaks HTTP/2 on a stream that has just been opened.
     pub(super) async fn start(stream: Io, now: Instant) -> Result<Self, h2::Error> {
-        let received = stream.received();
+        let (received, sent) = (stream.received(), stream.sent());
         let (sender, mut connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -130,6 +132,7 @@ impl Http2 {
             used: Cell::new(false),
             stuck: Cell::new(false),
             received,
+            sent,
             _farewell: Farewell(Rc::clone(&moving)),
             moving,
         })
@@ -169,8 +172,12 @@ impl Http2 {
     /// Whether it takes no request any more: it has ended, or the server has said that it will.
     pub(super) fn is_closed(&self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
+        self.has_ended() || matches!(self.sender.clone().poll_ready(&mut cx), Poll::Ready(Err(_)))
+    }
+
+    /// Whether nothing is read or written any more.
+    fn has_ended(&self) -> bool {
         self.moving.connection.borrow().is_none()
-            || matches!(self.sender.clone().poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
     /// Lets it carry no further request.

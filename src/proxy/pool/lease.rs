@@ -50,6 +50,8 @@ pub struct Answered {
 pub enum Failed {
     /// Nothing of the request has left; here is its body, untouched.
     Unsent(Upload),
+    /// Nothing of it has left either, but its body may have been taken.
+    Unwritten(Broken),
     /// It left, or some of it did.
     Sent(Broken),
 }

@@ -28,7 +28,8 @@ pub(in super::super) enum Stream {
     #[default]
     Idle,
     Ready(Box<Request<()>>, Upload),
-    Sent(ResponseFuture, Option<Sending>, Open),
+    /// With the count of what had been written to the connection before.
+    Sent(ResponseFuture, Option<Sending>, Open, u64),
     Answering {
         body: RecvStream,
         _open: Open,
@@ -70,18 +71,22 @@ impl Stream {
             match connection.sender.clone().send_request(*request, absent) {
                 Ok((answer, stream)) => {
                     let sending = (!absent).then_some(Sending { stream, upload });
-                    *self = Self::Sent(answer, sending, Open::new(&connection.moving));
+                    *self = Self::Sent(answer, sending, Open::new(&connection.moving), connection.sent.get());
                 }
                 Err(error) => return Poll::Ready(Err(Failed::Sent(Broken::Http2(error)))),
             }
         }
-        let Self::Sent(answer, sending, _) = self else { return Poll::Ready(Err(Failed::Sent(Broken::Closed))) };
+        let Self::Sent(answer, sending, _, before) = self else {
+            return Poll::Ready(Err(Failed::Sent(Broken::Closed)));
+        };
         if let Poll::Ready(Err(error)) = poll_sending(sending, cx) {
             *self = Self::Broken;
             return Poll::Ready(Err(Failed::Sent(error)));
         }
         let answered = ready!(Pin::new(answer).poll(cx)).map(Response::into_parts);
-        let Self::Sent(_, sending, open) = std::mem::replace(self, Self::Broken) else { return Poll::Pending };
+        // While the connection is still ending, what h2 holds may yet be written.
+        let unwritten = connection.has_ended() && connection.sent.get() == *before;
+        let Self::Sent(_, sending, open, _) = std::mem::replace(self, Self::Broken) else { return Poll::Pending };
         Poll::Ready(match answered {
             Ok((parts, body)) => {
                 // What is no length is h2's to refuse.
@@ -90,6 +95,7 @@ impl Stream {
                 *self = Self::Answering { body, _open: open, left, sending };
                 Ok(Answered { status: parts.status, headers: parts.headers })
             }
+            Err(error) if unwritten => Err(Failed::Unwritten(Broken::Http2(error))),
             Err(error) => Err(Failed::Sent(Broken::Http2(error))),
         })
     }
