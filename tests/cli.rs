@@ -154,8 +154,8 @@ fn check_config_names_every_fault_at_once_with_its_place() {
 config.yaml:1:1: lissen: unknown option `lissen` — did you mean `listen`?
 config.yaml:3:24: upstream.timeouts.connect: expected a duration such as 5s — write a number and a unit: ms, s, m or h
 config.yaml:4:10: workers: expected 1 to 256
-config.yaml:6:24: limits.requests_per_second: expected 1 to 1000 — write what Cloudbeds grants you; `limits: null` turns budgets off
-config.yaml:8:71: apps.main.requests_per_second: expected 1 to 1000 — write what Cloudbeds grants the app, or leave it out for that of `limits`
+config.yaml:6:24: limits.requests_per_second: expected 1 to 100000 — write what Cloudbeds grants you; `limits: null` turns budgets off
+config.yaml:8:71: apps.main.requests_per_second: expected 1 to 100000 — write what Cloudbeds grants the app, or leave it out for that of `limits`
 CLOUDBEDS_AUTH_PROXY__LISTNE: names no option — did you mean CLOUDBEDS_AUTH_PROXY__LISTEN?
 CLOUDBEDS_AUTH_PROXY__DRAIN__MIN: drain.min: expected a duration such as 5s — write a number and a unit: ms, s, m or h
 ";
