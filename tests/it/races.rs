@@ -30,7 +30,7 @@ async fn moment(seed: usize) {
 async fn ask(proxy: &Proxy, rounds: usize) -> Vec<Fate> {
     let mut callers = JoinSet::new();
     for number in 0..CALLERS {
-        let address = proxy.address;
+        let (address, secrets) = (proxy.address, proxy.secrets.clone());
         let mut caller = Caller::connect(proxy).await;
         callers.spawn(async move {
             let mut fates = Vec::with_capacity(rounds);
@@ -47,7 +47,7 @@ async fn ask(proxy: &Proxy, rounds: usize) -> Vec<Fate> {
                 let length = head.to_ascii_lowercase().split_once("content-length: ").unwrap().1.to_owned();
                 caller.read(length.split("\r\n").next().unwrap().parse().unwrap()).await;
                 if head.contains("connection: close") {
-                    caller = Caller::at(address).await;
+                    caller = Caller::at(address, &secrets).await;
                 }
                 fates.push((format!("{method} {target}"), status));
                 moment(number + 3 * round).await;
