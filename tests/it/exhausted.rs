@@ -156,7 +156,9 @@ async fn ten_thousand_idle_callers_cost_little_and_hold_up_nobody() {
 async fn a_storm_of_connections_is_served_one_and_all() {
     many_files();
     let upstream = prompt().await;
-    let proxy = upstream.proxy().env("UPSTREAM__POOL__IDLE", "1s").log("warn").start().await;
+    // On a busy machine the upstream, which is in this process, may be slow to accept.
+    let slow = upstream.proxy().env("UPSTREAM__TIMEOUTS__CONNECT", "20s");
+    let proxy = slow.env("UPSTREAM__POOL__IDLE", "1s").log("warn").start().await;
     let files = proxy.descriptors();
     let mut storm = JoinSet::new();
     for _ in 0..3000 {
