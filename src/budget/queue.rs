@@ -30,9 +30,11 @@ pub(super) struct Queue<T> {
     normal: Class<T>,
     low: Class<T>,
     numbers: u64,
-    /// Turns since low priority had one, whether it waited for one or not: where so many others wait that its turn is
-    /// further away than anybody waits, it is next when it comes back.
+    /// Turns since low priority had one while it waited.
     without_low: usize,
+    /// The same, whether it waited or not: where its turn is further away than anybody waits, it is next when it comes back
+    /// after the hundredth.
+    since_low: usize,
 }
 
 /// Those of one priority.
@@ -65,7 +67,7 @@ impl<T> Default for Class<T> {
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { normal: Class::default(), low: Class::default(), numbers: 0, without_low: 0 }
+        Self { normal: Class::default(), low: Class::default(), numbers: 0, without_low: 0, since_low: 0 }
     }
 }
 
@@ -111,9 +113,11 @@ impl<T> Queue<T> {
 
     /// The next one.
     pub(super) fn pop(&mut self) -> Option<T> {
-        self.without_low = (self.without_low + 1).min(LATEST_LOW_TURN);
-        if self.low.waiting > 0 && (self.normal.waiting == 0 || self.without_low >= self.low_turn()) {
-            self.without_low = 0;
+        self.since_low = (self.since_low + 1).min(LATEST_LOW_TURN);
+        self.without_low = if self.low.waiting > 0 { self.without_low + 1 } else { 0 };
+        let due = self.without_low >= self.low_turn() || self.since_low >= LATEST_LOW_TURN;
+        if self.low.waiting > 0 && (self.normal.waiting == 0 || due) {
+            (self.without_low, self.since_low) = (0, 0);
             return self.low.pop();
         }
         self.normal.pop()
@@ -128,8 +132,9 @@ impl<T> Queue<T> {
             }
             Priority::Low => {
                 let ahead = self.low.ahead(flow, weight, usize::MAX);
-                let turns = ((ahead + 1) * self.low_turn()).saturating_sub(ahead + 1 + self.without_low);
-                ahead + self.normal.waiting.min(turns)
+                let between = self.low_turn() - 1;
+                let first = between.min(LATEST_LOW_TURN.saturating_sub(self.since_low + 1));
+                ahead + self.normal.waiting.min(ahead * between + first)
             }
         }
     }

@@ -234,7 +234,7 @@ async fn whatever_happens_at_once_the_promises_hold() {
             .env("UPSTREAM__POOL__IDLE", "2s")
             .env("UPSTREAM__TIMEOUTS__FIRST_BYTE", &format!("{IDLE}ms"))
             .env("UPSTREAM__TIMEOUTS__IDLE", &format!("{IDLE}ms"))
-            .config("limits: { requests_per_second: 100000 }")
+            .config("limits: { requests_per_second: 100000, max_wait: 1m }")
             .log("warn")
             .start()
             .await;
