@@ -112,14 +112,14 @@ impl Local {
         }
     }
 
-    /// `spent` is what it has waited for before.
+    /// `spent` is what it has waited for before; the permit has it with what comes on top.
     pub(super) async fn take(self: &Arc<Self>, ask: Ask, now: Instant, spent: Duration) -> Result<Permit, Exhausted> {
         match self.enter(ask, now, spent) {
             Entered::Start(at, trial, low) => {
                 if low {
                     self.ask.notify_one();
                 }
-                Ok(Permit::dated(Arc::clone(self), ask, at, trial))
+                Ok(Permit::dated(Arc::clone(self), ask, at, trial).after(spent))
             }
             Entered::Refused(exhausted) => Err(self.no_turn(ask, exhausted)),
             // In a box: whoever starts at once carries no room for it.
@@ -177,7 +177,7 @@ impl Local {
             standing.1 = None;
             let time = now.saturating_duration_since(since);
             self.tally().waited(ask.flow, time);
-            return Ok(permit.after(time));
+            return Ok(permit.after(spent + time));
         }
         // A permit that came this very moment has gone back with its receiver.
         drop(standing);

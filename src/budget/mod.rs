@@ -204,10 +204,7 @@ impl Budget {
     /// # Errors
     /// As for [`Budget::take`].
     pub async fn take_after(&self, waited: Duration, ask: Ask, now: Instant) -> Result<Permit, Exhausted> {
-        self.local.take(ask, now, waited).await.map(|permit| {
-            let waited = permit.waited() + waited;
-            permit.after(waited)
-        })
+        self.local.take(ask, now, waited).await
     }
 
     /// Serves those who wait. To be run once, for as long as anybody may wait.

@@ -88,9 +88,7 @@ impl Permit {
         if let Some(trial) = self.trial.take() {
             self.local.trial_over(trial);
         }
-        let permit = self.local.take(self.ask, Instant::now(), self.waited).await?;
-        let waited = permit.waited + self.waited;
-        Ok(permit.after(waited))
+        self.local.take(self.ask, Instant::now(), self.waited).await
     }
 
     /// What Cloudbeds answered. A 429 stops the app's requests for a while, and so does a 403 or 503 that says when to

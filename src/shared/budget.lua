@@ -113,17 +113,18 @@ if me.low then low = low + me.waiting else normal = normal + me.waiting end
 -- A member's part of what there is. As within a member, all of low priority are together as one more property where others
 -- wait: they have a tenth of the places at most, and a hundredth at least.
 local lowest = normal > 0 and math.max(math.min(1, normal / 9), normal / 99) or low
+local all = normal + (low > 0 and lowest or 0)
 local function part(member)
     return member.low and lowest * member.waiting / low or member.waiting
 end
 -- Where a member stands, with either of its kinds. Nobody is ahead by more than one of its present steps: parts change, and
 -- what a step was while one property waited would be a minute of turns once two hundred do.
-local function tag(member, of_low)
-    local at = of_low and member.behind or member.virtual
+local function tag(member)
+    local at = member.low and member.behind or member.virtual
     return math.min(at or 0, state.virtual + 1 / part(member))
 end
 for i, member in ipairs(queue) do
-    queue[i] = { virtual = tag(member, member.low), step = 1 / part(member), want = member.want }
+    queue[i] = { virtual = tag(member), step = 1 / part(member), want = member.want }
 end
 
 -- This one, as it tells.
@@ -195,7 +196,7 @@ if not quiet and not me.bye then
         grant = me.pool + more
     else
         -- Whose turn it is, by start-time fair queueing: a grant moves its owner on by 1 / (its part).
-        local at, step = tag(mine, me.low), 1 / part(me)
+        local at, step = tag(mine), 1 / part(me)
         -- Whoever did not wait, or was not heard of, or waits with another kind now, has no turns saved up.
         local same = old and old.waiting > 0 and (old.low or false) == (me.low or false)
         if not same or now - old.seen > me.patience then at = math.max(at, state.virtual) end
@@ -256,8 +257,7 @@ return cjson.encode({
     promised = promised + mine.share + state.missing,
     members = count,
     allowed = allowed,
-    rate = me.waiting > 0 and math.max(1, math.floor(allowed * part(me) / ((low > 0 and lowest or 0) + normal)))
-        or math.max(1, math.floor(allowed / math.max(1, (low > 0 and lowest or 0) + normal))),
+    rate = math.max(1, math.floor(allowed * (me.waiting > 0 and part(me) or 1) / math.max(1, all))),
     pause = math.max(0, state.pause - now),
     soon = soon,
 })
