@@ -89,11 +89,10 @@ pub async fn admit(
         waited = taken.as_ref().map_or_else(|exhausted| before + exhausted.waited, Permit::waited);
         trace.exchange().queued = (!waited.is_zero()).then_some(waited);
         let permit = taken?;
-        if waited == before {
-            return Ok(Admitted { authorized, pass: Pass::Permit(permit) });
-        }
         // Its key may be another app's by now, whose requests are counted elsewhere.
-        found = find();
+        if waited > before {
+            found = find();
+        }
         if found.is_some_and(|(other, _)| Arc::ptr_eq(other, budget)) {
             return Ok(Admitted { authorized, pass: Pass::Permit(permit) });
         }
