@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cloudbeds_auth_proxy::app::{App, Handle};
 use cloudbeds_auth_proxy::config;
 use cloudbeds_auth_proxy::phase::Phase;
@@ -47,8 +47,9 @@ fn parts(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parts");
 
     group.throughput(Throughput::Bytes(HEAD.len() as u64));
-    group.bench_function("head_check", |bench| {
-        bench.iter(|| head::check(black_box(HEAD), 100).unwrap_or_else(|problem| panic!("{}", problem.detail)));
+    group.bench_function("head", |bench| {
+        let (head, lines) = (Bytes::from_static(HEAD), HEAD.iter().filter(|byte| **byte == b'\n').count());
+        bench.iter(|| head::read(black_box(&head), lines, 100).unwrap_or_else(|problem| panic!("{}", problem.detail)));
     });
 
     group.throughput(Throughput::Bytes(body.len() as u64));
@@ -69,12 +70,16 @@ fn parts(criterion: &mut Criterion) {
     chunked.extend_from_slice(b"\r\n0\r\n\r\n");
     group.throughput(Throughput::Bytes(chunked.len() as u64));
     group.bench_function("chunks_16k", |bench| {
-        bench.iter(|| {
-            let mut chunks = Chunks::new();
-            let used = chunks.advance(black_box(&chunked));
-            assert!(chunks.is_done());
-            used
-        });
+        bench.iter_batched(
+            || BytesMut::from(&chunked[..]),
+            |mut body| {
+                let mut chunks = Chunks::new();
+                let taken = chunks.take(black_box(&mut body));
+                assert!(chunks.is_done());
+                taken
+            },
+            BatchSize::SmallInput,
+        );
     });
 
     // By the decoded size: that is the work.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cloudbeds_auth_proxy::budget::{Ask, Budget, Flow, Priority};
 use cloudbeds_auth_proxy::keys::KeySet;
 use cloudbeds_auth_proxy::origin::Origin;
@@ -32,7 +32,8 @@ use cloudbeds_auth_proxy::telemetry::metrics::Recorder;
 use cloudbeds_auth_proxy::telemetry::{AccessLines, Guard, Metrics, RequestIds};
 use cloudbeds_auth_proxy::wire::chunks::Chunks;
 use cloudbeds_auth_proxy::wire::gate::Gate;
-use cloudbeds_auth_proxy::wire::head;
+use cloudbeds_auth_proxy::wire::head::{self, Head};
+use cloudbeds_auth_proxy::wire::incoming::Incoming;
 use cloudbeds_auth_proxy::wire::inspect::{Coding, Inspector, Step};
 use cloudbeds_auth_proxy::wire::mask::Mask;
 use flate2::Compression;
@@ -40,7 +41,6 @@ use flate2::write::GzEncoder;
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EntryPoint};
 use http::{HeaderMap, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Builder, LocalRuntime, Runtime};
 use tokio::time::Instant;
@@ -63,16 +63,19 @@ fn id(number: u64) -> PropertyId {
 
 // Towards the caller.
 
-fn one_head() -> Vec<u8> {
-    usual_head(0)
+fn one_head() -> (Bytes, usize, Vec<Head>) {
+    let head = Bytes::from(usual_head(0));
+    let lines = head.iter().filter(|byte| **byte == b'\n').count();
+    (head, lines, Vec::with_capacity(CALLS))
 }
 
 #[library_benchmark(setup = one_head)]
-fn head_check(head: Vec<u8>) {
+fn head((head, lines, mut read): (Bytes, usize, Vec<Head>)) -> Vec<Head> {
     for _ in 0..CALLS {
-        let checked = head::check(black_box(&head), 100);
-        assert!(black_box(checked).is_ok());
+        read.push(head::read(black_box(&head), lines, 100).unwrap());
     }
+    forget(head);
+    read
 }
 
 /// A socket that holds one head.
@@ -109,11 +112,10 @@ fn gates() -> (LocalRuntime, Vec<Gate<Memory>>) {
 #[library_benchmark(setup = gates)]
 fn gate((runtime, mut gates): (LocalRuntime, Vec<Gate<Memory>>)) {
     let inside = runtime.enter();
-    let mut buffer = [0; 4096];
     for gate in &mut gates {
-        let mut read = ReadBuf::new(&mut buffer);
-        let polled = Pin::new(gate).poll_read(&mut Context::from_waker(Waker::noop()), &mut read);
-        assert!(polled.is_ready() && !black_box(read).filled().is_empty());
+        let polled = gate.poll_head(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(&polled, Poll::Ready(Ok(Some(_)))));
+        forget(black_box(polled));
     }
     forget((gates, inside));
     forget(runtime);
@@ -354,18 +356,20 @@ fn inspect_gzip((coded, inspectors): (Bytes, Vec<Inspector>)) {
     }
 }
 
-fn chunked(size: usize) -> Vec<u8> {
-    [format!("{size:x}\r\n").as_bytes(), &json(size), b"\r\n0\r\n\r\n"].concat()
+fn chunked(size: usize) -> Vec<BytesMut> {
+    let body = [format!("{size:x}\r\n").as_bytes(), &json(size), b"\r\n0\r\n\r\n"].concat();
+    (0..CALLS).map(|_| BytesMut::from(&body[..])).collect()
 }
 
 #[library_benchmark(setup = chunked)]
 #[bench::one_of_16k(16 * 1024)]
-fn chunks(body: Vec<u8>) {
-    for _ in 0..CALLS {
+fn chunks(mut bodies: Vec<BytesMut>) {
+    for body in &mut bodies {
         let mut chunks = Chunks::new();
-        assert_eq!(chunks.advance(black_box(&body)).unwrap(), body.len());
+        forget(chunks.take(black_box(body)).unwrap());
         assert!(chunks.is_done());
     }
+    forget(bodies);
 }
 
 // What a request leaves behind.
@@ -458,7 +462,7 @@ fn request((mut world, path): (World, &'static str)) {
 library_benchmark_group!(
     name = stages,
     benchmarks = [
-        head_check,
+        head,
         gate,
         identify,
         authorize,

@@ -1,14 +1,11 @@
 //! What the stages are given: heads, requests, keys, bodies, a log.
 //!
-//! In: nothing but numbers. Out: the same values every time. Requests are hyper's own, read from memory.
+//! In: nothing but numbers. Out: the same values every time. Requests are read from memory.
 
-use std::cell::RefCell;
-use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +13,9 @@ use bytes::Bytes;
 use cloudbeds_auth_proxy::budget::{Budgets, Limits};
 use cloudbeds_auth_proxy::proxy::limit::Limiter;
 use cloudbeds_auth_proxy::telemetry::{self, Guard, LogSettings, Output};
-use http::{Request, Response};
-use http_body_util::Empty;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt as _;
+use cloudbeds_auth_proxy::wire::head;
+use cloudbeds_auth_proxy::wire::incoming::Incoming;
+use http::Request;
 
 use crate::world::{self, KEYS};
 
@@ -50,24 +43,14 @@ pub(crate) fn usual_head(number: usize) -> Vec<u8> {
     head("/api/v1.3/getReservations?pageSize=20&status=confirmed", FIRST + number as u64 % KEYS)
 }
 
-/// So many requests as hyper hands them to the proxy.
+/// So many requests as the gate hands them to the proxy.
 pub(crate) fn requests(count: usize) -> Vec<Request<Incoming>> {
-    let kept = Rc::new(RefCell::new(Vec::with_capacity(count)));
-    world::runtime().block_on(async {
-        let (mut caller, server) = tokio::io::duplex(1 << 20);
-        for number in 0..count {
-            caller.write_all(&usual_head(number)).await.unwrap();
-        }
-        caller.shutdown().await.unwrap();
-        let service = service_fn(|request| {
-            kept.borrow_mut().push(request);
-            async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
-        });
-        http1::Builder::new().half_close(true).serve_connection(TokioIo::new(server), service).await.unwrap();
-    });
-    let requests = kept.take();
-    assert_eq!(requests.len(), count);
-    requests
+    let request = |number| {
+        let head = Bytes::from(usual_head(number));
+        let lines = head.iter().filter(|byte| **byte == b'\n').count();
+        head::read(&head, lines, 100).unwrap().request.map(|()| Incoming::Absent)
+    };
+    (0..count).map(request).collect()
 }
 
 /// The text of a key file.

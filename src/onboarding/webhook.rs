@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body;
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 use tracing::info;
@@ -85,12 +85,10 @@ impl Heard {
 }
 
 /// Answers a webhook.
-pub(super) async fn answer(
-    onboarding: &Arc<Onboarding>,
-    method: &Method,
-    headers: &HeaderMap,
-    body: Incoming,
-) -> Answer {
+pub(super) async fn answer<B>(onboarding: &Arc<Onboarding>, method: &Method, headers: &HeaderMap, body: B) -> Answer
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+{
     let counted = |what: Webhook| onboarding.metrics.onboarding().webhook(what);
     if method != Method::POST {
         return page::json(StatusCode::METHOD_NOT_ALLOWED, "{\"success\":false,\"message\":\"send it with POST\"}\n");
@@ -141,8 +139,11 @@ pub(super) fn property(onboarding: &Onboarding, message: &Value) -> Option<Prope
 }
 
 /// The whole body, if it is small and comes in time.
-async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Answer> {
-    let too_large = |body: Option<Incoming>| {
+async fn read<B>(headers: &HeaderMap, body: B) -> Result<Bytes, Answer>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    let too_large = |body: Option<B>| {
         if let Some(body) = body {
             tokio::spawn(drain(body));
         }
@@ -162,7 +163,7 @@ async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Answer> {
 
 /// Reads a little of what nobody wants: a connection closed on unread bytes is reset, and its sender would see that
 /// instead of the answer.
-async fn drain(mut body: Incoming) {
+async fn drain<B: Body<Data = Bytes> + Unpin>(mut body: B) {
     let some = async {
         let mut left = DRAIN_MAX;
         while let Some(Ok(frame)) = body.frame().await {

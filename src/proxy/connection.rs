@@ -4,36 +4,35 @@
 //! not pass the gate, after every answer before it; and an end that lets the caller read what was written.
 
 pub mod encrypted;
+pub(super) mod http1;
 pub(super) mod http2;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use http::{Method, Request};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::http1::Broke;
 use super::respond::X_PROXY_REQUEST_ID;
 use super::trace::Trace;
 use super::transport::Transport;
-use super::{Arrival, CallerGone, Proxy};
+use super::{Arrival, Proxy};
 use crate::listen::{Peer, Stream, Watch};
 use crate::telemetry::metrics::Recorder;
 use crate::wire::gate::{Gate, Limits, Outcome};
 use crate::wire::problem::{Code, Problem};
 
-/// How long a connection waits for its next request with hyper and all buffers before it is parked without them:
-/// building them anew costs a microsecond or two. Where many connections are open, memory counts for more.
+/// How long a connection waits for its next request with all it needs for one before it is parked without: building
+/// that anew costs a microsecond or two. Where many connections are open, memory counts for more.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 const MANY: usize = 256;
 
@@ -136,7 +135,7 @@ pub fn serve<P>(
     served(stream, proxy, arrival, limits, (entry, place))
 }
 
-/// While a connection waits for its next request it is parked: hyper and its buffers are gone, and ten thousand idle
+/// While a connection waits for its next request it is parked: gate and buffers are gone, and ten thousand idle
 /// connections cost little more than their sockets.
 ///
 /// Everything but the waiting is in boxes of its own: ten thousand connections that wait should not carry room for it.
@@ -159,7 +158,7 @@ async fn served<S: Transport, P>(mut stream: S, proxy: Rc<Proxy>, arrival: Arriv
 /// The caller, seen from one of its requests.
 pub struct Caller {
     stream: Rc<dyn Watched>,
-    /// Whether the connection is this request's alone; where several share it hyper tells when one is given up.
+    /// Whether the connection is this request's alone; where several share it h2 tells when one is given up.
     alone: bool,
 }
 
@@ -170,13 +169,13 @@ trait Watched {
     fn peer(&self) -> Option<Peer>;
 }
 
-impl<S: Transport> Watched for RefCell<S> {
+impl<S: Transport> Watched for RefCell<Gate<S>> {
     fn watch(&self) -> io::Result<Watch> {
-        self.borrow().socket().watch()
+        self.borrow().stream().ok_or(io::ErrorKind::NotConnected)?.socket().watch()
     }
 
     fn peer(&self) -> Option<Peer> {
-        self.borrow().socket().peer()
+        self.borrow().stream()?.socket().peer()
     }
 }
 
@@ -203,106 +202,28 @@ impl Caller {
     }
 }
 
-/// A connection that hyper reads and writes while its [`Caller`] is watched.
-struct Shared<S>(Rc<RefCell<S>>);
-
-impl<S: Transport> AsyncRead for Shared<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
-    }
-}
-
-impl<S: Transport> AsyncWrite for Shared<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.borrow().is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
-    }
-}
-
 /// Serves requests until the connection ends, is refused or can be parked; an error means that it broke off.
 async fn talk<S: Transport>(
     stream: S,
-    proxy: &Rc<Proxy>,
+    proxy: &Proxy,
     arrival: &Arrival,
     limits: Limits,
     entry: &Entry,
     waiting_since: Instant,
 ) -> Result<(S, Outcome), ()> {
-    let cut_must_reset = Cell::new(false);
-    let stream = Rc::new(RefCell::new(stream));
-    let caller = Caller { stream: Rc::<RefCell<S>>::clone(&stream), alone: true };
-    let service = service_fn(|request: Request<hyper::body::Incoming>| {
-        let (cut_must_reset, caller) = (&cut_must_reset, &caller);
-        async move {
-            let old = request.version() == http::Version::HTTP_10;
-            let response = proxy.serve(request, arrival, caller).await?;
-            // Without a length, the end of an HTTP/1.0 connection is the end of the message.
-            cut_must_reset.set(old && !response.headers().contains_key(http::header::CONTENT_LENGTH));
-            Ok::<_, CallerGone>(response)
-        }
-    });
     let park_after = if entry.open.count() > MANY { Duration::ZERO } else { PARK_AFTER };
-    let gate = Gate::new(Shared(stream), limits, park_after, waiting_since);
-    let mid_head = gate.mid_head();
-    let mut connection = builder(limits).serve_connection(TokioIo::new(gate), service);
-    let (mut listening, mut told) = (false, false);
-    let result = std::future::poll_fn(|cx| {
-        if !listening {
-            entry.listen(cx.waker());
-            listening = true;
-        }
-        let polled = Pin::new(&mut connection).poll(cx);
-        // What has arrived is answered first. A head that is still on its way gets the answer that the process is
-        // ending, instead of a connection that closes without a word.
-        if polled.is_ready() || !entry.open.closing.get() || told || mid_head.get() {
-            return polled;
-        }
-        Pin::new(&mut connection).graceful_shutdown();
-        told = true;
-        Pin::new(&mut connection).poll(cx)
-    })
-    .await;
-    let (Shared(stream), outcome) = connection.into_parts().io.into_inner().into_parts();
-    drop(caller);
-    // Nobody else has it any more.
-    let stream = Rc::into_inner(stream).ok_or(())?.into_inner();
-    result.map_err(|error| {
-        tracing::debug!(%error, "connection ended early");
-        if cut_must_reset.get() {
+    let gate = Rc::new(RefCell::new(Gate::new(stream, limits, park_after, waiting_since)));
+    let caller = Caller { stream: Rc::<RefCell<Gate<S>>>::clone(&gate), alone: true };
+    let ended = http1::talk(&gate, |request| proxy.serve(request, arrival, &caller), entry).await;
+    let (stream, outcome) = gate.borrow_mut().take_stream().ok_or(())?;
+    ended.map_err(|broke| {
+        tracing::debug!(error = %broke, "connection ended early");
+        // Without a length, the end of an HTTP/1.0 connection is the end of the message.
+        if let Broke::Cut { looks_whole: true } = broke {
             stream.socket().end_with_reset();
         }
     })?;
     Ok((stream, outcome))
-}
-
-/// hyper's server behind the gate. The gate has checked sizes and counts; these only keep hyper from being stricter than
-/// the configuration.
-pub(super) fn builder(limits: Limits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder.half_close(true).header_read_timeout(None).max_buf_size(limits.max_head_size.max(64 * 1024));
-    if limits.max_headers > 100 {
-        builder.max_headers(limits.max_headers);
-    }
-    builder
 }
 
 /// Answers a connection that is one too many, and ends it.
@@ -343,7 +264,7 @@ async fn finish<S: Transport>(mut stream: S, refusal: Option<Problem>, proxy: &P
     let _ = timeout(LINGER, drain).await;
 }
 
-/// The refusal on the wire; hyper never saw the request, so hyper cannot answer it.
+/// The refusal on the wire.
 fn refusal_bytes(problem: &Problem, proxy: &Proxy) -> Vec<u8> {
     // The request could not be read, so the record has neither method nor path.
     let mut unread = Request::new(());

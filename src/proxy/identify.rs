@@ -10,12 +10,12 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Request, Uri};
-use hyper::body::Incoming;
 use percent_encoding::percent_decode;
 
 use super::error::ProxyError;
 use crate::property::PropertyId;
 use crate::wire::field::is_twin;
+use crate::wire::incoming::Incoming;
 
 /// The header's name, as HTTP/2 spells it.
 pub const X_PROPERTY_ID: HeaderName = HeaderName::from_static("x-property-id");

@@ -29,7 +29,6 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use self::authorize::Policy;
 use self::connection::Caller;
@@ -49,6 +48,7 @@ use crate::telemetry::metrics::Recorder;
 use crate::telemetry::{AccessLines, RequestIds, Sparing};
 use crate::tls::{CertificateName, Shown};
 use crate::wire::body::Stage;
+use crate::wire::incoming::Incoming;
 use crate::wire::problem::Problem;
 
 /// Everything a core needs to serve requests. Nothing in it is shared with another core but the key set, which is

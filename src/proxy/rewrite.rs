@@ -12,7 +12,6 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, Entry, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use hyper::body::Incoming;
 
 use super::authorize::is_below;
 use super::credential::Credentialed;
@@ -22,6 +21,7 @@ use crate::keys::Key;
 use crate::origin::Origin;
 use crate::property::PropertyId;
 use crate::wire::field::folded;
+use crate::wire::incoming::Incoming;
 use crate::wire::inspect::Coding;
 
 /// Which origin serves a path.

@@ -1,6 +1,6 @@
 //! A request body on its way up.
 //!
-//! In: the caller's body as hyper reads it. Out: the same bytes, frame by frame, without trailers; and a shared record
+//! In: the caller's body. Out: the same bytes, frame by frame, without trailers; and a shared record
 //! of how far it got, from which the sender of the request tells a stalled caller from a stalled upstream, and by which
 //! the rest of the body can be let go when nobody needs it any more. What was handed over can be kept for a while, a
 //! little of it, so that a request that a server has provably not acted on can be sent once more.
@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
+use super::incoming::{self, Incoming};
 
 /// How much of a body is kept for another try, in bytes: the flow-control window that a stream begins with (RFC 9113
 /// 6.9.2). A server that wants more of a body has begun to act on it.
@@ -43,7 +43,7 @@ pub enum Stage {
 pub enum Interrupted {
     /// It ended early, was malformed or stalled.
     #[error(transparent)]
-    Broken(#[from] hyper::Error),
+    Broken(#[from] incoming::Broken),
     /// Nothing came for the time that [`Upload::over_http2`] gives.
     #[error("the body stalled")]
     Stalled,

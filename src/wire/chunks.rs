@@ -1,8 +1,7 @@
 //! The chunked coding, followed byte by byte so that the end of a message is known.
 //!
-//! In: body bytes as they arrive, cut anywhere. Out, of a request, which hyper decodes: how many of them belong to the
-//! message, and whether it is complete; of an answer: the data in them. Strict where decoders differ: CRLF only, no more
-//! than 16 hex digits, no control bytes in extensions. It never changes a byte.
+//! In: body bytes as they arrive, cut anywhere. Out: the data in them, and whether the message is complete. Strict where
+//! decoders differ: CRLF only, no more than 16 hex digits, no control bytes in extensions. It never changes a byte.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -62,29 +61,6 @@ impl Chunks {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.at == At::Done
-    }
-
-    /// Follows `bytes`; returns how many of them belong to the message.
-    ///
-    /// # Errors
-    /// [`Malformed`] at the first byte that a strict decoder would not expect.
-    pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
-        let mut index = 0;
-        while index < bytes.len() && self.at != At::Done {
-            if self.at == At::Data {
-                let left = usize::try_from(self.left).unwrap_or(usize::MAX);
-                let step = left.min(bytes.len() - index);
-                index += step;
-                self.left -= step as u64;
-                if self.left == 0 {
-                    self.at = At::DataCr;
-                }
-                continue;
-            }
-            self.at = self.step(bytes[index])?;
-            index += 1;
-        }
-        Ok(index)
     }
 
     /// Takes the next data out of `input`, with the framing on both sides of it, so that the end is known with the last of
@@ -189,16 +165,15 @@ impl Default for Chunks {
 mod tests {
     use super::*;
 
+    /// How many bytes belong to the message, and whether it is complete.
     fn whole(body: &str) -> Result<(usize, bool), Malformed> {
-        let mut chunks = Chunks::new();
-        let used = chunks.advance(body.as_bytes())?;
+        let (end, _, left) = decoded(body, body.len());
         // The same answer must come when every byte arrives alone.
-        let (mut single, mut alone) = (Chunks::new(), 0);
-        for byte in body.as_bytes() {
-            alone += single.advance(&[*byte])?;
-        }
-        assert_eq!((alone, single.is_done()), (used, chunks.is_done()));
-        Ok((used, chunks.is_done()))
+        let (end_of_single, _, left_of_single) = decoded(body, 1);
+        assert_eq!(end.is_err(), end_of_single.is_err());
+        let (end, end_of_single) = (end?, end_of_single?);
+        assert_eq!((end, left), (end_of_single, left_of_single));
+        Ok((body.len() - left, end))
     }
 
     /// The data of a body that arrives in pieces of `size`, and what is left behind it.

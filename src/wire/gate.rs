@@ -1,29 +1,38 @@
-//! The gate between a caller's socket and hyper's HTTP/1 server.
+//! The gate between a caller's socket and the proxy: one HTTP/1 connection, read and written.
 //!
-//! In: bytes from the socket, cut anywhere. Out, to hyper: one strictly checked head at a time, and exactly the body
-//! bytes that belong to it; to the connection's owner: the refusal of a head that did not pass, after every answer
-//! before it was written. hyper parses everything again; what it would have forgiven never reaches it. The gate also
-//! keeps the caller's deadlines, since it is the one place that knows what is being waited for.
+//! In: bytes from the socket, cut anywhere; pieces of an answer. Out: one strictly checked head at a time, and exactly
+//! the body bytes that belong to it; to the connection's owner: the refusal of a head that did not pass, after every
+//! answer before it was written. The gate also keeps the caller's deadlines, since it is the one place that knows what
+//! is being waited for.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::future::Future as _;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::rc::Rc;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::time::Instant;
 
 use super::chunks::Chunks;
 use super::deadline::Deadline;
-use super::head::{self, Framing};
+use super::gather::poll_write_gathered;
+use super::head::{self, Framing, Head};
+use super::incoming::{Broken, Source};
 use super::problem::{Code, Problem};
 
 /// First read of a connection, in bytes: most heads fit.
 const READ: usize = 4 * 1024;
+
+/// What is read of a body at a time, in bytes: it doubles while the socket fills it.
+const PIECE: usize = 8 * 1024;
+const PIECE_MAX: usize = 64 * 1024;
+
+/// What a caller that expects it is told before it sends a body (RFC 9110 15.2.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What a caller is held to.
 #[derive(Clone, Copy, Debug)]
@@ -41,24 +50,22 @@ pub struct Limits {
 }
 
 enum At {
-    /// Collecting a head; so many bytes of the buffer were searched for its end.
+    /// Collecting a head; so many bytes of the buffer were searched for its end, and so many lines found.
     Head {
         searched: usize,
         line_start: usize,
+        lines: usize,
         since: Option<Instant>,
-    },
-    /// A checked head on its way to hyper.
-    Deliver {
-        left: usize,
-        then: Framing,
     },
     Length(u64),
     Chunked(Chunks),
+    /// Nothing more is read: a body did not come whole.
+    Broken,
     /// Nothing more is read: the caller closed, or a head was refused.
     End,
 }
 
-/// Why hyper sees the end of the stream, or will when it comes.
+/// Why there is no further request, or will be none before more comes.
 #[derive(Debug)]
 pub enum Outcome {
     /// The caller closed, was idle for too long, or broke off.
@@ -70,53 +77,73 @@ pub enum Outcome {
     Refused(Problem),
 }
 
-const NEXT_HEAD: At = At::Head { searched: 0, line_start: 0, since: None };
+const NEXT_HEAD: At = At::Head { searched: 0, line_start: 0, lines: 0, since: None };
 
-/// The stream hyper serves.
+/// A caller's connection.
 pub struct Gate<S> {
-    inner: Take<S>,
+    /// Nothing once it was taken away; what still has a hand on a body finds no more of it.
+    stream: Option<S>,
     limits: Limits,
     park_after: Duration,
     buffer: BytesMut,
     at: At,
     outcome: Outcome,
+    /// How many heads have passed.
+    number: u64,
+    /// How much of a body is read next.
+    piece: usize,
+    /// What is left of the word that a caller waits for.
+    word: &'static [u8],
     read_deadline: Deadline,
     waiting_since: Option<Instant>,
     write_deadline: Deadline,
     blocked_since: Option<Instant>,
-    read_held: bool,
-    mid_head: Rc<Cell<bool>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     /// A gate before a connection that has been waiting for a request since `waiting_since`; after `park_after` it
-    /// waits without hyper.
+    /// is to wait without buffers.
     pub fn new(stream: S, limits: Limits, park_after: Duration, waiting_since: Instant) -> Self {
         Self {
-            inner: stream.take(u64::MAX),
+            stream: Some(stream),
             limits,
             park_after,
             buffer: BytesMut::new(),
             at: NEXT_HEAD,
             outcome: Outcome::Ended,
+            number: 0,
+            piece: PIECE,
+            word: &[],
             read_deadline: Deadline::default(),
             waiting_since: Some(waiting_since),
             write_deadline: Deadline::default(),
             blocked_since: None,
-            read_held: false,
-            mid_head: Rc::default(),
         }
     }
 
-    /// True while a head has begun and not ended. hyper sees nothing of such a head, and would take the connection for
-    /// an idle one.
-    pub fn mid_head(&self) -> Rc<Cell<bool>> {
-        Rc::clone(&self.mid_head)
+    /// The stream it reads and writes.
+    pub fn stream(&self) -> Option<&S> {
+        self.stream.as_ref()
     }
 
-    /// The socket, once hyper is done with it, and what is to be done with it now.
-    pub fn into_parts(self) -> (S, Outcome) {
-        (self.inner.into_inner(), self.outcome)
+    /// The stream, once there are no more heads, and what is to be done with it now. The gate is of no use then.
+    pub fn take_stream(&mut self) -> Option<(S, Outcome)> {
+        Some((self.stream.take()?, std::mem::replace(&mut self.outcome, Outcome::Ended)))
+    }
+
+    /// How many heads have passed; the last one's number.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether the last request has come whole, so that what comes next is another one.
+    pub fn is_between(&self) -> bool {
+        matches!(self.at, At::Head { .. })
+    }
+
+    /// Whether a head has begun and not ended.
+    pub fn is_mid_head(&self) -> bool {
+        self.is_between() && !self.buffer.is_empty()
     }
 
     fn refuse(&mut self, problem: Problem) {
@@ -125,22 +152,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         self.buffer = BytesMut::new();
     }
 
-    /// Reads more into the buffer; `Ok(0)` is the end of the stream.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.inner.set_limit(u64::MAX);
-        self.buffer.reserve(READ);
-        let read = std::pin::pin!(self.inner.read_buf(&mut self.buffer));
-        read.poll(cx)
+    /// Reads more into the buffer, which gets room for `room` bytes; `Ok(0)` is the end of the stream.
+    fn poll_fill(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
+        self.buffer.reserve(room);
+        pin!(stream.read_buf(&mut self.buffer)).poll(cx)
     }
 
-    /// Gets a complete, checked head into the buffer, or finds that there will be none.
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.mid_head.set(false);
+    /// The next head; none when there will be none, for the reason that [`take_stream`](Self::take_stream) gives.
+    ///
+    /// # Errors
+    /// When the connection breaks off.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Head>>> {
         while let At::Head { .. } = self.at {
-            if self.search() {
-                continue;
+            if let Some(end) = self.search() {
+                return Poll::Ready(Ok(self.take_head(end)));
             }
-            match self.poll_fill(cx) {
+            if matches!(self.at, At::End) {
+                break;
+            }
+            match self.poll_fill(READ, cx) {
                 Poll::Ready(Ok(0)) if self.buffer.is_empty() => self.at = At::End,
                 Poll::Ready(Ok(0)) => self.refuse(
                     Problem::new(
@@ -152,14 +183,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 ),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    self.mid_head.set(!self.buffer.is_empty());
-                    ready!(self.poll_head_deadline(cx));
-                    self.mid_head.set(false);
-                }
+                Poll::Pending => ready!(self.poll_head_deadline(cx)),
             }
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(None))
     }
 
     fn poll_head_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -192,9 +219,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         Poll::Pending
     }
 
-    /// Looks for the end of a head in what is buffered; true when that decided something.
-    fn search(&mut self) -> bool {
-        let At::Head { searched, line_start, since } = &mut self.at else { return false };
+    /// Looks for the end of a head in what is buffered; what can be none is refused.
+    fn search(&mut self) -> Option<usize> {
+        let At::Head { searched, line_start, lines, since } = &mut self.at else { return None };
         while *searched == 0 && self.buffer.starts_with(b"\r\n") {
             // RFC 9112 2.2: empty lines before a request line are ignored, however they arrive; some clients end bodies
             // with one. They are no head that has begun, so the idle limit goes on counting: they keep nothing open.
@@ -204,15 +231,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         while let Some(found) = memchr(b'\n', &self.buffer[*searched..]) {
             let lf = *searched + found;
             let line = &self.buffer[*line_start..lf];
-            *searched = lf + 1;
-            // A bare LF ends the search too: `check` refuses it, and waiting for a CRLF would be waiting for ever.
-            let bare = line.last() != Some(&b'\r');
-            if bare || line == b"\r" {
-                let end = lf + 1;
-                self.finish_head(end);
-                return true;
+            (*searched, *line_start, *lines) = (lf + 1, lf + 1, *lines + 1);
+            // A bare LF ends the search too: reading refuses it, and waiting for a CRLF would be waiting for ever.
+            if line.last() != Some(&b'\r') || line == b"\r" {
+                return Some(lf + 1);
             }
-            *line_start = lf + 1;
         }
         // A lone CR may still become the empty line above.
         *searched = if self.buffer[..] == *b"\r" { 0 } else { self.buffer.len() };
@@ -225,14 +248,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             };
             if *first != b'\r' || self.buffer.len() > 1 {
                 self.refuse(Problem::new(Code::RequestInvalid, "http_request_error", detail).closing());
-                return true;
+                return None;
             }
         }
         if self.buffer.len() > self.limits.max_head_size {
             self.refuse_size();
-            return true;
         }
-        false
+        None
     }
 
     fn refuse_size(&mut self) {
@@ -246,78 +268,151 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         );
     }
 
-    fn finish_head(&mut self, end: usize) {
+    /// Takes the head that ends at `end` out of the buffer; none where it is refused.
+    fn take_head(&mut self, end: usize) -> Option<Head> {
+        let At::Head { lines, .. } = self.at else { return None };
         if end > self.limits.max_head_size {
-            return self.refuse_size();
+            self.refuse_size();
+            return None;
         }
-        match head::check(&self.buffer[..end], self.limits.max_headers) {
-            Ok(then) => self.at = At::Deliver { left: end, then },
-            Err(problem) => self.refuse(problem),
-        }
-    }
-
-    /// Hands out buffered bytes, at most `max`.
-    fn hand_out(&mut self, max: usize, buf: &mut ReadBuf<'_>) -> usize {
-        let count = max.min(self.buffer.len()).min(buf.remaining());
-        buf.put_slice(&self.buffer[..count]);
-        self.buffer.advance(count);
-        count
-    }
-
-    fn poll_length(&mut self, cx: &mut Context<'_>, left: u64, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        if self.buffer.is_empty() {
-            self.inner.set_limit(left);
-            match Pin::new(&mut self.inner).poll_read(cx, buf) {
-                Poll::Ready(result) => result?,
-                Poll::Pending => return self.poll_body_deadline(cx),
+        let head = match head::read(&self.buffer.split_to(end).freeze(), lines, self.limits.max_headers) {
+            Ok(head) => head,
+            Err(problem) => {
+                self.refuse(problem);
+                return None;
             }
-        } else {
-            self.hand_out(usize::try_from(left).unwrap_or(usize::MAX), buf);
-        }
+        };
+        self.at = match head.framing {
+            Framing::None => NEXT_HEAD,
+            Framing::Length(length) => At::Length(length),
+            Framing::Chunked => At::Chunked(Chunks::new()),
+        };
+        self.number += 1;
         self.waiting_since = None;
-        let left = left - (buf.filled().len() - before) as u64;
-        self.at = if left == 0 { NEXT_HEAD } else { At::Length(left) };
+        self.piece = PIECE;
+        self.word = if head.expects && head.framing != Framing::None { CONTINUE } else { &[] };
+        Some(head)
+    }
+
+    /// The next bytes of the body; never an empty piece.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        match self.at {
+            At::Length(_) | At::Chunked(_) => {}
+            At::Broken => return Poll::Ready(Some(Err(Broken::Closed))),
+            At::Head { .. } | At::End => return Poll::Ready(None),
+        }
+        let polled = ready!(self.poll_piece(cx));
+        match &polled {
+            Ok(_) if self.is_between() => self.rest(),
+            Ok(_) => {}
+            Err(_) => self.at = At::Broken,
+        }
+        Poll::Ready(polled.transpose())
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
+        if !self.word.is_empty() {
+            ready!(self.poll_word(cx))?;
+            ready!(self.poll_flush(cx))?;
+        }
+        loop {
+            match &mut self.at {
+                At::Length(left) if !self.buffer.is_empty() => {
+                    let count = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
+                    *left -= count as u64;
+                    if *left == 0 {
+                        self.at = NEXT_HEAD;
+                    }
+                    self.waiting_since = None;
+                    return Poll::Ready(Ok(Some(self.buffer.split_to(count).freeze())));
+                }
+                At::Chunked(chunks) if !self.buffer.is_empty() => {
+                    let piece = chunks.take(&mut self.buffer)?;
+                    let done = chunks.is_done();
+                    if done {
+                        self.at = NEXT_HEAD;
+                    }
+                    self.waiting_since = None;
+                    if done || piece.is_some() {
+                        return Poll::Ready(Ok(piece));
+                    }
+                }
+                _ => {}
+            }
+            match self.poll_fill(self.piece, cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Broken::Closed)),
+                Poll::Ready(Ok(count)) if count >= self.piece => self.piece = (self.piece * 2).min(PIECE_MAX),
+                Poll::Ready(result) => drop(result?),
+                Poll::Pending => {
+                    let waiting = *self.waiting_since.get_or_insert_with(Instant::now);
+                    if self.read_deadline.passed(waiting + self.limits.body_idle, cx) {
+                        return Poll::Ready(Err(Broken::Io(io::ErrorKind::TimedOut.into())));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Bytes of the body that are still to come, where that is known.
+    fn left(&self) -> Option<u64> {
+        match &self.at {
+            At::Head { .. } | At::End => Some(0),
+            At::Length(left) => Some(*left),
+            At::Chunked(_) | At::Broken => None,
+        }
+    }
+
+    /// Gives back the room that a body took.
+    fn rest(&mut self) {
+        if self.buffer.is_empty() && self.buffer.capacity() > READ {
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    /// Writes the word that the caller waits for.
+    fn poll_word(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.word.is_empty() {
+            let Some(stream) = &mut self.stream else { return Poll::Ready(Err(gone())) };
+            let polled = Pin::new(stream).poll_write(cx, self.word);
+            let count = ready!(self.wrote(cx, polled))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.word = &self.word[count..];
+        }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_chunked(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.buffer.is_empty() {
-            match self.poll_fill(cx) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(result) => result?,
-                Poll::Pending => return self.poll_body_deadline(cx).map_ok(|()| ()),
-            };
+    /// Writes some of an answer; how many bytes it was.
+    ///
+    /// # Errors
+    /// When the connection breaks off, or the caller reads nothing for [`Limits::body_idle`].
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.word.len() == CONTINUE.len() {
+            // With an answer there is nothing to wait for.
+            self.word = &[];
         }
-        self.waiting_since = None;
-        let At::Chunked(chunks) = &mut self.at else { return Poll::Ready(Ok(())) };
-        let view = self.buffer.len().min(buf.remaining());
-        let used = chunks
-            .advance(&self.buffer[..view])
-            .map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed))?;
-        let done = chunks.is_done();
-        self.hand_out(used, buf);
-        if done {
-            self.at = NEXT_HEAD;
-        }
-        Poll::Ready(Ok(()))
+        ready!(self.poll_word(cx))?;
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(gone())) };
+        let polled = poll_write_gathered(Pin::new(stream), cx, pieces);
+        self.wrote(cx, polled)
     }
 
-    fn poll_body_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let waiting = *self.waiting_since.get_or_insert_with(Instant::now);
-        if self.read_deadline.passed(waiting + self.limits.body_idle, cx) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Poll::Pending
+    /// Sees to it that all that was written has left.
+    ///
+    /// # Errors
+    /// As with [`poll_write`](Self::poll_write).
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(gone())) };
+        let polled = Pin::new(stream).poll_flush(cx);
+        self.wrote(cx, polled)
     }
 
     /// Notes how a write went; a caller that reads nothing for `body_idle` is given up.
     fn wrote<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() {
             self.blocked_since = None;
-            if std::mem::take(&mut self.read_held) {
-                cx.waker().wake_by_ref();
-            }
             return result;
         }
         let blocked = *self.blocked_since.get_or_insert_with(Instant::now);
@@ -328,65 +423,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        loop {
-            match &this.at {
-                At::Head { .. } => {
-                    if this.blocked_since.is_some() {
-                        // The answer before has not left yet: no further request until the caller reads it.
-                        this.read_held = true;
-                        return Poll::Pending;
-                    }
-                    ready!(this.poll_head(cx))?;
-                }
-                At::Deliver { left, then } => {
-                    let (left, then) = (*left, *then);
-                    let left = left - this.hand_out(left, buf);
-                    this.waiting_since = None;
-                    this.at = match then {
-                        _ if left > 0 => At::Deliver { left, then },
-                        Framing::None => NEXT_HEAD,
-                        Framing::Length(length) => At::Length(length),
-                        Framing::Chunked => At::Chunked(Chunks::new()),
-                    };
-                    return Poll::Ready(Ok(()));
-                }
-                At::Length(left) => return this.poll_length(cx, *left, buf),
-                At::Chunked(_) => return this.poll_chunked(cx, buf),
-                At::End => return Poll::Ready(Ok(())),
-            }
-        }
-    }
+fn gone() -> io::Error {
+    io::ErrorKind::NotConnected.into()
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(self.inner.get_mut()).poll_write(cx, buf);
-        self.wrote(cx, result)
+impl<S: AsyncRead + AsyncWrite + Unpin> Source for RefCell<Gate<S>> {
+    fn poll_body(&self, number: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let mut gate = self.borrow_mut();
+        if gate.number == number { gate.poll_data(cx) } else { Poll::Ready(None) }
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(self.inner.get_mut()).poll_write_vectored(cx, bufs);
-        self.wrote(cx, result)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.get_ref().is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(self.inner.get_mut()).poll_flush(cx);
-        self.wrote(cx, result)
-    }
-
-    /// Nothing: the connection's owner ends it, after the refusal that may still have to be written.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn left(&self, number: u64) -> Option<u64> {
+        let gate = self.borrow();
+        if gate.number == number { gate.left() } else { Some(0) }
     }
 }

@@ -1,15 +1,17 @@
-//! A request head, checked byte by byte before hyper sees it.
+//! A request head over HTTP/1 (RFC 9112), read byte by byte.
 //!
-//! In: the bytes of one head, line ends included. Out: how the body behind it is framed, or the refusal. hyper's
-//! parser forgives what RFC 9112 lets a recipient forgive (a bare LF, a `#` in the target, two equal
-//! `Content-Length` lines, codings before `chunked`); a process that holds keys refuses every head that two parsers
-//! could read differently. This file decides syntax and framing only; what the request *asks for* is judged in
-//! `proxy`, on hyper's view of the same bytes.
+//! In: the bytes of one head, line ends included. Out: the request, how the body behind it is framed and what it says of
+//! its connection; or the refusal. Most parsers forgive what RFC 9112 lets a recipient forgive (a bare LF, a `#` in the
+//! target, two equal `Content-Length` lines, codings before `chunked`); a process that holds keys refuses every head
+//! that two parsers could read differently. This file decides syntax and framing only; what the request *asks for* is
+//! judged in `proxy`.
 
 pub mod http2;
 
 use std::net::Ipv6Addr;
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use memchr::{memchr, memchr2, memmem};
 
 use super::problem::{Code, Problem};
@@ -42,28 +44,48 @@ const fn too_large(detail: &'static str) -> Problem {
     Problem::new(Code::HeadersTooLarge, REQUEST_ERROR, detail).closing()
 }
 
-/// Checks a complete head: the request line, the header lines and the empty line behind them.
+/// A head that may be acted on.
+#[derive(Debug)]
+pub struct Head {
+    /// The request: method, target, version and all fields, in their order.
+    pub request: Request<()>,
+    /// What follows.
+    pub framing: Framing,
+    /// Whether its caller wants to send another one on the connection (RFC 9112 9.3).
+    pub keep_alive: bool,
+    /// Whether its caller waits for a word before it sends the body (RFC 9110 10.1.1).
+    pub expects: bool,
+}
+
+/// Reads a complete head of `lines` lines: the request line, the header lines and the empty line behind them.
 ///
 /// # Errors
 /// A closing [`Problem`] in fixed words: after a head that cannot be trusted, neither can what follows it.
-pub fn check(head: &[u8], max_headers: usize) -> Result<Framing, Problem> {
+pub fn read(head: &Bytes, lines: usize, max_headers: usize) -> Result<Head, Problem> {
     let (line, mut rest) = next_line(head)?;
-    let minor = request_line(line)?;
-    let mut seen = Seen::default();
-    let mut headers = 0;
+    let (method, target, version) = request_line(line, head)?;
+    let mut headers = HeaderMap::with_capacity(lines.saturating_sub(2).min(max_headers));
+    let (mut seen, mut count) = (Seen::default(), 0);
     loop {
         let (line, behind) = next_line(rest)?;
         rest = behind;
         if line.is_empty() {
             break;
         }
-        headers += 1;
-        if headers > max_headers {
+        count += 1;
+        if count > max_headers {
             return Err(too_large("The request has too many header lines; send fewer, or raise client.max_headers."));
         }
-        header_line(line, &mut seen)?;
+        let (name, value) = header_line(line, head, &mut seen)?;
+        headers.try_append(name, value).map_err(|_| too_large("The request has too many header lines; send fewer."))?;
     }
-    seen.framing(minor)
+    let old = version == Version::HTTP_10;
+    let (keep_alive, expects) = (if old { seen.keeps && !seen.closes } else { !seen.closes }, seen.expects && !old);
+    let framing = seen.framing(old)?;
+    let mut request = Request::new(());
+    (*request.method_mut(), *request.uri_mut(), *request.version_mut()) = (method, target, version);
+    *request.headers_mut() = headers;
+    Ok(Head { request, framing, keep_alive, expects })
 }
 
 /// One line without its CRLF, and what follows.
@@ -75,30 +97,36 @@ fn next_line(bytes: &[u8]) -> Result<(&[u8], &[u8]), Problem> {
     }
 }
 
-/// RFC 9112 3: method SP request-target SP HTTP-version. Returns the minor version.
-fn request_line(line: &[u8]) -> Result<u8, Problem> {
+/// RFC 9112 3: method SP request-target SP HTTP-version.
+fn request_line(line: &[u8], head: &Bytes) -> Result<(Method, Uri, Version), Problem> {
     let bad = || malformed("The request line is malformed; send `METHOD /path HTTP/1.1` with single spaces.");
     let Some(first) = memchr(b' ', line) else { return Err(bad()) };
     let (method, rest) = (&line[..first], &line[first + 1..]);
     let Some(second) = memchr(b' ', rest) else { return Err(bad()) };
     let (target, version) = (&rest[..second], &rest[second + 1..]);
-    if method.is_empty() || method.len() > METHOD_MAX || !all(method, TOKEN) {
-        return Err(malformed("The method is not a valid HTTP method; use GET, POST, PUT, PATCH, DELETE or HEAD."));
-    }
-    let minor = match version {
-        b"HTTP/1.1" => 1,
-        b"HTTP/1.0" => 0,
+    let known = if method.len() <= METHOD_MAX && all(method, TOKEN) { Method::from_bytes(method).ok() } else { None };
+    let method = known.ok_or_else(|| {
+        malformed("The method is not a valid HTTP method; use GET, POST, PUT, PATCH, DELETE or HEAD.")
+    })?;
+    let version = match version {
+        b"HTTP/1.1" => Version::HTTP_11,
+        b"HTTP/1.0" => Version::HTTP_10,
         _ => return Err(malformed("This listener speaks HTTP/1.1 and HTTP/1.0; switch the client to HTTP/1.1.")),
     };
     if target.is_empty() {
         return Err(bad());
     }
-    check_target(method, target)?;
-    Ok(minor)
+    check_target(method.as_str().as_bytes(), target)?;
+    let target = Uri::from_maybe_shared(head.slice_ref(target)).map_err(|_| no_url())?;
+    Ok((method, target, version))
 }
 
-/// The target's bytes. What it means is judged elsewhere; that hyper can hold it at all is seen to here, since a parse
-/// error of hyper's own would be answered without a word.
+const fn no_url() -> Problem {
+    let words = "The request target is not a URL; percent-encode bytes such as \", <, > and ` in it.";
+    Problem::new(Code::PathInvalid, REQUEST_ERROR, words).closing()
+}
+
+/// The target's bytes. What it means is judged elsewhere.
 fn check_target(method: &[u8], target: &[u8]) -> Result<(), Problem> {
     let invalid = |detail| Err(Problem::new(Code::PathInvalid, REQUEST_ERROR, detail).closing());
     if target.len() > TARGET_MAX {
@@ -107,17 +135,17 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), Problem> {
     if target.first() == Some(&b'/') && all(target, PLAIN) {
         return Ok(());
     }
-    // RFC 9112 3.2: no fragment in a request target. hyper would cut it off without a word.
+    // RFC 9112 3.2: no fragment in a request target. The http crate would cut it off without a word.
     if target.contains(&b'#') {
         return invalid("The request target contains `#`; a fragment is never sent, and a literal one is written %23.");
     }
     if target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
         return invalid("The request target contains a control character; percent-encode it.");
     }
-    if http::Uri::try_from(target).is_err() {
-        return invalid("The request target is not a URL; percent-encode bytes such as \", <, > and ` in it.");
+    if Uri::try_from(target).is_err() {
+        return Err(no_url());
     }
-    // RFC 9112 3.2.4: in absolute form, OPTIONS without a path means `*`; hyper would make it `/`.
+    // RFC 9112 3.2.4: in absolute form, OPTIONS without a path means `*`; the http crate makes it `/`.
     let whole_server = method == b"OPTIONS"
         && memmem::find(target, b"://").is_some_and(|at| !target[at + 3..].iter().any(|byte| b"/?".contains(byte)));
     if whole_server {
@@ -179,20 +207,23 @@ const fn is_plain(byte: u8) -> bool {
         )
 }
 
-/// What the header lines said about framing and host.
+/// What the header lines said about framing, host and connection.
 #[derive(Default)]
 struct Seen {
     hosts: u8,
     length: Option<u64>,
     chunked: bool,
+    closes: bool,
+    keeps: bool,
+    expects: bool,
 }
 
 impl Seen {
-    fn framing(self, minor: u8) -> Result<Framing, Problem> {
-        if minor == 1 && self.hosts == 0 {
+    fn framing(self, old: bool) -> Result<Framing, Problem> {
+        if !old && self.hosts == 0 {
             return Err(malformed("An HTTP/1.1 request needs exactly one Host header (RFC 9112 3.2); send one."));
         }
-        if minor == 0 && (self.chunked || self.length.is_some_and(|length| length > 0)) {
+        if old && (self.chunked || self.length.is_some_and(|length| length > 0)) {
             // Request smuggling by way of HTTP/1.0 bodies: RUSTSEC-2026-0034 and its kin.
             return Err(malformed("An HTTP/1.0 request cannot carry a body here; switch the client to HTTP/1.1."));
         }
@@ -207,7 +238,7 @@ impl Seen {
     }
 }
 
-fn header_line(line: &[u8], seen: &mut Seen) -> Result<(), Problem> {
+fn header_line(line: &[u8], head: &Bytes, seen: &mut Seen) -> Result<(HeaderName, HeaderValue), Problem> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         // RFC 9112 5.2: a server must refuse folded lines or replace them; we do not guess.
         return Err(malformed("A header line starts with white space; folded headers are not accepted."));
@@ -216,27 +247,42 @@ fn header_line(line: &[u8], seen: &mut Seen) -> Result<(), Problem> {
         return Err(malformed("A header line has no colon; write `Name: value`."));
     };
     let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if name.is_empty() || !all(name, TOKEN) {
-        return Err(malformed("A header name contains white space or another character that names cannot have."));
-    }
     if name.len() > NAME_MAX {
         return Err(too_large("A header name is longer than 65535 bytes; send what is long in the body."));
     }
-    // Without branches the compiler looks at sixteen bytes at a time.
-    if !value.iter().fold(true, |good, byte| good & ((*byte >= b' ') & (*byte != 0x7f) | (*byte == b'\t'))) {
-        return Err(malformed("A header value contains a control character; remove it."));
-    }
-    let value = value.trim_ascii();
+    // The http crate takes `"` for a part of a name, which RFC 9110 5.6.2 does not.
+    let known = if all(name, TOKEN) { HeaderName::from_bytes(name).ok() } else { None };
+    let known = known
+        .ok_or_else(|| malformed("A header name contains white space or another character that names cannot have."))?;
+    let value = without_space(value);
+    let held = HeaderValue::from_maybe_shared(head.slice_ref(value))
+        .map_err(|_| malformed("A header value contains a control character; remove it."))?;
     match name.len() {
-        4 if name.eq_ignore_ascii_case(b"host") => host(value, seen),
-        14 if name.eq_ignore_ascii_case(b"content-length") => length(value, seen),
-        17 if name.eq_ignore_ascii_case(b"transfer-encoding") => coding(value, seen),
+        4 if name.eq_ignore_ascii_case(b"host") => host(value, seen)?,
+        6 if name.eq_ignore_ascii_case(b"expect") => seen.expects = value.eq_ignore_ascii_case(b"100-continue"),
+        10 if name.eq_ignore_ascii_case(b"connection") => {
+            for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                seen.closes |= option.eq_ignore_ascii_case(b"close");
+                seen.keeps |= option.eq_ignore_ascii_case(b"keep-alive");
+            }
+        }
+        14 if name.eq_ignore_ascii_case(b"content-length") => length(value, seen)?,
+        17 if name.eq_ignore_ascii_case(b"transfer-encoding") => coding(value, seen)?,
         // Proxies that fold `_` to `-` would frame the message by these (RFC 3875 4.1.18 and its fruits).
         14 | 17 if is_framing_twin(name) => {
-            Err(malformed("A header name is an underscore twin of a framing header; spell it with hyphens."))
+            return Err(malformed("A header name is an underscore twin of a framing header; spell it with hyphens."));
         }
-        _ => Ok(()),
+        _ => {}
     }
+    Ok((known, held))
+}
+
+/// RFC 9110 5.5: white space around a value is no part of it. No other byte is white space there.
+fn without_space(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 fn is_framing_twin(name: &[u8]) -> bool {
@@ -346,7 +392,8 @@ mod tests {
     use super::*;
 
     fn framing(head: &str) -> Result<Framing, Code> {
-        check(head.as_bytes(), 100).map_err(|problem| problem.code)
+        let (head, lines) = (Bytes::copy_from_slice(head.as_bytes()), head.lines().count());
+        read(&head, lines, 100).map(|head| head.framing).map_err(|problem| problem.code)
     }
 
     #[test]

@@ -11,27 +11,28 @@ mod streams;
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{Method, Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use self::answer::Answer;
 use self::sliced::{Slice, Sliced};
 use self::streams::{Streams, Turn};
-use super::{Caller, Entry, LINGER, Shared, finish};
+use super::{Caller, Entry, LINGER, Watched, finish};
+use crate::listen::{Peer, Watch};
 use crate::phase::{Phase, PhaseCell};
 use crate::proxy::respond::Download;
 use crate::proxy::sanitize::Cut;
@@ -40,6 +41,7 @@ use crate::proxy::{Arrival, CallerGone, Proxy};
 use crate::wire::deadline::Deadline;
 use crate::wire::gate::Limits;
 use crate::wire::head;
+use crate::wire::incoming::Incoming;
 use crate::wire::problem::Problem;
 
 /// Requests at once on a connection; RFC 9113 6.5.2 advises against fewer.
@@ -102,6 +104,51 @@ impl Served {
     }
 }
 
+/// A connection that hyper reads and writes while its [`Caller`] is watched.
+struct Shared<S>(Rc<RefCell<S>>);
+
+impl<S: Transport> AsyncRead for Shared<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
+    }
+}
+
+impl<S: Transport> AsyncWrite for Shared<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.borrow().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
+    }
+}
+
+impl<S: Transport> Watched for RefCell<S> {
+    fn watch(&self) -> io::Result<Watch> {
+        self.borrow().socket().watch()
+    }
+
+    fn peer(&self) -> Option<Peer> {
+        self.borrow().socket().peer()
+    }
+}
+
 /// Serves the connection to its end.
 pub(super) async fn served<S: Transport>(stream: S, proxy: Rc<Proxy>, arrival: Arrival, limits: Limits, entry: &Entry) {
     let stream = Rc::new(RefCell::new(stream));
@@ -158,11 +205,11 @@ where
 {
     let streams = Rc::new(Streams::new());
     let shared = Rc::new((answer, phase, Rc::clone(&streams)));
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let shared = Rc::clone(&shared);
         async move {
             let (answer, phase, streams) = &*shared;
-            turn(request, answer, limits, phase, streams).await
+            turn(request.map(Incoming::Http2), answer, limits, phase, streams).await
         }
     });
     // h2 refuses without a word what is larger; twice the size leaves what is usually too large to us.

@@ -24,7 +24,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
@@ -39,6 +38,7 @@ use crate::proxy::connection::Open;
 use crate::proxy::connection::http2::talk;
 use crate::proxy::sanitize::Cut;
 use crate::telemetry::metrics::{Metrics, Recorder};
+use crate::wire::incoming::Incoming;
 use crate::wire::problem::Problem;
 
 /// The bits of the first byte besides those of `request.rs`: bytes instead of a program, and large answers.

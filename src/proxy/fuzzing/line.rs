@@ -1,11 +1,10 @@
 //! Sockets in memory: a caller that has sent everything already, and an upstream that judges what arrives.
 //!
-//! In: bytes, and how they are cut. Out: the requests that hyper makes of them behind the gate, one after the other, to a
-//! service. Nothing waits and no clock counts, so the same bytes always take the same way.
+//! In: bytes, and how they are cut. Out: the requests that the gate makes of them, one after the other, to a service.
+//! Nothing waits and no clock counts, so the same bytes always take the same way.
 #![allow(clippy::expect_used, reason = "a broken promise is to end the process")]
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -16,18 +15,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::strict::{Body, Reading, read};
-use crate::proxy::connection;
+use crate::proxy::connection::Open;
+use crate::proxy::connection::http1::talk;
 use crate::proxy::pool::Head;
 use crate::proxy::pool::http1::{Http1, Socket};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Recorder;
 use crate::wire::body::Upload;
 use crate::wire::gate::{Gate, Limits, Outcome};
+use crate::wire::incoming::Incoming;
 use crate::wire::problem::Problem;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -50,8 +50,6 @@ pub(crate) struct Served {
     pub(crate) answers: Vec<u8>,
     /// The gate's refusal.
     pub(crate) refusal: Option<Problem>,
-    /// hyper's own.
-    pub(crate) error: Option<hyper::Error>,
 }
 
 /// Serves what a caller sent, as `connection.rs` does it.
@@ -65,24 +63,23 @@ where
             .enable_time()
             .build()
             .expect("a runtime without sockets needs nothing of the system");
+        static RECORDER: Rc<Recorder> = Rc::new(Metrics::new(1).recorder());
     }
     let answers = Rc::new(RefCell::new(Vec::new()));
     let caller = Sent { bytes: sent.into(), at: 0, cut, paused: false, answers: Rc::clone(&answers) };
-    let (outcome, error) = RUNTIME.with(|runtime| {
+    let open = Rc::<Open>::default();
+    let entry = open.enter(&RECORDER.with(Rc::clone));
+    let refusal = RUNTIME.with(|runtime| {
         runtime.block_on(async {
-            let gate = Gate::new(caller, LIMITS, LONG, Instant::now());
-            let service = service_fn(|request| {
-                let answer = service(request);
-                async { Ok::<_, Infallible>(answer.await) }
-            });
-            let mut connection = connection::builder(LIMITS).serve_connection(TokioIo::new(gate), service);
-            let ended = std::future::poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await;
-            let (_, outcome) = connection.into_parts().io.into_inner().into_parts();
-            (outcome, ended.err())
+            let gate = Rc::new(RefCell::new(Gate::new(caller, LIMITS, LONG, Instant::now())));
+            let answer = async |request| Ok(service(request).await);
+            // How it ends is for the caller to see.
+            let _ = talk(&gate, answer, &entry).await;
+            let taken = gate.borrow_mut().take_stream();
+            taken.and_then(|(_, outcome)| if let Outcome::Refused(problem) = outcome { Some(problem) } else { None })
         })
     });
-    let refusal = if let Outcome::Refused(problem) = outcome { Some(problem) } else { None };
-    Served { answers: answers.take(), refusal, error }
+    Served { answers: answers.take(), refusal }
 }
 
 /// The caller.

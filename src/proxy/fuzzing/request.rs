@@ -17,7 +17,6 @@ use http::Response;
 use http::header::CONNECTION;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 
 use super::line::{Cut, send, serve};
 use super::strict::{Reading, Request, read};
@@ -31,6 +30,7 @@ use crate::proxy::verdict::ConnectLinks;
 use crate::proxy::{Arrival, credential, limit, upstream};
 use crate::secret::TokenDigest;
 use crate::telemetry::Sparing;
+use crate::wire::incoming::Incoming;
 use crate::wire::mask;
 
 /// The bits of the first byte, of which `@` has none: `A` looks into queries, `P` calls HTTP/2, and so on.

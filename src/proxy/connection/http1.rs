@@ -1,0 +1,193 @@
+//! The requests on a caller's connection of HTTP/1, one after the other.
+//!
+//! In: the gate before the connection, and what answers a request. Out: every answer, written before the next head is
+//! looked at. An answer is given while its request's body may still be on its way; a request that did not come whole is
+//! the connection's last one. A body that breaks off ends the connection before the announced length or the last chunk.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, Version};
+use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Entry;
+use crate::proxy::CallerGone;
+use crate::wire::gate::Gate;
+use crate::wire::head::{Framing, Head};
+use crate::wire::incoming::{Incoming, Piecewise};
+use crate::wire::reply::{Manner, Reply, WrongLength, room};
+
+/// Why a connection ends in the middle of something.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::proxy) enum Broke {
+    /// What the system, TLS or a deadline says.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The caller went away while its request waited.
+    #[error(transparent)]
+    Gone(#[from] CallerGone),
+    /// The answer's body broke off.
+    #[error("an answer broke off")]
+    Cut {
+        /// A caller could take the end of the connection for the end of the body.
+        looks_whole: bool,
+    },
+    /// The answer's body is not what its head says.
+    #[error(transparent)]
+    Length(#[from] WrongLength),
+}
+
+/// Has all requests of a connection answered, until there will be no further one, or none before more comes: the gate
+/// knows which.
+///
+/// # Errors
+/// When it broke off.
+pub(in crate::proxy) async fn talk<S, F, R, B>(
+    gate: &Rc<RefCell<Gate<S>>>,
+    answer: F,
+    entry: &Entry,
+) -> Result<(), Broke>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    F: Fn(Request<Incoming>) -> R,
+    R: Future<Output = Result<Response<B>, CallerGone>>,
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut reply = Reply::default();
+    poll_fn(|cx| {
+        entry.listen(cx.waker());
+        Poll::Ready(())
+    })
+    .await;
+    while let Some(Head { request, framing, keep_alive, .. }) = poll_fn(|cx| poll_next(gate, entry, cx)).await? {
+        let (old, bare) = (request.version() == Version::HTTP_10, request.method() == Method::HEAD);
+        let number = gate.borrow().number();
+        let body = match framing {
+            Framing::None => Incoming::Absent,
+            Framing::Length(_) | Framing::Chunked => Incoming::Http1(Piecewise::new(gate.clone(), number)),
+        };
+        let response = answer(request.map(|()| body)).await?;
+        send(gate, response, Manner { old, bare, keep_alive }, &mut reply).await?;
+        if !reply.keeps_alive() || !gate.borrow().is_between() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The next head. Where the process is about to end and none has begun, there is none.
+fn poll_next<S: AsyncRead + AsyncWrite + Unpin>(
+    gate: &RefCell<Gate<S>>,
+    entry: &Entry,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Option<Head>>> {
+    let mut gate = gate.borrow_mut();
+    match gate.poll_head(cx) {
+        // What has arrived is answered first. A head that is still on its way gets the answer that the process is
+        // ending, instead of a connection that closes without a word.
+        Poll::Pending if entry.open.closing.get() && !gate.is_mid_head() => Poll::Ready(Ok(None)),
+        polled => polled,
+    }
+}
+
+async fn send<S, B>(
+    gate: &RefCell<Gate<S>>,
+    response: Response<B>,
+    manner: Manner,
+    reply: &mut Reply,
+) -> Result<(), Broke>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (parts, body) = response.into_parts();
+    let length = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
+    reply.start(parts.status, &parts.headers, length, manner);
+    drop(parts);
+    let mut body = Some(body).filter(|_| reply.has_body());
+    let (mut broke, mut held) = (None, false);
+    poll_fn(|cx| {
+        loop {
+            let collected = poll_collect(&mut body, reply, cx);
+            let waits = collected.is_pending();
+            if let Poll::Ready(Err(error)) = collected {
+                (body, broke) = (None, Some(error));
+            }
+            // What has come is written out, also before an end that comes too early.
+            ready!(poll_write(gate, reply, &mut held, cx))?;
+            if let Some(broke) = broke.take() {
+                return Poll::Ready(Err(broke));
+            }
+            if body.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+            if waits {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
+}
+
+/// Collects of a body what is there, as far as it should be written at once; ready when more can be collected behind it,
+/// or all of it has been.
+fn poll_collect<B: Body<Data = Bytes> + Unpin>(
+    body: &mut Option<B>,
+    reply: &mut Reply,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Broke>> {
+    while let Some(open) = body
+        && !reply.is_full()
+    {
+        let ended = open.is_end_stream();
+        let frame = if ended { None } else { ready!(Pin::new(open).poll_frame(cx)) };
+        match frame {
+            Some(Ok(frame)) => {
+                // Trailers are none of ours to send.
+                if let Ok(piece) = frame.into_data() {
+                    reply.push(piece)?;
+                }
+            }
+            Some(Err(_)) => return Poll::Ready(Err(Broke::Cut { looks_whole: reply.ends_with_connection() })),
+            None => {
+                // What belongs to the request is recorded before its last bytes leave.
+                *body = None;
+                reply.end()?;
+            }
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Writes what waits; ready when all of it has left. An encrypted stream may have `held` what the system did not take at
+/// once.
+fn poll_write<S: AsyncRead + AsyncWrite + Unpin>(
+    gate: &RefCell<Gate<S>>,
+    reply: &mut Reply,
+    held: &mut bool,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    if reply.is_empty() && !*held {
+        return Poll::Ready(Ok(()));
+    }
+    let mut gate = gate.borrow_mut();
+    *held = true;
+    while !reply.is_empty() {
+        let mut room = room();
+        let count = reply.slices(&mut room);
+        let written = ready!(gate.poll_write(cx, &room[..count]))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        reply.wrote(written);
+    }
+    ready!(gate.poll_flush(cx))?;
+    *held = false;
+    Poll::Ready(Ok(()))
+}
