@@ -290,7 +290,7 @@ impl Stream {
     /// # Errors
     /// When no descriptor is left for it.
     pub fn watch(&self) -> io::Result<Watch> {
-        // A descriptor of its own, since hyper has the other one.
+        // A descriptor of its own, since whoever serves the connection has the other one.
         Ok(Watch(match self {
             Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.as_fd().try_clone_to_owned()?.into())?),
             Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.as_fd().try_clone_to_owned()?.into())?),

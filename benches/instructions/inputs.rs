@@ -13,11 +13,11 @@ use bytes::Bytes;
 use cloudbeds_auth_proxy::budget::{Budgets, Limits};
 use cloudbeds_auth_proxy::proxy::limit::Limiter;
 use cloudbeds_auth_proxy::telemetry::{self, Guard, LogSettings, Output};
-use cloudbeds_auth_proxy::wire::head;
+use cloudbeds_auth_proxy::wire::head::{self, Lines};
 use cloudbeds_auth_proxy::wire::incoming::Incoming;
 use http::Request;
 
-use crate::world::{self, KEYS};
+use crate::world::KEYS;
 
 /// How often a stage is gone through for one figure, which is the mean.
 pub(crate) const CALLS: usize = 50;
@@ -47,8 +47,9 @@ pub(crate) fn usual_head(number: usize) -> Vec<u8> {
 pub(crate) fn requests(count: usize) -> Vec<Request<Incoming>> {
     let request = |number| {
         let head = Bytes::from(usual_head(number));
-        let lines = head.iter().filter(|byte| **byte == b'\n').count();
-        head::read(&head, lines, 100).unwrap().request.map(|()| Incoming::Absent)
+        let mut lines = Lines::default();
+        assert_eq!(lines.find(&head), Some(head.len()));
+        head::read(&head, &lines, 100).unwrap().request.map(|()| Incoming::Absent)
     };
     (0..count).map(request).collect()
 }

@@ -114,7 +114,7 @@ impl std::fmt::Display for Sources<'_> {
 pub struct Download {
     source: Source,
     trace: Trace,
-    /// Why the body ends early, once that is known. It is said one poll later: hyper drops what it has not written
+    /// Why the body ends early, once that is known. It is said one poll later: h2 drops what it has not written
     /// yet, head included, when a body fails, and writes it out when a body has nothing to give.
     ending: Option<Cut>,
 }
@@ -144,7 +144,7 @@ impl Idle {
 }
 
 impl Download {
-    /// Everything was handed over. Only where hyper `polled` is there a runtime to see the rest through.
+    /// Everything was handed over. Only where it was `polled` is there a runtime to see the rest through.
     fn end(&mut self, polled: bool) {
         if let Source::Upstream { body, key, .. } = &mut self.source
             && let Some(lease) = body.take_lease()
@@ -217,7 +217,7 @@ impl Body for Download {
         match polled {
             Poll::Ready(Some(Ok(bytes))) => {
                 this.trace.sent(bytes.len());
-                // hyper does not poll for an end that is already visible.
+                // Nobody polls for an end that is already visible.
                 if this.is_end_stream() {
                     this.end(true);
                 }

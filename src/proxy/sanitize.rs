@@ -184,8 +184,8 @@ pub struct Clean {
     filter: Filter,
     /// What a plain body begins with; of a coded one the inspector keeps it.
     peek: Peek,
-    /// Bytes that have not been handed out yet, where the length is known. hyper stops asking once it has written
-    /// them all, so the end has to be seen here.
+    /// Bytes that have not been handed out yet, where the length is known. Nobody asks once
+    /// all have been written, so the end has to be seen here.
     left: Option<u64>,
     /// What was inspected before the head was shown.
     first: Option<Bytes>,

@@ -1,6 +1,6 @@
 //! Field names as a lenient server may read them.
 //!
-//! In: a name in lower case, as hyper gives it. Out: what it becomes where underscores are folded to hyphens, as
+//! In: a name in lower case, as the http crate has it. Out: what it becomes where underscores are folded to hyphens, as
 //! CGI-style servers do: `x_api_key` is `x-api-key` to them (oauth2-proxy CVE-2025-64484, Traefik CVE-2026-39858).
 
 use std::borrow::Cow;

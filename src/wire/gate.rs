@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::chunks::Chunks;
 use super::deadline::Deadline;
 use super::gather::poll_write_gathered;
-use super::head::{self, Framing, Head};
+use super::head::{self, Framing, Head, Lines};
 use super::incoming::{Broken, Source};
 use super::problem::{Code, Problem};
 
@@ -50,13 +50,8 @@ pub struct Limits {
 }
 
 enum At {
-    /// Collecting a head; so many bytes of the buffer were searched for its end, and so many lines found.
-    Head {
-        searched: usize,
-        line_start: usize,
-        lines: usize,
-        since: Option<Instant>,
-    },
+    /// Collecting a head, since then if anything has come of it.
+    Head(Option<Instant>),
     Length(u64),
     Chunked(Chunks),
     /// Nothing more is read: a body did not come whole.
@@ -77,7 +72,7 @@ pub enum Outcome {
     Refused(Problem),
 }
 
-const NEXT_HEAD: At = At::Head { searched: 0, line_start: 0, lines: 0, since: None };
+const NEXT_HEAD: At = At::Head(None);
 
 /// A caller's connection.
 pub struct Gate<S> {
@@ -86,6 +81,7 @@ pub struct Gate<S> {
     limits: Limits,
     park_after: Duration,
     buffer: BytesMut,
+    lines: Lines,
     at: At,
     outcome: Outcome,
     /// How many heads have passed.
@@ -109,6 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             limits,
             park_after,
             buffer: BytesMut::new(),
+            lines: Lines::default(),
             at: NEXT_HEAD,
             outcome: Outcome::Ended,
             number: 0,
@@ -138,7 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// Whether the last request has come whole, so that what comes next is another one.
     pub fn is_between(&self) -> bool {
-        matches!(self.at, At::Head { .. })
+        matches!(self.at, At::Head(_))
     }
 
     /// Whether a head has begun and not ended.
@@ -164,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     /// # Errors
     /// When the connection breaks off.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Head>>> {
-        while let At::Head { .. } = self.at {
+        while self.is_between() {
             if let Some(end) = self.search() {
                 return Poll::Ready(Ok(self.take_head(end)));
             }
@@ -190,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     }
 
     fn poll_head_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let At::Head { since, .. } = &mut self.at else { return Poll::Ready(()) };
+        let At::Head(since) = &mut self.at else { return Poll::Ready(()) };
         let now = Instant::now();
         if self.buffer.is_empty() {
             let waiting = *self.waiting_since.get_or_insert(now);
@@ -221,24 +218,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// Looks for the end of a head in what is buffered; what can be none is refused.
     fn search(&mut self) -> Option<usize> {
-        let At::Head { searched, line_start, lines, since } = &mut self.at else { return None };
-        while *searched == 0 && self.buffer.starts_with(b"\r\n") {
+        while self.lines.is_new() && self.buffer.starts_with(b"\r\n") {
             // RFC 9112 2.2: empty lines before a request line are ignored, however they arrive; some clients end bodies
             // with one. They are no head that has begun, so the idle limit goes on counting: they keep nothing open.
             self.buffer.advance(2);
-            *since = None;
-        }
-        while let Some(found) = memchr(b'\n', &self.buffer[*searched..]) {
-            let lf = *searched + found;
-            let line = &self.buffer[*line_start..lf];
-            (*searched, *line_start, *lines) = (lf + 1, lf + 1, *lines + 1);
-            // A bare LF ends the search too: reading refuses it, and waiting for a CRLF would be waiting for ever.
-            if line.last() != Some(&b'\r') || line == b"\r" {
-                return Some(lf + 1);
-            }
+            self.at = NEXT_HEAD;
         }
         // A lone CR may still become the empty line above.
-        *searched = if self.buffer[..] == *b"\r" { 0 } else { self.buffer.len() };
+        let found = if self.buffer[..] == *b"\r" { None } else { self.lines.find(&self.buffer) };
+        if found.is_some() {
+            return found;
+        }
+        if self.lines.count() > self.limits.max_headers + 1 {
+            self.refuse(
+                Problem::new(
+                    Code::HeadersTooLarge,
+                    "http_request_error",
+                    "The request has too many header lines; send fewer, or raise client.max_headers.",
+                )
+                .closing(),
+            );
+            return None;
+        }
         if let Some(first) = self.buffer.first().filter(|first| !head::is_token(**first)) {
             // Not HTTP at all, most often a TLS hello: no line end may ever come.
             let detail = if *first == 0x16 {
@@ -270,18 +271,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// Takes the head that ends at `end` out of the buffer; none where it is refused.
     fn take_head(&mut self, end: usize) -> Option<Head> {
-        let At::Head { lines, .. } = self.at else { return None };
         if end > self.limits.max_head_size {
             self.refuse_size();
             return None;
         }
-        let head = match head::read(&self.buffer.split_to(end).freeze(), lines, self.limits.max_headers) {
-            Ok(head) => head,
-            Err(problem) => {
-                self.refuse(problem);
-                return None;
-            }
-        };
+        let head = head::read(&self.buffer.split_to(end).freeze(), &self.lines, self.limits.max_headers);
+        self.lines.clear();
+        let head = head.map_err(|problem| self.refuse(problem)).ok()?;
         self.at = match head.framing {
             Framing::None => NEXT_HEAD,
             Framing::Length(length) => At::Length(length),
@@ -299,7 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         match self.at {
             At::Length(_) | At::Chunked(_) => {}
             At::Broken => return Poll::Ready(Some(Err(Broken::Closed))),
-            At::Head { .. } | At::End => return Poll::Ready(None),
+            At::Head(_) | At::End => return Poll::Ready(None),
         }
         let polled = ready!(self.poll_piece(cx));
         match &polled {
@@ -357,7 +353,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     /// Bytes of the body that are still to come, where that is known.
     fn left(&self) -> Option<u64> {
         match &self.at {
-            At::Head { .. } | At::End => Some(0),
+            At::Head(_) | At::End => Some(0),
             At::Length(left) => Some(*left),
             At::Chunked(_) | At::Broken => None,
         }

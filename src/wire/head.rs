@@ -12,7 +12,7 @@ use std::net::Ipv6Addr;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
-use memchr::{memchr, memchr2, memmem};
+use memchr::{memchr, memmem};
 
 use super::problem::{Code, Problem};
 
@@ -57,27 +57,75 @@ pub struct Head {
     pub expects: bool,
 }
 
-/// Reads a complete head of `lines` lines: the request line, the header lines and the empty line behind them.
+/// The lines of a head, found while it arrives.
+#[derive(Debug, Default)]
+pub struct Lines {
+    /// Where each line's LF is.
+    ends: Vec<usize>,
+    /// So many bytes were searched.
+    searched: usize,
+}
+
+impl Lines {
+    /// Looks on in what has come of a head; how long it is, once its last line is there. A line that ends in a bare LF
+    /// ends the search too: [`read`] refuses it, and waiting for a CRLF would be waiting for ever.
+    pub fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+        while let Some(found) = memchr(b'\n', bytes.get(self.searched..)?) {
+            let (start, end) = (self.ends.last().map_or(0, |last| last + 1), self.searched + found);
+            self.ends.push(end);
+            self.searched = end + 1;
+            if bytes[start..end] == *b"\r" || !bytes[start..end].ends_with(b"\r") {
+                return Some(end + 1);
+            }
+        }
+        self.searched = bytes.len();
+        None
+    }
+
+    /// How many lines there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether nothing has been searched.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.searched == 0
+    }
+
+    /// Forgets all, for another head.
+    pub fn clear(&mut self) {
+        self.ends.clear();
+        self.searched = 0;
+    }
+}
+
+/// Reads a complete head: the request line, the header lines and the empty line behind them.
 ///
 /// # Errors
 /// A closing [`Problem`] in fixed words: after a head that cannot be trusted, neither can what follows it.
-pub fn read(head: &Bytes, lines: usize, max_headers: usize) -> Result<Head, Problem> {
-    let (line, mut rest) = next_line(head)?;
-    let (method, target, version) = request_line(line, head)?;
-    let mut headers = HeaderMap::with_capacity(lines.saturating_sub(2).min(max_headers));
-    let (mut seen, mut count) = (Seen::default(), 0);
-    loop {
-        let (line, behind) = next_line(rest)?;
-        rest = behind;
+pub fn read(head: &Bytes, lines: &Lines, max_headers: usize) -> Result<Head, Problem> {
+    let mut start = 0;
+    let mut ends = lines.ends.iter().map(|end| {
+        let line = &head[start..*end];
+        start = end + 1;
+        // RFC 9112 2.2: a bare LF may be accepted; parsers differ. A bare CR is part of no token, target or value.
+        line.strip_suffix(b"\r")
+            .ok_or_else(|| malformed("A line of the request head does not end in CRLF; end every line with CR LF."))
+    });
+    let (method, target, version) = request_line(ends.next().unwrap_or(Ok(b""))?, head)?;
+    let count = lines.count().saturating_sub(2);
+    if count > max_headers {
+        return Err(too_large("The request has too many header lines; send fewer, or raise client.max_headers."));
+    }
+    let (mut headers, mut seen) = (HeaderMap::with_capacity(count), Seen::default());
+    for line in ends {
+        let line = line?;
         if line.is_empty() {
             break;
         }
-        count += 1;
-        if count > max_headers {
-            return Err(too_large("The request has too many header lines; send fewer, or raise client.max_headers."));
-        }
-        let (name, value) = header_line(line, head, &mut seen)?;
-        headers.try_append(name, value).map_err(|_| too_large("The request has too many header lines; send fewer."))?;
+        header_line(line, head, &mut headers, &mut seen)?;
     }
     let old = version == Version::HTTP_10;
     let (keep_alive, expects) = (if old { seen.keeps && !seen.closes } else { !seen.closes }, seen.expects && !old);
@@ -86,15 +134,6 @@ pub fn read(head: &Bytes, lines: usize, max_headers: usize) -> Result<Head, Prob
     (*request.method_mut(), *request.uri_mut(), *request.version_mut()) = (method, target, version);
     *request.headers_mut() = headers;
     Ok(Head { request, framing, keep_alive, expects })
-}
-
-/// One line without its CRLF, and what follows.
-fn next_line(bytes: &[u8]) -> Result<(&[u8], &[u8]), Problem> {
-    match memchr2(b'\r', b'\n', bytes) {
-        Some(at) if bytes[at..].starts_with(b"\r\n") => Ok((&bytes[..at], &bytes[at + 2..])),
-        // RFC 9112 2.2: a bare CR is invalid, a bare LF may be accepted; parsers differ on both.
-        _ => Err(malformed("A line of the request head does not end in CRLF; end every line with CR LF.")),
-    }
 }
 
 /// RFC 9112 3: method SP request-target SP HTTP-version.
@@ -238,7 +277,7 @@ impl Seen {
     }
 }
 
-fn header_line(line: &[u8], head: &Bytes, seen: &mut Seen) -> Result<(HeaderName, HeaderValue), Problem> {
+fn header_line(line: &[u8], head: &Bytes, headers: &mut HeaderMap, seen: &mut Seen) -> Result<(), Problem> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         // RFC 9112 5.2: a server must refuse folded lines or replace them; we do not guess.
         return Err(malformed("A header line starts with white space; folded headers are not accepted."));
@@ -274,7 +313,10 @@ fn header_line(line: &[u8], head: &Bytes, seen: &mut Seen) -> Result<(HeaderName
         }
         _ => {}
     }
-    Ok((known, held))
+    headers
+        .try_append(known, held)
+        .map(drop)
+        .map_err(|_| too_large("The request has too many header lines; send fewer, or raise client.max_headers."))
 }
 
 /// RFC 9110 5.5: white space around a value is no part of it. No other byte is white space there.
@@ -361,7 +403,7 @@ fn length(value: &[u8], seen: &mut Seen) -> Result<(), Problem> {
         }
         length = length * 10 + u64::from(byte - b'0');
     }
-    // hyper reserves the last values of u64 for its own marks; 2^62 bytes are out of anybody's reach.
+    // 2^62 bytes are out of anybody's reach, and sums of such lengths still fit.
     if length > 1 << 62 {
         return Err(bad());
     }
@@ -392,8 +434,11 @@ mod tests {
     use super::*;
 
     fn framing(head: &str) -> Result<Framing, Code> {
-        let (head, lines) = (Bytes::copy_from_slice(head.as_bytes()), head.lines().count());
-        read(&head, lines, 100).map(|head| head.framing).map_err(|problem| problem.code)
+        let mut lines = Lines::default();
+        assert!(lines.find(head.as_bytes()).is_some(), "{head:?}");
+        read(&Bytes::copy_from_slice(head.as_bytes()), &lines, 100)
+            .map(|head| head.framing)
+            .map_err(|problem| problem.code)
     }
 
     #[test]

@@ -83,38 +83,47 @@ impl Reply {
             None if manner.old => Framing::UntilClose,
             None => Framing::Chunked,
         };
-        let closes = headers.get(CONNECTION).is_some_and(|option| option.as_bytes().eq_ignore_ascii_case(b"close"));
-        self.keep_alive = manner.keep_alive && !closes && self.framing != Framing::UntilClose;
         self.clear();
         let out = &mut self.text;
         status_line(out, status, manner.old);
+        let (mut closes, mut dated, mut sized) = (false, false, false);
         for (name, value) in headers {
             match *name {
                 // Framing is ours to say; what HEAD is told is the length of what GET would be answered with.
                 TRANSFER_ENCODING => continue,
                 CONTENT_LENGTH if !manner.bare => continue,
+                CONTENT_LENGTH => sized = true,
+                CONNECTION => closes |= value.as_bytes().eq_ignore_ascii_case(b"close"),
+                DATE => dated = true,
                 _ => {}
             }
-            out.extend_from_slice(name.as_str().as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                out.extend_from_slice(part);
+            }
         }
         // A vector takes whatever is written.
         match self.framing {
-            Framing::None if bodiless => {}
+            Framing::None if bodiless => {
+                if let Some(length @ 1..) = length
+                    && manner.bare
+                    && !sized
+                {
+                    drop(write!(out, "content-length: {length}\r\n"));
+                }
+            }
             Framing::None => out.extend_from_slice(b"content-length: 0\r\n"),
             Framing::Length(length) => drop(write!(out, "content-length: {length}\r\n")),
             Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
             Framing::UntilClose => {}
         }
+        self.keep_alive = manner.keep_alive && !closes && self.framing != Framing::UntilClose;
         // RFC 9112 9.3: what each version takes for granted is not said.
         match (manner.old, self.keep_alive) {
             (true, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
             (false, false) if !closes => out.extend_from_slice(b"connection: close\r\n"),
             _ => {}
         }
-        if !headers.contains_key(DATE) {
+        if !dated {
             out.extend_from_slice(b"date: ");
             date(out);
             out.extend_from_slice(b"\r\n");
@@ -336,6 +345,7 @@ mod tests {
             (404, stale, None, PLAIN, "HTTP/1.1 404 Not Found|date: today|transfer-encoding: chunked", true),
             (299, &[], Some(0), PLAIN, "HTTP/1.1 299 Unknown|date: today|content-length: 0", true),
             (200, stale, Some(0), bare, "HTTP/1.1 200 OK|date: today|content-length: 9", true),
+            (403, &[], Some(7), bare, "HTTP/1.1 403 Forbidden|date: today|content-length: 7", true),
             (200, &[], None, bare, "HTTP/1.1 200 OK|date: today", true),
             (204, stale, None, PLAIN, "HTTP/1.1 204 No Content|date: today", true),
             (304, stale, Some(0), PLAIN, "HTTP/1.1 304 Not Modified|date: today", true),

@@ -1,6 +1,6 @@
 //! From any bytes of a caller to the bytes that Cloudbeds would get.
 //!
-//! In: one byte of options, then the bytes of a connection; they pass the gate, hyper's server and the stages up to the
+//! In: one byte of options, then the bytes of a connection; they pass the gate and the stages up to the
 //! connection, as `Proxy::forward` has them, without a budget. Asserted of every request that goes out: it is one request of
 //! RFC 9112, with exactly one `Host` and `Authorization`, the property that was asked for and that property's key; method,
 //! target, body and all fields that may travel are the caller's, and nothing else is there; it is whole only if the
