@@ -180,9 +180,6 @@ impl Reply {
             // An empty chunk would be the last one.
             return Ok(());
         }
-        if self.is_empty() {
-            self.clear();
-        }
         let before = self.text.len();
         match &mut self.framing {
             Framing::None => return Err(WrongLength),
@@ -207,9 +204,6 @@ impl Reply {
         match self.framing {
             Framing::Length(1..) => return Err(WrongLength),
             Framing::Chunked => {
-                if self.is_empty() {
-                    self.clear();
-                }
                 self.text.extend_from_slice(b"0\r\n\r\n");
                 self.waiting += 5;
             }
@@ -241,6 +235,9 @@ impl Reply {
     /// Notes that so many bytes were written.
     pub fn wrote(&mut self, mut count: usize) {
         self.waiting = self.waiting.saturating_sub(count);
+        if self.waiting == 0 {
+            return self.clear();
+        }
         while let Some((place, piece)) = self.pieces.get_mut(self.piece_at) {
             let step = count.min(*place - self.text_at);
             (self.text_at, count) = (self.text_at + step, count - step);
@@ -386,6 +383,24 @@ mod tests {
                 assert_eq!(out.split_once("\r\n\r\n").unwrap().1, expected, "{most} at a time");
             }
         }
+    }
+
+    #[test]
+    fn any_number_of_pieces_passes_a_few_at_a_time() {
+        let mut reply = Reply::default();
+        reply.start(StatusCode::OK, &HeaderMap::new(), None, PLAIN);
+        let mut out = String::new();
+        for number in 0..100_u8 {
+            if reply.is_full() {
+                out += &written(&mut reply, usize::MAX);
+            }
+            assert!(!reply.is_full());
+            reply.push(Bytes::from(vec![b'a' + number % 26])).unwrap();
+        }
+        reply.end().unwrap();
+        out += &written(&mut reply, usize::MAX);
+        assert_eq!(out.matches("\r\n1\r\n").count(), 100);
+        assert!(out.ends_with("\r\nv\r\n0\r\n\r\n"), "{out}");
     }
 
     #[test]
