@@ -76,7 +76,7 @@ async fn every_case_in_http2_has_its_outcome_and_harms_nobody_else() {
 
 #[tokio::test]
 async fn every_case_has_the_same_outcome_before_an_upstream_that_speaks_http2() {
-    ask_all(How::Plain, Version::Http2, "tests/it/wire", 670).await;
+    ask_all(How::Plain, Version::Http2, "tests/it/wire", 680).await;
 }
 
 #[tokio::test]
