@@ -70,7 +70,7 @@ pub fn for_cloudbeds(credentialed: Credentialed, routes: &Routes) -> Outbound {
     let Credentialed { identified, key, permit } = credentialed;
     let (parts, body) = identified.request.into_parts();
     // Authorized requests have a path; a bare `/` stands in for the impossible.
-    let mut target = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let mut target = rooted(parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")));
     if key.add_property_id && parts.method == Method::GET && !identified.in_query {
         target = with_property(target, &identified.subject);
     }
@@ -91,6 +91,15 @@ pub fn for_cloudbeds(credentialed: Credentialed, routes: &Routes) -> Outbound {
 /// Sets the credential, in place of the one that is there.
 pub(super) fn authorize(headers: &mut HeaderMap, key: &Key) {
     headers.insert(AUTHORIZATION, key.secret().bearer());
+}
+
+/// With the slash that stands for an empty path: in absolute form the query may follow the host at once (RFC 9112 3.2.1,
+/// RFC 9113 8.3.1).
+fn rooted(target: PathAndQuery) -> PathAndQuery {
+    if !target.as_str().starts_with('?') {
+        return target;
+    }
+    PathAndQuery::try_from(format!("/{}", target.as_str())).unwrap_or(target)
 }
 
 /// Adds `propertyID` to the query of a classic call about one property: an organisation's key does not say which of its

@@ -206,7 +206,7 @@ impl Upstream {
                     Some(h2) if h2.is_remote() && h2.is_go_away() => Trail::Unprocessed,
                     Some(h2) if h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM) => Trail::Unprocessed,
                     Some(h2) if h2.is_reset() => Trail::Unclear,
-                    _ if lease.heard() => Trail::Unclear,
+                    _ if lease.heard(&broken) => Trail::Unclear,
                     _ => Trail::Silent,
                 };
                 Err(Failed::Sent(classify(broken, progress), trail))

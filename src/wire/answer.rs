@@ -50,6 +50,9 @@ pub enum Malformed {
     /// More than [`HEAD_MAX`] bytes.
     #[error("the head of the answer is longer than {HEAD_MAX} bytes")]
     TooLong,
+    /// More than [`FIELDS_MAX`] fields, over HTTP/2.
+    #[error("the answer has more than {FIELDS_MAX} fields")]
+    TooMany,
     /// A name or value that no HTTP message may have.
     #[error("the answer has a field that is none")]
     Field,

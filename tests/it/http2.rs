@@ -109,6 +109,52 @@ async fn a_refused_stream_is_tried_elsewhere_and_a_broken_one_is_not() {
     }
 }
 
+/// Answers the first request; when so many more have come, one of them gets a head that is none. Serves all other
+/// connections.
+async fn break_the_rules(mut peer: Peer, more: usize, served: &AtomicUsize) {
+    peer.begin(&[]).await;
+    if peer.number == 0 {
+        for left in (0..=more).rev() {
+            let Some(stream) = peer.asked().await else { return };
+            match left {
+                0 => peer.write(frame(HEADERS, END_HEADERS, stream, &[0xff; 6])).await,
+                _ if left == more => peer.answer_stream(stream).await,
+                _ => {}
+            }
+        }
+        return peer.linger().await;
+    }
+    while let Some(stream) = peer.asked().await {
+        served.fetch_add(1, Ordering::Relaxed);
+        peer.answer_stream(stream).await;
+    }
+}
+
+#[tokio::test]
+async fn a_get_whose_answer_is_none_is_not_sent_again_but_those_beside_it_are() {
+    for more in [1, 2] {
+        let served = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&served);
+        let upstream = Upstream::start(HTTP2, move |peer: Peer| {
+            let count = Arc::clone(&count);
+            async move { break_the_rules(peer, more, &count).await }
+        })
+        .await;
+        let proxy = upstream.proxy().config("workers: 1").start().await;
+        assert_eq!(proxy.get("/x").property("1001").send().await.status, 200);
+        let answers = together((0..more).map(|_| proxy.get("/x").property("1001").send())).await;
+        for answer in &answers {
+            if more == 1 {
+                answer.assert_failed(502, "upstream_invalid", "http_protocol_error", "alone");
+            } else {
+                // Nobody can tell whose answer it was, so each is asked for once more.
+                assert_eq!(answer.status, 200, "{}", answer.text());
+            }
+        }
+        assert_eq!(served.load(Ordering::Relaxed), if more == 1 { 0 } else { 2 });
+    }
+}
+
 #[tokio::test]
 async fn a_stream_whose_end_comes_after_its_last_byte_is_not_reset() {
     let resets = Arc::new(AtomicUsize::new(0));

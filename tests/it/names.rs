@@ -3,9 +3,16 @@
 //! The proxy gets an `/etc/hosts` of its own, in a mount namespace, for which the tests must run as root.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::harness::{Builder, HTTP1, Peer, Proxy, Upstream, key, skipped, together, until};
 
@@ -63,14 +70,55 @@ async fn a_name_that_moves_to_another_address_is_followed() {
 }
 
 /// A name server that keeps questions to itself until it is told to answer: every name is at 127.0.0.1 (RFC 1035 4.1).
-async fn name_server(address: SocketAddr, mut answers: tokio::sync::watch::Receiver<bool>) {
-    let socket = tokio::net::UdpSocket::bind(address).await.unwrap();
+struct NameServer {
+    address: IpAddr,
+    answer: watch::Sender<bool>,
+    asked: Arc<AtomicUsize>,
+    serving: JoinHandle<()>,
+    place: tempfile::TempDir,
+}
+
+impl NameServer {
+    /// Each test has an address of its own: there is but one port to ask at.
+    async fn start(address: IpAddr) -> Self {
+        let socket = UdpSocket::bind((address, 53)).await.unwrap();
+        let (answer, answers) = watch::channel(false);
+        let asked = Arc::<AtomicUsize>::default();
+        let serving = tokio::spawn(serve_names(socket, answers, Arc::clone(&asked)));
+        Self { address, answer, asked, serving, place: tempfile::tempdir().unwrap() }
+    }
+
+    /// The program asks it, and nobody else.
+    fn asked_by(&self, builder: Builder) -> Builder {
+        let write = |name: &str, text: &str| fs::write(self.place.path().join(name), text).unwrap();
+        write("hosts", "");
+        write("resolv.conf", &format!("nameserver {}\noptions timeout:30 attempts:1\n", self.address));
+        write("nsswitch.conf", "hosts: files dns\n");
+        let mount = "for file in hosts resolv.conf nsswitch.conf; do mount --bind \"$0/$file\" /etc/$file || exit 1; done; \
+                     exec \"$@\"";
+        builder.by(&["unshare", "-m", "sh", "-c", mount, self.place.path().to_str().unwrap()])
+    }
+
+    /// How many questions have come: one look-up is two of them, for either kind of address.
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn serve_names(socket: UdpSocket, mut answers: watch::Receiver<bool>, asked: Arc<AtomicUsize>) {
     let mut kept = Vec::new();
     let mut question = [0; 512];
     loop {
         tokio::select! {
             got = socket.recv_from(&mut question) => {
                 let (length, from) = got.unwrap();
+                asked.fetch_add(1, Ordering::Relaxed);
                 kept.push((question[..length].to_vec(), from));
             }
             changed = answers.changed() => if changed.is_err() { return },
@@ -97,19 +145,10 @@ async fn a_resolver_that_hangs_holds_up_nobody_for_longer_than_connect() {
     if !may_mount() {
         return;
     }
-    let (answer, answers) = tokio::sync::watch::channel(false);
-    let serving = tokio::spawn(name_server("127.0.0.77:53".parse().unwrap(), answers));
-    let place = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| fs::write(place.path().join(name), text).unwrap();
-    write("hosts", "");
-    write("resolv.conf", "nameserver 127.0.0.77\noptions timeout:30 attempts:1\n");
-    write("nsswitch.conf", "hosts: files dns\n");
+    let names = NameServer::start([127, 0, 0, 77].into()).await;
     let upstream = Upstream::start(HTTP1, |mut peer: Peer| async move { peer.serve().await }).await;
     let builder = upstream.proxy().config("workers: 1").env("UPSTREAM__TIMEOUTS__CONNECT", "500ms").log("info");
-    let mount = "for file in hosts resolv.conf nsswitch.conf; do mount --bind \"$0/$file\" /etc/$file || exit 1; done; \
-                 exec \"$@\"";
-    let by = ["unshare", "-m", "sh", "-c", mount, place.path().to_str().unwrap()];
-    let proxy = builder.by(&by).start().await;
+    let proxy = names.asked_by(builder).start().await;
     let threads = || fs::read_dir(format!("/proc/{}/task", proxy.id())).unwrap().count();
     let before = threads();
     for _ in 0..3 {
@@ -119,7 +158,39 @@ async fn a_resolver_that_hangs_holds_up_nobody_for_longer_than_connect() {
     }
     assert_eq!(proxy.admin("/readyz").await.status, 200);
     assert!(threads() <= before + 2, "{} threads instead of {before}: one look-up for all", threads());
-    answer.send(true).unwrap();
+    names.answer.send(true).unwrap();
     until("it is served", async || proxy.get("/ok").property("1001").send().await.status == 200).await;
-    serving.abort();
+}
+
+#[tokio::test]
+async fn requests_wait_for_a_slow_resolver_and_are_served_once_it_answers_in_time() {
+    if !may_mount() {
+        return;
+    }
+    let names = NameServer::start([127, 0, 0, 78].into()).await;
+    let upstream = Upstream::start(HTTP1, |mut peer: Peer| async move { peer.serve().await }).await;
+    let builder = upstream.proxy().config("workers: 1").env("UPSTREAM__TIMEOUTS__CONNECT", "15s");
+    let proxy = names.asked_by(builder).start().await;
+    let calls = (0..20).map(|number| {
+        let method = if number % 2 == 0 { "GET" } else { "POST" };
+        proxy.call(method, "/ok").property("1001").send()
+    });
+    let late = async {
+        until("it is asked", async || names.asked() > 0).await;
+        // Slow is slower than any way to a resolver, and in time.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert_eq!(upstream.connections(), 0, "nobody knows where to yet");
+        names.answer.send(true).unwrap();
+    };
+    let (answers, ()) = tokio::join!(together(calls), late);
+    for answer in answers {
+        assert_eq!((answer.status.as_u16(), &*answer.text()), (200, "ok"));
+    }
+    // The first connection tells which version the others are to speak.
+    assert!(
+        names.asked() <= 4,
+        "{} questions: one look-up for the first connection, one for all others",
+        names.asked()
+    );
+    assert_eq!(upstream.request_lines().len(), 20, "each is sent once");
 }

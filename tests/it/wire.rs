@@ -9,6 +9,7 @@ use cloudbeds_auth_proxy::sandbox::{Hotel, Protocols, Sandbox};
 use crate::harness::{EITHER, Proxy, cloudbeds};
 
 mod case;
+mod compare;
 mod http2;
 mod judge;
 mod table;

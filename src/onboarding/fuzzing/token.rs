@@ -6,8 +6,11 @@
 //! or a long secret. Of a list of hotels: none that is not in it, with printable names, or why there is none in words
 //! that hold no key.
 
+use std::collections::BTreeMap;
+
 use http::StatusCode;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::super::exchange::{self, Refusal};
 use crate::cloudbeds::{self, opens};
@@ -34,8 +37,11 @@ pub fn token(data: &[u8]) {
 }
 
 fn exchanged(status: StatusCode, body: &[u8]) {
-    // A key is not lost for a letter elsewhere that is none.
-    let value = serde_json::from_str::<Value>(&String::from_utf8_lossy(body)).unwrap_or_default();
+    // A key is not lost for a letter elsewhere that is none, nor for a number that no double can hold.
+    let members = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(&String::from_utf8_lossy(body));
+    let members = members.unwrap_or_default().into_iter();
+    let value: Value =
+        members.filter_map(|(name, raw)| Some((name, serde_json::from_str::<Value>(raw.get()).ok()?))).collect();
     match exchange::read(status, body) {
         Ok(granted) => {
             assert!(status.is_success());

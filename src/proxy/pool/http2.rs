@@ -65,6 +65,8 @@ struct Moving {
     open: Cell<usize>,
     /// Those who wait for one.
     waiting: RefCell<Vec<Waker>>,
+    /// How many were open when the connection ended.
+    at_the_end: Cell<usize>,
 }
 
 impl Moving {
@@ -122,6 +124,7 @@ impl Http2 {
             waker: Cell::default(),
             open: Cell::default(),
             waiting: RefCell::default(),
+            at_the_end: Cell::default(),
         });
         spawn_local(run(Rc::clone(&moving), pulse));
         Ok(Self {
@@ -180,6 +183,11 @@ impl Http2 {
         self.moving.connection.borrow().is_none()
     }
 
+    /// Whether it ended with a single request on it: what the server did wrong at last was about that one.
+    pub(super) fn ended_with_one(&self) -> bool {
+        self.moving.at_the_end.get() == 1
+    }
+
     /// Lets it carry no further request.
     pub(super) fn distrust(&self) {
         self.stuck.set(true);
@@ -204,6 +212,7 @@ async fn run(moving: Rc<Moving>, mut pulse: Option<Pulse>) {
                 tracing::debug!(error = ended.as_ref().err().map(tracing::field::display), "h2 ended");
             }
         }
+        moving.at_the_end.set(moving.open.get());
         // Only now do those who wait for answers hear of it.
         let ended = slot.take();
         drop(slot);

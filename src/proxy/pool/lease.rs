@@ -80,13 +80,16 @@ impl Lease {
         }
     }
 
-    /// Whether bytes of an answer may have come: an HTTP/2 connection is shared and says nothing about one request, but
-    /// a stream gets its head in one piece or not at all.
+    /// Whether bytes of an answer may have come when `broken` ended it. An HTTP/2 connection is shared and says nothing
+    /// about one request, and a stream gets its head in one piece or not at all; but a head that is none has come, and
+    /// where the server broke the rules while there was one request alone, that was its answer.
     #[must_use]
-    pub fn heard(&self) -> bool {
+    pub fn heard(&self, broken: &Broken) -> bool {
         match &self.carrier {
             Carrier::Http1(connection, _) => connection.heard(),
-            Carrier::Http2(..) => false,
+            Carrier::Http2(place, _) => {
+                matches!(broken, Broken::Head(_)) || (broken.is_violation() && place.0.ended_with_one())
+            }
         }
     }
 

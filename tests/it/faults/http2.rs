@@ -1,10 +1,10 @@
 //! What an HTTP/2 server does wrong, frame by frame, with the first request it gets; and how that must end.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::REQUESTS;
 use crate::harness::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, fields, frame,
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, fields, frame, head_frames,
 };
 use crate::harness::{Caller, HTTP2, Peer, Proxy, Upstream, assert_clean, soon};
 
@@ -47,14 +47,7 @@ fn data(flags: u8, text: &str) -> Vec<u8> {
 
 /// A head of so many fields, in as many frames as it takes.
 fn large(count: usize, value: &str) -> Vec<u8> {
-    let list = [&[0x88], &*fields((0..count).map(|_| ("x", value)))].concat();
-    let pieces = list.chunks(16_384);
-    let last = pieces.len() - 1;
-    let framed = pieces.enumerate().map(|(at, piece)| {
-        let flags = if at == last { END_HEADERS | END_STREAM } else { 0 };
-        frame(if at == 0 { HEADERS } else { CONTINUATION }, flags, FIRST, piece)
-    });
-    framed.collect::<Vec<_>>().concat()
+    head_frames(END_STREAM, FIRST, &[&[0x88], &*fields((0..count).map(|_| ("x", value)))].concat())
 }
 
 /// GOAWAY, with a key where servers give their reasons.
@@ -220,4 +213,69 @@ async fn assert_body(proxy: &Proxy, method: &str, body: &str, cut: bool, key: &s
     } else {
         assert!(rest.starts_with("first ") && rest.ends_with(" second"), "{what}: {rest}");
     }
+}
+
+/// What is to be answered next: a head with anything in it, and a body.
+type Next = Arc<Mutex<Option<Vec<u8>>>>;
+
+/// Answers the next request with that head, and all others well.
+async fn answer_with(mut peer: Peer, next: Next) {
+    peer.begin(&[]).await;
+    while let Some(stream) = peer.asked().await {
+        let block = next.lock().unwrap().take();
+        match block {
+            None => peer.answer_stream(stream).await,
+            Some(block) => {
+                let head = frame(HEADERS, END_HEADERS, stream, &block);
+                peer.write([head, frame(DATA, END_STREAM, stream, b"ok")].concat()).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn over_http2_a_malformed_head_is_no_answer_and_costs_no_other_request() {
+    let next = Next::default();
+    let shared = Arc::clone(&next);
+    let upstream = Upstream::start(HTTP2, move |peer: Peer| answer_with(peer, Arc::clone(&shared))).await;
+    let proxy = upstream.proxy().config("workers: 1").start().await;
+    // RFC 9113 8.1.1: each of these is malformed, by 8.2.1, 8.2.2 or 8.3. A pseudo-field of requests is, too, but h2
+    // shows it to nobody.
+    let heads: [&[(&str, &str)]; 20] = [
+        &[(":status", "200"), ("X-A", "b")],
+        &[(":status", "200"), ("x-A", "b")],
+        &[(":status", "200"), ("x a", "b")],
+        &[(":status", "200"), ("x-a:", "b")],
+        &[(":status", "200"), ("", "b")],
+        &[(":status", "200"), ("x\u{e4}", "b")],
+        &[(":status", "200"), ("x-a", "b\0c")],
+        &[(":status", "200"), ("x-a", "b\r\nc: d")],
+        &[(":status", "200"), ("x-a", "b\nc: d")],
+        &[(":status", "200"), ("connection", "close")],
+        &[(":status", "200"), ("proxy-connection", "close")],
+        &[(":status", "200"), ("keep-alive", "timeout=5")],
+        &[(":status", "200"), ("transfer-encoding", "chunked")],
+        &[(":status", "200"), ("upgrade", "h2c")],
+        &[(":status", "200"), (":x", "y")],
+        &[(":status", "200"), (":status", "200")],
+        &[("x-a", "b"), (":status", "200")],
+        &[(":status", "20")],
+        &[(":status", "OK")],
+        &[(":status", "200"), ("content-length", "2"), ("content-length", "3")],
+    ];
+    let mut passed = Vec::new();
+    for list in heads {
+        for (method, body) in REQUESTS {
+            let what = format!("{method}, {list:?}");
+            *next.lock().unwrap() = Some(fields(list.iter().copied()));
+            let answer = soon(&what, proxy.call(method, "/fault").property("1001").body(body).send()).await;
+            if answer.status == 502 {
+                answer.assert_failed(502, "upstream_invalid", "http_protocol_error", &what);
+            } else {
+                passed.push(what.clone());
+            }
+            proxy.assert_serves(&what).await;
+        }
+    }
+    assert!(passed.is_empty(), "{passed:#?}");
 }

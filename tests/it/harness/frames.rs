@@ -81,6 +81,19 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A header block in as many frames as it takes.
+pub fn head_frames(flags: u8, stream: u32, block: &[u8]) -> Vec<u8> {
+    let mut pieces = block.chunks(16_384).peekable();
+    let (mut kind, mut out) = (HEADERS, Vec::new());
+    while let Some(piece) = pieces.next() {
+        let end = if pieces.peek().is_none() { END_HEADERS } else { 0 };
+        let flags = if kind == HEADERS { flags | end } else { end };
+        out.extend(frame(kind, flags, stream, piece));
+        kind = CONTINUATION;
+    }
+    out
+}
+
 /// Header fields in HPACK, each spelled out (RFC 7541 6.2.2), so that anything can be said.
 pub fn raw_fields<'a>(list: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
     fn text(out: &mut Vec<u8>, text: &[u8]) {
@@ -220,11 +233,12 @@ impl Peer {
         self.exactly(24).await;
     }
 
-    /// The next frame, whatever it is; `None` when the client closes before its end.
+    /// The next frame, whatever it is; `None` when the client closes before its end. Given up, nothing is lost.
     pub async fn silent_frame(&mut self) -> Option<Frame> {
-        let head = self.exactly(9).await?;
-        let (mut frame, length) = Frame::parse(&head);
-        frame.payload = self.exactly(length).await?.to_vec();
+        let whole = |bytes: &[u8]| (bytes.len() >= 9).then(|| 9 + Frame::parse(bytes).1);
+        let bytes = self.fill(|bytes| whole(bytes).filter(|length| bytes.len() >= *length)).await?;
+        let (mut frame, _) = Frame::parse(&bytes);
+        frame.payload = bytes[9..].to_vec();
         Some(frame)
     }
 

@@ -201,7 +201,9 @@ impl Peer {
         self.fill(|buffer| (buffer.len() >= count).then_some(count)).await
     }
 
-    async fn fill(&mut self, complete: impl Fn(&[u8]) -> Option<usize>) -> Option<BytesMut> {
+    /// Reads until there is something complete, and takes that; `None` when the client closes before. Given up, nothing is
+    /// lost.
+    pub(super) async fn fill(&mut self, complete: impl Fn(&[u8]) -> Option<usize>) -> Option<BytesMut> {
         loop {
             if let Some(length) = complete(&self.buffer) {
                 return Some(self.buffer.split_to(length));

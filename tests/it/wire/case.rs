@@ -126,7 +126,7 @@ pub fn read_as<S>(
         }
         if let Some(title) = line.strip_prefix("== ") {
             let source = title.strip_suffix(']').and_then(|rest| rest.rsplit_once(" [")).map(|(_, source)| source);
-            let known = ["RFC ", "CVE-", "RUSTSEC-", "GHSA-", "CWE-", "ours"];
+            let known = ["RFC ", "CVE-", "RUSTSEC-", "GHSA-", "CWE-"];
             let named = source.is_some_and(|source| known.iter().any(|known| source.starts_with(known)));
             assert!(named, "{place}: no source: {title}");
             let (sends, answers, arrives, comes_back) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

@@ -76,9 +76,7 @@ impl Output {
             self.front = Zeroizing::new(Vec::with_capacity(needed));
         }
         let out = &mut *self.front;
-        // RFC 9112 3.2.1: an empty path is the root.
-        let root = if target.as_str().starts_with(['/', '*']) { "" } else { "/" };
-        for part in [method.as_str(), " ", root, target.as_str(), " HTTP/1.1\r\n"] {
+        for part in [method.as_str(), " ", target.as_str(), " HTTP/1.1\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
         for (name, value) in fields() {

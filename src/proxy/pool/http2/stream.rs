@@ -18,7 +18,7 @@ use super::super::request::Head;
 use super::{Http2, Open};
 use crate::origin::Origin;
 use crate::proxy::broken::Broken;
-use crate::wire::answer;
+use crate::wire::answer::{self, Malformed};
 use crate::wire::body::Upload;
 
 /// Where one exchange is.
@@ -89,9 +89,14 @@ impl Stream {
         let Self::Sent(_, sending, open, _) = std::mem::replace(self, Self::Broken) else { return Poll::Pending };
         Poll::Ready(match answered {
             Ok((parts, body)) => {
-                // What is no length is h2's to refuse.
-                let left = answer::content_length(&parts.headers).unwrap_or_default();
-                let left = if body.is_end_stream() { Some(0) } else { left };
+                let left = match answer::content_length(&parts.headers) {
+                    _ if parts.headers.len() > answer::FIELDS_MAX => {
+                        return Poll::Ready(Err(Failed::Sent(Broken::Head(Malformed::TooMany))));
+                    }
+                    _ if body.is_end_stream() => Some(0),
+                    Ok(left) => left,
+                    Err(malformed) => return Poll::Ready(Err(Failed::Sent(Broken::Head(malformed)))),
+                };
                 *self = Self::Answering { body, _open: open, left, sending };
                 Ok(Answered { status: parts.status, headers: parts.headers })
             }
