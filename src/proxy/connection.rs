@@ -219,7 +219,7 @@ async fn talk<S: Transport>(
     ended.map_err(|broke| {
         tracing::debug!(error = %broke, "connection ended early");
         // Without a length, the end of an HTTP/1.0 connection is the end of the message.
-        if let Broke::Cut { looks_whole: true } = broke {
+        if let Broke::LooksWhole = broke {
             stream.socket().end_with_reset();
         }
     })?;

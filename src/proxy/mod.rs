@@ -133,7 +133,7 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Response<Download>, CallerGone> {
         let mut trace = Trace::start(self, &request);
-        let has_body = !request.body().is_end_stream();
+        let (method, has_body) = (request.method().clone(), !request.body().is_end_stream());
         let result = self.forward(request, arrival, caller, &mut trace).await;
         let afterwards = if self.phase.get() >= Phase::Draining { Afterwards::Close } else { Afterwards::KeepAlive };
         // Where the answer comes before the whole body, nobody is going to read the rest; and what a caller sends after
@@ -144,7 +144,7 @@ impl Proxy {
         let mut response = match result {
             Ok(sanitized) => respond::answer(sanitized, trace, self.timeouts.idle, afterwards),
             Err(ProxyError::CallerGone) => return Err(CallerGone),
-            Err(error) => respond::failure(&error, trace, afterwards),
+            Err(error) => respond::failure(&error, &method, trace, afterwards),
         };
         if let Some(budget) = budget {
             limit::announce(&budget, response.headers_mut());
@@ -156,7 +156,7 @@ impl Proxy {
     #[must_use]
     pub fn refuse<B>(&self, request: &Request<B>, problem: Problem) -> Response<Download> {
         let trace = Trace::start(self, request);
-        respond::failure(&ProxyError::Head(Box::new(problem)), trace, Afterwards::KeepAlive)
+        respond::failure(&ProxyError::Head(Box::new(problem)), request.method(), trace, Afterwards::KeepAlive)
     }
 
     async fn forward(

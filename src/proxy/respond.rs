@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONNECTION;
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
@@ -60,9 +60,9 @@ pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards
     response
 }
 
-/// A failure of our own.
+/// A failure of our own, as the answer to a request with this method.
 #[must_use]
-pub fn failure(error: &ProxyError, mut trace: Trace, afterwards: Afterwards) -> Response<Download> {
+pub fn failure(error: &ProxyError, method: &Method, mut trace: Trace, afterwards: Afterwards) -> Response<Download> {
     if let ProxyError::UpstreamRefused(Refusal::Leak) = error {
         trace.leaks(Leak::Coded, 1);
     }
@@ -77,7 +77,13 @@ pub fn failure(error: &ProxyError, mut trace: Trace, afterwards: Afterwards) -> 
             "{error}"
         );
     }
-    let own = problem.response();
+    let mut own = problem.response();
+    if *method == Method::HEAD {
+        // RFC 9110 9.3.2: the head of what GET would be answered with, and no body.
+        let length = HeaderValue::from(own.body().len());
+        own.headers_mut().insert(CONTENT_LENGTH, length);
+        *own.body_mut() = Bytes::new();
+    }
     trace.answered(own.status(), Some(problem.code), own.headers());
     let id = trace.id();
     let mut response = own.map(|body| Download { source: Source::Own(body), trace, ending: None });
@@ -151,7 +157,7 @@ impl Download {
         {
             verdict::body(key, self.trace.property(), body.seen());
             // Cloudbeds answered in full without waiting for the rest of the request: neither side needs it. Were it
-            // kept, an upstream that reads no further would hold the caller's connection for ever.
+            // kept, an upstream that reads no further would hold its connection, and a caller's stream, for ever.
             let unfinished = self.trace.upload().is_some_and(Progress::abandon);
             if unfinished {
                 drop(lease);

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -76,8 +76,8 @@ enum Kept {
     /// Nothing is: nobody asked for it, or it was too much.
     #[default]
     No,
-    /// All of it, and its length.
-    All(Vec<Bytes>, usize),
+    /// All of it. It is copied: a piece may be one byte of a large buffer.
+    All(BytesMut),
 }
 
 impl Progress {
@@ -102,7 +102,7 @@ impl Progress {
     /// Keeps what is handed over from now on, while it is little. To be called before anything is.
     pub fn keep(&self) {
         if self.bytes.get() == 0 {
-            self.kept.replace(Kept::All(Vec::new(), 0));
+            self.kept.replace(Kept::All(BytesMut::new()));
         }
     }
 
@@ -114,17 +114,17 @@ impl Progress {
     fn handed_over(&self, data: &Bytes) {
         self.bytes.set(self.bytes.get() + data.len() as u64);
         let mut kept = self.kept.borrow_mut();
-        if let Kept::All(pieces, length) = &mut *kept {
-            *length += data.len();
-            pieces.push(data.clone());
-            if *length > KEPT_MAX {
+        if let Kept::All(all) = &mut *kept {
+            if all.len() + data.len() > KEPT_MAX {
                 *kept = Kept::No;
+            } else {
+                all.extend_from_slice(data);
             }
         }
     }
 
     /// Lets go of what has not been handed over, if there is any; true if so. The upstream connection may never ask
-    /// for it again, and until somebody lets go the caller's connection waits for it to be read.
+    /// for it again, and over HTTP/2 the caller's stream waits until somebody lets go.
     pub fn abandon(&self) -> bool {
         if self.stage.get() == Stage::Done {
             return false;
@@ -180,7 +180,8 @@ impl Upload {
     #[must_use]
     pub fn again(progress: &Rc<Progress>, now: Instant) -> Option<Self> {
         let first: VecDeque<_> = match &*progress.kept.borrow() {
-            Kept::All(pieces, _) => pieces.iter().cloned().collect(),
+            Kept::All(all) if all.is_empty() => VecDeque::new(),
+            Kept::All(all) => VecDeque::from([Bytes::copy_from_slice(all)]),
             Kept::No if progress.bytes.get() == 0 => VecDeque::new(),
             Kept::No => return None,
         };

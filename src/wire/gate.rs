@@ -18,7 +18,6 @@ use tokio::time::Instant;
 
 use super::chunks::Chunks;
 use super::deadline::Deadline;
-use super::gather::poll_write_gathered;
 use super::head::{self, Framing, Head, Lines};
 use super::incoming::{Broken, Source};
 use super::problem::{Code, Problem};
@@ -89,6 +88,8 @@ pub struct Gate<S> {
     piece: usize,
     /// What is left of the word that a caller waits for.
     word: &'static [u8],
+    /// It has been written, and an encrypted stream may hold it.
+    word_held: bool,
     read_deadline: Deadline,
     waiting_since: Option<Instant>,
     write_deadline: Deadline,
@@ -110,6 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             number: 0,
             piece: PIECE,
             word: &[],
+            word_held: false,
             read_deadline: Deadline::default(),
             waiting_since: Some(waiting_since),
             write_deadline: Deadline::default(),
@@ -306,9 +308,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
-        if !self.word.is_empty() {
+        if !self.word.is_empty() || self.word_held {
             ready!(self.poll_word(cx))?;
             ready!(self.poll_flush(cx))?;
+            self.word_held = false;
         }
         loop {
             match &mut self.at {
@@ -375,6 +378,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.word = &self.word[count..];
+            self.word_held = true;
         }
         Poll::Ready(Ok(()))
     }
@@ -386,11 +390,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if self.word.len() == CONTINUE.len() {
             // With an answer there is nothing to wait for.
-            self.word = &[];
+            (self.word, self.blocked_since) = (&[], None);
         }
         ready!(self.poll_word(cx))?;
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(gone())) };
-        let polled = poll_write_gathered(Pin::new(stream), cx, pieces);
+        let polled = Pin::new(stream).poll_write_vectored(cx, pieces);
         self.wrote(cx, polled)
     }
 

@@ -4,7 +4,7 @@
 //! of writev(2), which takes the long way through the file layer: a microsecond for each answer, and copying a few
 //! kilobytes costs a twentieth of that.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ const FEW: usize = 4 * 1024;
 
 thread_local! {
     /// Where a core puts pieces together.
-    static TOGETHER: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(FEW));
+    static TOGETHER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// `poll_write_vectored`, or the cheaper `poll_write`.
@@ -31,13 +31,18 @@ pub(crate) fn poll_write_gathered<W: AsyncWrite>(
         (None, _) => writer.poll_write(cx, &[]),
         (Some(only), None) => writer.poll_write(cx, only),
         _ if bufs.iter().map(|buf| buf.len()).sum::<usize>() > FEW => writer.poll_write_vectored(cx, bufs),
-        _ => TOGETHER.with_borrow_mut(|together| {
+        _ => {
+            // Taken, not borrowed: what is written to may gather too, under its encryption.
+            let mut together = TOGETHER.take();
             together.clear();
+            together.reserve(FEW);
             for buf in bufs {
                 together.extend_from_slice(buf);
             }
-            writer.poll_write(cx, together)
-        }),
+            let polled = writer.poll_write(cx, &together);
+            TOGETHER.set(together);
+            polled
+        }
     }
 }
 
@@ -73,6 +78,34 @@ mod tests {
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
+    }
+
+    /// Gathers what is already being gathered.
+    struct Within(Seen);
+
+    impl AsyncWrite for Within {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            let halves = buf.split_at(buf.len() / 2);
+            poll_write_gathered(Pin::new(&mut self.0), cx, &[IoSlice::new(halves.0), IoSlice::new(halves.1)])
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_writer_that_gathers_may_stand_on_one_that_does() {
+        let mut within = Within(Seen::default());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let bufs = [IoSlice::new(b"head"), IoSlice::new(b"body")];
+        let polled = poll_write_gathered(Pin::new(&mut within), &mut cx, &bufs);
+        assert!(matches!(polled, Poll::Ready(Ok(8))));
+        assert_eq!(within.0.0, [(false, b"headbody".to_vec())]);
     }
 
     fn written(pieces: &[&[u8]]) -> (bool, Vec<u8>) {

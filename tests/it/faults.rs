@@ -181,6 +181,25 @@ async fn a_body_that_breaks_off_or_stalls_ends_visibly() {
 }
 
 #[tokio::test]
+async fn an_old_caller_that_stopped_reading_cannot_take_what_it_got_for_the_whole_answer() {
+    let upstream = Upstream::start(HTTP1, |mut peer: Peer| async move {
+        while peer.request().await.is_some() {
+            peer.write("HTTP/1.1 200 OK\r\n\r\n").await;
+            while peer.try_write([b'.'; 64 * 1024]).await {}
+        }
+    })
+    .await;
+    let proxy = upstream.proxy().env("UPSTREAM__TIMEOUTS__IDLE", "500ms").start().await;
+    let mut caller = Caller::connect(&proxy).await;
+    caller.write("GET /endless HTTP/1.0\r\nx-property-id: 1001\r\n\r\n").await;
+    caller.answer_head().await;
+    // It is given up only now, with all that the system holds still to be read.
+    proxy.wait_for_access(|line| line["path"] == "/endless").await;
+    let (_, reset) = soon("an end", caller.rest()).await;
+    assert!(reset, "an end without a length must be a reset");
+}
+
+#[tokio::test]
 async fn over_http2_a_body_that_breaks_off_or_stalls_ends_visibly() {
     let (cloudbeds, hotels) = cloudbeds(Protocols::Http2).await;
     let proxy = Proxy::to(&cloudbeds, &hotels).env("UPSTREAM__TIMEOUTS__IDLE", "700ms").start().await;

@@ -61,6 +61,17 @@ async fn an_access_line_holds_the_listed_fields_and_no_others() {
 }
 
 #[tokio::test]
+async fn a_refusal_of_head_is_complete_and_has_the_length_that_get_would_get() {
+    let (cloudbeds, hotels) = cloudbeds(Protocols::Http1).await;
+    let proxy = Proxy::to(&cloudbeds, &hotels).start().await;
+    let got = proxy.get("/x").property("4711").send().await;
+    let answer = proxy.call("HEAD", "/x").property("4711").send().await;
+    assert_eq!((answer.status, answer.header("content-length")), (got.status, got.header("content-length")));
+    let line = proxy.wait_for_access(|line| line["method"] == "HEAD").await;
+    assert_eq!((&line["code"], &line["end"]), (&"property_unknown".into(), &"complete".into()), "{line}");
+}
+
+#[tokio::test]
 async fn an_access_line_in_text_says_the_same() {
     let (cloudbeds, hotels) = cloudbeds(Protocols::Http2).await;
     let proxy = Proxy::to(&cloudbeds, &hotels).config("log: { format: text, output: ./log }").start().await;

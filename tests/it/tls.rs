@@ -7,7 +7,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::harness::proxy::write_private;
 use crate::harness::wire::get;
-use crate::harness::{Certified, Desk, Identity, Proxy, Speaker, TLS, in_time};
+use crate::harness::{Certified, Desk, Identity, Proxy, Speaker, TLS, Wire, in_time};
 
 const DETAILS: &str = "/api/v1.3/getHotelDetails";
 
@@ -35,6 +35,20 @@ async fn a_request_over_tls_is_answered_like_a_plain_one() {
     }
     let nothing_in_common = Speaker { alpn: &["ftp"], ..Speaker::new(&scene.root) };
     assert!(nothing_in_common.connect(proxy.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_caller_that_asks_for_new_traffic_keys_gets_its_answers() {
+    let scene = Certified::new().await;
+    let proxy = scene.proxy(TLS).start().await;
+    let mut stream = Speaker::new(&scene.root).connect(proxy.address).await.unwrap();
+    // The proxy's own new keys travel before its next answer, as a record of their own.
+    stream.get_mut().1.refresh_traffic_keys().unwrap();
+    let mut wire = Wire::over(stream, &proxy.secrets);
+    for _ in 0..3 {
+        assert_eq!(wire.get(DETAILS, "1001").await.status, StatusCode::OK);
+    }
+    assert_eq!(wire.get(DETAILS, "4711").await.status, StatusCode::FORBIDDEN);
 }
 
 #[tokio::test]

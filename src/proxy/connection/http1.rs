@@ -32,15 +32,22 @@ pub(in crate::proxy) enum Broke {
     /// The caller went away while its request waited.
     #[error(transparent)]
     Gone(#[from] CallerGone),
+    /// An answer broke off whose end is the connection's (HTTP/1.0): it would look whole.
+    #[error("an answer broke off that ends with its connection")]
+    LooksWhole,
     /// The answer's body broke off.
     #[error("an answer broke off")]
-    Cut {
-        /// A caller could take the end of the connection for the end of the body.
-        looks_whole: bool,
-    },
+    Cut,
     /// The answer's body is not what its head says.
     #[error(transparent)]
     Length(#[from] WrongLength),
+}
+
+impl Broke {
+    /// Why this answer broke off.
+    fn of(why: impl Into<Self>, reply: &Reply) -> Self {
+        if reply.ends_with_connection() { Self::LooksWhole } else { why.into() }
+    }
 }
 
 /// Has all requests of a connection answered, until there will be no further one, or none before more comes: the gate
@@ -120,7 +127,7 @@ where
                 (body, broke) = (None, Some(error));
             }
             // What has come is written out, also before an end that comes too early.
-            ready!(poll_write(gate, reply, &mut held, cx))?;
+            ready!(poll_write(gate, reply, &mut held, cx)).map_err(|error| Broke::of(error, reply))?;
             if let Some(broke) = broke.take() {
                 return Poll::Ready(Err(broke));
             }
@@ -154,7 +161,7 @@ fn poll_collect<B: Body<Data = Bytes> + Unpin>(
                     reply.push(piece)?;
                 }
             }
-            Some(Err(_)) => return Poll::Ready(Err(Broke::Cut { looks_whole: reply.ends_with_connection() })),
+            Some(Err(_)) => return Poll::Ready(Err(Broke::of(Broke::Cut, reply))),
             None => {
                 // What belongs to the request is recorded before its last bytes leave.
                 *body = None;

@@ -41,7 +41,7 @@ pub(crate) const LIMITS: Limits =
 pub(crate) enum Cut {
     /// All at once.
     Whole,
-    /// In pieces of a few bytes, with a pause before each.
+    /// In pieces of a few bytes, with a pause before each; and answers are taken in such pieces.
     Pieces,
 }
 
@@ -66,15 +66,15 @@ where
         static RECORDER: Rc<Recorder> = Rc::new(Metrics::new(1).recorder());
     }
     let answers = Rc::new(RefCell::new(Vec::new()));
-    let caller = Sent { bytes: sent.into(), at: 0, cut, paused: false, answers: Rc::clone(&answers) };
+    let answered = Rc::clone(&answers);
+    let caller = Sent { bytes: sent.into(), at: 0, cut, paused: false, may_write: false, answers: answered };
     let open = Rc::<Open>::default();
     let entry = open.enter(&RECORDER.with(Rc::clone));
     let refusal = RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let gate = Rc::new(RefCell::new(Gate::new(caller, LIMITS, LONG, Instant::now())));
             let answer = async |request| Ok(service(request).await);
-            // How it ends is for the caller to see.
-            let _ = talk(&gate, answer, &entry).await;
+            talk(&gate, answer, &entry).await.expect("nothing breaks off that stays in memory");
             let taken = gate.borrow_mut().take_stream();
             taken.and_then(|(_, outcome)| if let Outcome::Refused(problem) = outcome { Some(problem) } else { None })
         })
@@ -88,6 +88,7 @@ struct Sent {
     at: usize,
     cut: Cut,
     paused: bool,
+    may_write: bool,
     answers: Rc<RefCell<Vec<u8>>>,
 }
 
@@ -112,12 +113,24 @@ impl AsyncRead for Sent {
 }
 
 impl AsyncWrite for Sent {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.answers.borrow_mut().extend_from_slice(buf);
-        Poll::Ready(Ok(buf.len()))
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.cut == Cut::Pieces && !std::mem::take(&mut self.may_write) {
+            self.may_write = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let most = if self.cut == Cut::Whole { usize::MAX } else { 1 + self.answers.borrow().len() % 9 };
+        let count = most.min(buf.len());
+        self.answers.borrow_mut().extend_from_slice(&buf[..count]);
+        Poll::Ready(Ok(count))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.cut == Cut::Pieces && !std::mem::take(&mut self.may_write) {
+            self.may_write = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 

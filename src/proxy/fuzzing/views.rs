@@ -32,8 +32,10 @@ struct Seen {
 
 /// Compares readings of any bytes.
 pub fn views(data: &[u8]) {
-    let whole = seen(data, Cut::Whole);
-    assert_eq!(whole, seen(data, Cut::Pieces), "the requests depend on where bytes are cut");
+    let (whole, answers) = seen(data, Cut::Whole);
+    let (pieces, answers_to_pieces) = seen(data, Cut::Pieces);
+    assert_eq!(whole, pieces, "the requests depend on where bytes are cut");
+    assert_eq!(answers, answers_to_pieces, "the answers depend on where bytes are cut");
 
     let mut rest = data;
     for seen in &whole {
@@ -49,21 +51,21 @@ pub fn views(data: &[u8]) {
 }
 
 /// All requests that the gate makes of them.
-fn seen(data: &[u8], cut: Cut) -> Vec<Seen> {
+fn seen(data: &[u8], cut: Cut) -> (Vec<Seen>, Vec<u8>) {
     let all = RefCell::new(Vec::new());
-    serve(data, cut, |request| {
+    let served = serve(data, cut, |request| {
         let all = &all;
         async move {
             let seen = one(request).await;
             // Whoever breaks off in a body has nothing more to say. Not 200, by which CONNECT would end HTTP.
             let end = seen.body.is_none();
             all.borrow_mut().push(seen);
-            let response = Response::builder().status(400);
+            let response = Response::builder().status(400).header("date", "today");
             let response = if end { response.header("connection", "close") } else { response };
             response.body(Full::default()).expect("it is made of constants")
         }
     });
-    all.into_inner()
+    (all.into_inner(), served.answers)
 }
 
 async fn one(request: http::Request<Incoming>) -> Seen {
