@@ -43,6 +43,8 @@ struct Class<T> {
     lines: HashMap<Flow, Line<T>>,
     /// Whose turn it is, and whose is next; a line that was emptied by callers who went away stays until its turn.
     turns: VecDeque<Flow>,
+    /// How many lines have somebody in them.
+    occupied: usize,
     /// How many requests there are for each round of turns to come.
     rounds: Vec<usize>,
     waiting: usize,
@@ -61,7 +63,7 @@ struct Line<T> {
 
 impl<T> Default for Class<T> {
     fn default() -> Self {
-        Self { lines: HashMap::new(), turns: VecDeque::new(), rounds: Vec::new(), waiting: 0, heaviest: 1 }
+        Self { lines: HashMap::new(), turns: VecDeque::new(), occupied: 0, rounds: Vec::new(), waiting: 0, heaviest: 1 }
     }
 }
 
@@ -85,11 +87,10 @@ impl<T> Queue<T> {
         self.normal.len_of(flow) + self.low.len_of(flow)
     }
 
-    /// About how many hotels wait, and whether none does with normal priority; where one does, those that do not are not
-    /// counted. Lines whose callers went away count until their turn.
+    /// How many hotels wait, and whether none does with normal priority; where one does, those that do not are not counted.
     pub(super) fn flows(&self) -> (usize, bool) {
         let low = self.normal.waiting == 0 && self.low.waiting > 0;
-        (if low { self.low.lines.len() } else { self.normal.lines.len() }, low)
+        (if low { self.low.occupied } else { self.normal.occupied }, low)
     }
 
     /// The hotels that wait, with how many requests.
@@ -172,7 +173,7 @@ impl<T> Queue<T> {
     /// One turn in so many is for low priority now. With a tenth for itself it would wait for less than others do as soon
     /// as many hotels wait.
     fn low_turn(&self) -> usize {
-        (self.normal.turns.len() + 1).clamp(LOW_TURN, LATEST_LOW_TURN)
+        (self.normal.occupied + 1).clamp(LOW_TURN, LATEST_LOW_TURN)
     }
 
     fn class(&mut self, priority: Priority) -> &mut Class<T> {
@@ -196,6 +197,7 @@ impl<T> Class<T> {
             Line { waiting: BTreeMap::new(), weight, left: weight }
         });
         let round = line.waiting.len() / line.weight;
+        self.occupied += usize::from(line.waiting.is_empty());
         line.waiting.insert(place.number, item);
         self.waiting += 1;
         if self.rounds.len() <= round {
@@ -207,6 +209,7 @@ impl<T> Class<T> {
     fn remove(&mut self, place: Place) -> Option<T> {
         let line = self.lines.get_mut(&place.flow)?;
         let item = line.waiting.remove(&place.number)?;
+        self.occupied -= usize::from(line.waiting.is_empty());
         let round = line.waiting.len() / line.weight;
         self.left(round);
         Some(item)
@@ -233,6 +236,7 @@ impl<T> Class<T> {
             line.left = line.left.saturating_sub(1);
             if line.waiting.is_empty() {
                 // What is left of a turn is not kept for later: whoever has nothing to send saves nothing up.
+                self.occupied -= 1;
                 self.lines.remove(&flow);
                 self.turns.pop_front();
             } else if line.left == 0 {
@@ -312,6 +316,22 @@ mod tests {
     }
 
     #[test]
+    fn hotels_whose_callers_went_away_do_not_count_among_those_that_wait() {
+        for priority in [Priority::Normal, Priority::Low] {
+            let mut queue = Queue::default();
+            let places: Vec<_> = (1..=5).map(|id| queue.push(hotel(id), priority, 1, id)).collect();
+            let low = priority == Priority::Low;
+            assert_eq!(queue.flows(), (5, low));
+            queue.remove(places[1]);
+            queue.remove(places[3]);
+            assert_eq!(queue.flows(), (3, low));
+            queue.push(hotel(2), priority, 1, 2);
+            assert_eq!((queue.flows(), queue.pop()), ((4, low), Some(1)));
+            assert_eq!(queue.flows(), (3, low));
+        }
+    }
+
+    #[test]
     fn low_priority_yields_and_does_not_starve() {
         let mut queue = Queue::default();
         for n in 0..30 {
@@ -363,6 +383,9 @@ mod tests {
                 let each: usize = queue.lines().map(|(_, count)| count).sum();
                 prop_assert_eq!(each, said.len());
                 prop_assert_eq!(queue.normal.rounds.iter().sum::<usize>(), queue.normal.waiting);
+                for class in [&queue.normal, &queue.low] {
+                    prop_assert_eq!(class.occupied, class.lines.values().filter(|line| !line.waiting.is_empty()).count());
+                }
             }
             let (flow, last) = (hotel(3), usize::MAX);
             let ahead = queue.ahead(flow, Priority::Normal, 1);
