@@ -134,7 +134,7 @@ impl Local {
         let (allowed, gate) = (pace.allowed(now), pace.gate(now));
         let room = places.room(window, allowed, now);
         // Nobody overtakes those who wait.
-        if queue.is_empty() && room == Room::Now && !matches!(gate, Gate::Shut(_)) {
+        if queue.is_empty() && room == Room::Now && matches!(gate, Gate::Open | Gate::Trial) {
             let trial = (gate == Gate::Trial).then(|| pace.try_one(now));
             let low = places.take(now);
             return Entered::Start(window.start(now), trial, low);
@@ -250,8 +250,10 @@ impl Local {
                 Room::Asked => return Next::WhenGranted,
             }
             let gate = pace.gate(now);
-            if let Gate::Shut(until) = gate {
-                return Next::At(until);
+            match gate {
+                Gate::Open | Gate::Trial => {}
+                Gate::Shut(until) => return Next::At(until),
+                Gate::Asked => return Next::WhenGranted,
             }
             let Some(waiter) = queue.pop() else { break };
             let trial = (gate == Gate::Trial).then(|| pace.try_one(now));
@@ -314,18 +316,23 @@ impl Local {
             state.pace.trial_over(trial);
         }
         self.ring(state);
+        if trial.is_some() {
+            self.tell();
+        }
     }
 
     pub(super) fn trial_over(&self, trial: Trial) {
         let mut state = self.state();
         state.pace.trial_over(trial);
         self.ring(state);
+        self.tell();
     }
 
     pub(super) fn welcome(&self, trial: Trial) {
         let mut state = self.state();
         let over = state.pace.welcome(trial);
         self.ring(state);
+        self.tell();
         if !over {
             return;
         }
@@ -337,6 +344,7 @@ impl Local {
         let news = state.pace.refused(trial, asked, Instant::now());
         state.pauses += u64::from(news.is_some());
         self.ring(state);
+        self.tell();
         if let Some((pause, allowed)) = news {
             tracing::warn!(
                 app = &*self.name,
@@ -345,6 +353,13 @@ impl Local {
                 "Cloudbeds answers 429: the app's requests pause, and then go on more slowly; if this comes back, lower \
                  its requests_per_second, and look for others who use its client id"
             );
+        }
+    }
+
+    /// What became of a pause is news for other replicas.
+    fn tell(&self) {
+        if self.shared {
+            self.ask.notify_one();
         }
     }
 
@@ -427,7 +442,7 @@ impl State {
         match self.pace.gate(now) {
             // Behind a pause the window is empty, but for the one that tries.
             Gate::Shut(until) => turn.max(until + window::rounds(ahead, allowed)),
-            Gate::Open | Gate::Trial => turn,
+            Gate::Open | Gate::Trial | Gate::Asked => turn,
         }
     }
 

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use self::local::Local;
 pub use self::permit::{Permit, retry_after};
 pub use self::shared::{
-    Apart, BEAT, Fallback, GAP, GONE, GRACE, Grant, PATIENCE, Report, SILENT, Sharing, VALID, beat,
+    Apart, BEAT, Fallback, GAP, GONE, GRACE, Grant, PATIENCE, Report, SILENT, Sharing, TRIAL, VALID, beat,
 };
 pub use self::tally::{Account, Hotel};
 pub use self::window::{COUNTS, MARGIN, SECOND};

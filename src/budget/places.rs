@@ -296,7 +296,19 @@ mod tests {
     use super::super::shared::ALL_FROM;
     use super::*;
 
-    const GRANT: Grant = Grant { quiet: 0, lease: 2, share: 4, promised: 10, members: 3, rate: 3, pause: 0, soon: 0 };
+    const GRANT: Grant = Grant {
+        quiet: 0,
+        lease: 2,
+        share: 4,
+        promised: 10,
+        members: 3,
+        rate: 3,
+        pause: 0,
+        paused: false,
+        number: 0,
+        trial: 0,
+        soon: 0,
+    };
 
     fn millis(millis: u64) -> Duration {
         Duration::from_millis(millis)

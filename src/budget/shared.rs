@@ -45,6 +45,10 @@ pub(super) const ALL_FROM: Duration = PATIENCE
     .saturating_add(COUNTS)
     .saturating_add(Duration::from_millis(50));
 
+/// How long one that tries whether a pause is over has for its answer before another one may try as well: it may be a
+/// report that takes a minute, or its replica may be dead.
+pub const TRIAL: Duration = Duration::from_secs(5);
+
 /// A replica that has not been heard of for so long, and did not say goodbye, is gone, unless the configuration says
 /// otherwise.
 pub const GONE: Duration = Duration::from_secs(60 * 60);
@@ -85,8 +89,19 @@ pub struct Report {
     pub waiting: usize,
     /// Whether all who wait are of low priority.
     pub low: bool,
-    /// Milliseconds for which Cloudbeds wants to hear nothing.
+    /// Milliseconds for which Cloudbeds wants to hear nothing, and whether there is a pause, which ends when one that tries
+    /// comes through.
     pub pause: u64,
+    /// See there.
+    pub paused: bool,
+    /// The number of that pause, or 0 where it has none yet, and of the last one that a request of this replica ended.
+    pub number: u64,
+    /// See there.
+    pub lifted: u64,
+    /// How many pauses, or longer ones, Cloudbeds told this replica.
+    pub told: u64,
+    /// Milliseconds for which one that tries still has time.
+    pub trying: u64,
     /// Starts that count: age in milliseconds and how many, in turn.
     pub starts: Vec<u64>,
     /// A share that the configuration names, or 0, and how many such shares there are.
@@ -112,10 +127,38 @@ pub struct Grant {
     pub members: usize,
     /// Starts a window that it can hope for while others wait too.
     pub rate: usize,
-    /// Milliseconds for which Cloudbeds wants to hear nothing of any replica.
+    /// Milliseconds for which Cloudbeds wants to hear nothing of any replica, and whether there is a pause.
     pub pause: u64,
+    /// See there.
+    pub paused: bool,
+    /// The number of the last pause.
+    pub number: u64,
+    /// Milliseconds in which one request of this replica may try, and no other replica's.
+    pub trial: u64,
     /// Milliseconds until it is worth asking for more.
     pub soon: u64,
+}
+
+/// What all replicas know of a pause.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct CommonPause {
+    pub(super) paused: bool,
+    /// Before one may try.
+    pub(super) left: Duration,
+    pub(super) number: u64,
+    /// In which one of ours may, if it is not nothing.
+    pub(super) trial: Duration,
+}
+
+impl Grant {
+    pub(super) fn common_pause(&self) -> CommonPause {
+        CommonPause {
+            paused: self.paused,
+            left: Duration::from_millis(self.pause),
+            number: self.number,
+            trial: Duration::from_millis(self.trial).min(TRIAL),
+        }
+    }
 }
 
 /// How a budget is shared, for metrics.

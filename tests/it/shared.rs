@@ -29,11 +29,11 @@ const INCONCLUSIVE_MAX: usize = 2;
 static INCONCLUSIVE: AtomicUsize = AtomicUsize::new(0);
 
 /// A sandbox with a judge, and replicas before it.
-struct Scene {
-    cloudbeds: Sandbox,
+pub(super) struct Scene {
+    pub(super) cloudbeds: Sandbox,
     client_id: String,
     hotels: Vec<Hotel>,
-    replicas: Vec<Proxy>,
+    pub(super) replicas: Vec<Proxy>,
     pulse: Pulse,
     /// About when the judge saw the first call.
     first: Cell<Instant>,
@@ -43,7 +43,7 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new(redis: &Redis, replicas: usize) -> Self {
+    pub(super) async fn new(redis: &Redis, replicas: usize) -> Self {
         let mut scene = Self::without_replicas().await;
         let shared = redis.config();
         let started = together((0..replicas).map(|_| scene.replica(&shared))).await;
@@ -77,7 +77,7 @@ impl Scene {
     }
 
     /// Waits until each replica shares, and knows of all of them.
-    async fn together(&self) {
+    pub(super) async fn together(&self) {
         for replica in &self.replicas {
             replica.wait_for_metric(UP, |up| up == 1.0).await;
             let all = self.replicas.len() as f64;
@@ -96,7 +96,7 @@ impl Scene {
     }
 
     /// Every replica has a connection to Cloudbeds, and the second in which it was made is over.
-    async fn warm_up(&self, property: &str) {
+    pub(super) async fn warm_up(&self, property: &str) {
         let served = together(self.replicas.iter().map(|replica| many(replica, property, 1))).await;
         assert_eq!(served, vec![1; self.replicas.len()]);
         seconds(2).await;
@@ -110,7 +110,7 @@ impl Scene {
 
     /// Every replica has more requests than it may send, all the time, until `event` is over. Out: what came of it, and
     /// how many calls were answered.
-    async fn busy<T>(&self, event: impl Future<Output = T>) -> (T, usize) {
+    pub(super) async fn busy<T>(&self, event: impl Future<Output = T>) -> (T, usize) {
         self.may_begin();
         let before = self.verdict().calls;
         let over = Cell::new(false);
@@ -129,19 +129,19 @@ impl Scene {
         (event, (self.verdict().calls - before) as usize)
     }
 
-    async fn all(&self, up: f64) {
+    pub(super) async fn all(&self, up: f64) {
         for replica in &self.replicas {
             replica.wait_for_metric(UP, |now| now == up).await;
         }
     }
 
-    fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> Verdict {
         self.cloudbeds.verdict(&self.client_id)
     }
 
     /// No second had too many calls. One in which this machine stood still says nothing, and is no excuse for another
     /// one; nor are many of them.
-    fn assert_within(&self, what: &str) {
+    pub(super) fn assert_within(&self, what: &str) {
         let excesses = self.cloudbeds.excesses(&self.client_id);
         let seen = self.judged.replace(excesses.len());
         for (at, calls) in excesses.into_iter().skip(seen) {
@@ -159,7 +159,7 @@ impl Scene {
     }
 }
 
-async fn hotels(proxy: &Proxy, property: &str) -> Answer {
+pub(super) async fn hotels(proxy: &Proxy, property: &str) -> Answer {
     proxy.get("/api/v1.3/getHotels").property(property).send().await
 }
 
@@ -205,7 +205,7 @@ async fn a_hog_has_what_seven_replicas_without_work_do_not_use() {
     scene.assert_within("a hog beside seven");
 }
 
-async fn seconds(seconds: u64) {
+pub(super) async fn seconds(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 

@@ -27,7 +27,7 @@ const GRANTED: usize = 10;
 const WAY: Duration = Duration::from_millis(1);
 
 /// A server whose clock is the paused one.
-struct Timed {
+pub(super) struct Timed {
     redis: Redis,
     script: String,
     begun: Instant,
@@ -35,7 +35,7 @@ struct Timed {
 }
 
 impl Timed {
-    fn start() -> Option<Arc<Self>> {
+    pub(super) fn start() -> Option<Arc<Self>> {
         Self::away(WAY)
     }
 
@@ -45,10 +45,10 @@ impl Timed {
 }
 
 /// One member's way there.
-struct Way {
+pub(super) struct Way {
     server: Arc<Timed>,
     /// Nothing comes back on it.
-    cut: AtomicBool,
+    pub(super) cut: AtomicBool,
 }
 
 impl std::fmt::Debug for Way {
@@ -78,11 +78,11 @@ impl Stand for Way {
 }
 
 /// One replica.
-struct Member {
-    budget: Arc<Budget>,
-    way: Arc<Way>,
-    tasks: Vec<JoinHandle<()>>,
-    starts: Arc<Mutex<Vec<Instant>>>,
+pub(super) struct Member {
+    pub(super) budget: Arc<Budget>,
+    pub(super) way: Arc<Way>,
+    pub(super) tasks: Vec<JoinHandle<()>>,
+    pub(super) starts: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl Drop for Member {
@@ -92,7 +92,7 @@ impl Drop for Member {
 }
 
 impl Member {
-    fn join(server: &Arc<Timed>, name: usize, gone: Duration) -> Self {
+    pub(super) fn join(server: &Arc<Timed>, name: usize, gone: Duration) -> Self {
         let limits = Limits {
             max_wait: Duration::from_secs(30),
             max_waiting: 100,
@@ -152,7 +152,7 @@ impl Member {
         self.starts.lock().unwrap().iter().filter(|at| (from..until).contains(*at)).count()
     }
 
-    fn is_up(&self) -> bool {
+    pub(super) fn is_up(&self) -> bool {
         self.budget.account().sharing.is_some_and(|sharing| sharing.up)
     }
 }
@@ -165,7 +165,7 @@ fn assert_within(members: &[Member]) {
     assert!(most <= GRANTED, "{most} in the second from {:?}", when.map(|when| when - starts[0]));
 }
 
-async fn settled(members: &[Member]) -> Instant {
+pub(super) async fn settled(members: &[Member]) -> Instant {
     while !members.iter().all(|member| {
         member.budget.account().sharing.is_some_and(|sharing| sharing.up && sharing.members == members.len())
     }) {
@@ -302,7 +302,7 @@ async fn the_step_that_a_429_takes_off_one_replicas_rate_is_taken_off_for_all() 
     assert!(starts.len() >= 250, "{}", starts.len());
 }
 
-fn cut_off(minutes: u64) -> Duration {
+pub(super) fn cut_off(minutes: u64) -> Duration {
     Duration::from_mins(minutes)
 }
 

@@ -281,7 +281,7 @@ fn report_of(redis: &Redis, id: &str, numbers: &[(&str, u64)], jumped: bool) -> 
         "counts": 1041, "valid": 400, "grace": 50, "silent": 450, "gone": 3_600_000, "gap": 2000, "patience": 100,
         "granted": 10, "allowed": 10, "block": 10,
         "share": 0, "promised": 0, "cap": 0, "kept": 0, "pool": 0, "want": 0, "waiting": 0, "pause": 0,
-        "fallback": 0, "parts": 0,
+        "paused": false, "number": 0, "lifted": 0, "told": 0, "trying": 0, "trial": 5000, "fallback": 0, "parts": 0,
     });
     for (name, number) in numbers {
         argument[name] = (*number).into();
