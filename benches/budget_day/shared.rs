@@ -55,7 +55,7 @@ enum By {
 struct Redis {
     child: Mutex<Child>,
     connection: Mutex<BufReader<TcpStream>>,
-    digest: String,
+    digests: [String; 2],
     begun: Instant,
     reports: AtomicU64,
     spent: AtomicU64,
@@ -82,13 +82,13 @@ impl Redis {
         let mut redis = Self {
             child: Mutex::new(child),
             connection: Mutex::new(BufReader::new(connect(address)?)),
-            digest: String::new(),
+            digests: Default::default(),
             begun: Instant::now(),
             reports: AtomicU64::new(0),
             spent: AtomicU64::new(0),
         };
-        redis.digest =
-            redis.call(&["SCRIPT", "LOAD", &shared::timed_script()]).map_err(|error| format!("Redis: {error}"))?;
+        let load = |script: &str| redis.call(&["SCRIPT", "LOAD", script]).map_err(|error| format!("Redis: {error}"));
+        redis.digests = [load(&shared::timed_script())?, load(shared::sign_script())?];
         Ok(redis)
     }
 
@@ -136,9 +136,18 @@ impl Stand for Redis {
             sleep(WAY).await;
             let [seconds, micros] = shared::time(self.begun.elapsed());
             let asked = std::time::Instant::now();
-            let answer = self.call(&["EVALSHA", &self.digest, "1", key, argument, &seconds, &micros]);
+            let answer = self.call(&["EVALSHA", &self.digests[0], "1", key, argument, &seconds, &micros]);
             self.reports.fetch_add(1, Ordering::Relaxed);
             self.spent.fetch_add(u64::try_from(asked.elapsed().as_micros()).unwrap_or(0), Ordering::Relaxed);
+            sleep(WAY).await;
+            answer.map_err(|error| Failure::Refused(error.to_string()))
+        })
+    }
+
+    fn sign<'a>(&'a self, key: &'a str) -> Answering<'a> {
+        Box::pin(async move {
+            sleep(WAY).await;
+            let answer = self.call(&["EVALSHA", &self.digests[1], "1", key]);
             sleep(WAY).await;
             answer.map_err(|error| Failure::Refused(error.to_string()))
         })

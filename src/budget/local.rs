@@ -449,7 +449,8 @@ impl State {
     fn exhausted(&mut self, why: Why, ask: Ask, weight: usize, max_wait: Duration, now: Instant) -> Exhausted {
         let fit = window::starts_within(max_wait, self.pace.allowed(now)).saturating_sub(1);
         let ahead = self.queue.ahead_later(ask.flow, ask.priority, weight, fit);
-        let turn = self.when(ahead, now).checked_sub(max_wait).unwrap_or(now);
+        let earliest = self.places.earliest(now).unwrap_or(now);
+        let turn = self.when(ahead, now).max(earliest).checked_sub(max_wait).unwrap_or(now);
         let place = match why {
             // There is one as soon as anybody starts, or one of the hotel's own.
             Why::Full => self.when(0, now),

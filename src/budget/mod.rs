@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use self::local::Local;
 pub use self::permit::{Permit, retry_after};
 pub use self::shared::{
-    Apart, BEAT, Fallback, GAP, GONE, GRACE, Grant, PATIENCE, Report, SILENT, Sharing, TRIAL, VALID, beat,
+    Apart, BEAT, Fallback, GAP, GONE, GRACE, Grant, PATIENCE, Report, SIGN, SILENT, Sharing, TRIAL, VALID, beat,
 };
 pub use self::tally::{Account, Hotel};
 pub use self::window::{COUNTS, MARGIN, SECOND};
@@ -160,6 +160,11 @@ impl Budget {
     /// Nobody grants any more: from now on there is this replica's share. Out: how large that is.
     pub fn leave(&self) -> usize {
         self.local.leave(Instant::now())
+    }
+
+    /// Whoever grants is asked then, and not earlier.
+    pub fn asks(&self, at: Instant) {
+        self.local.asks(at);
     }
 
     /// Nothing starts any more.

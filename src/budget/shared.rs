@@ -24,17 +24,21 @@ pub const GRACE: Duration = Duration::from_millis(30);
 /// How seldom a replica reports at most, when it has nothing to ask for and there are many.
 pub const BEAT: Duration = Duration::from_millis(150);
 
-/// How often it does with few others: whoever lost its server then knows within a beat, an answer's time and the grace.
-const BEAT_OF_FEW: Duration = Duration::from_millis(50);
+/// How often it looks whether its server is still there, by a report or, where those are more seldom, by a sign of life: whoever
+/// has lost it goes on alone within this, an answer's time and the grace. A sign says nothing of the replica and the
+/// script does not count it, so the times below hold with it and without it. No report is sent while a sign has no answer:
+/// the replica goes on alone `PATIENCE` and `GRACE` after whichever has none, and nothing that the script may still
+/// read is younger.
+pub const SIGN: Duration = Duration::from_millis(50);
 
 /// The beat of one of so many replicas: the more report, the more seldom each.
 #[must_use]
 pub fn beat(members: usize) -> Duration {
     let members = u32::try_from(members).unwrap_or(u32::MAX).min(100);
-    (Duration::from_micros(6250) * members).clamp(BEAT_OF_FEW, BEAT)
+    (Duration::from_micros(6250) * members).clamp(SIGN, BEAT)
 }
 
-/// After so long without a report, a replica's whole share is kept free: a beat, an answer, and some more.
+/// After so long without a report, a replica's whole share is kept free: a beat, a sign's answer, a report's, and some more.
 pub const SILENT: Duration = Duration::from_millis(450);
 
 /// Since its last report, until a replica that is alone may use its whole share: by then its silence was noticed, and

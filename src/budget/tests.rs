@@ -351,6 +351,30 @@ async fn a_pause_longer_than_the_longest_wait_refuses_at_once_with_its_end() {
     assert_eq!(refused, Exhausted { why: Why::Paused, retry_after: 30, waited: Duration::ZERO });
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_alone_tells_when_it_has_a_place_at_the_earliest_or_asks_for_one() {
+    let told = async |budget: &Budget| budget.take(hotel(1), Instant::now()).await.unwrap_err().retry_after;
+    let budget = Budget::shared("main", 10, limits(0), Apart::default());
+    // Nobody has told it of a share yet, and it asks again in a while.
+    budget.asks(Instant::now() + Duration::from_millis(2500));
+    assert_eq!(told(&budget).await, 3);
+    // Whoever grants knows nothing any more, and waits until all that is leased has run out.
+    let quiet = |share, millis| Grant { quiet: millis, share, members: 20, rate: 1, ..Grant::default() };
+    budget.report(false, Instant::now());
+    budget.granted(&quiet(0, 1460), Instant::now());
+    assert_eq!(told(&budget).await, 2);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(told(&budget).await, 1);
+    // With a share it has that for certain, 2.1 seconds after its last report.
+    budget.report(false, Instant::now());
+    budget.granted(&Grant { quiet: 0, ..quiet(1, 0) }, Instant::now());
+    budget.leave();
+    budget.asks(Instant::now() + Duration::from_millis(100));
+    assert_eq!(told(&budget).await, 2);
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(budget.take(hotel(1), Instant::now()).await.is_ok());
+}
+
 #[test]
 fn a_wait_is_asked_for_in_seconds_or_as_a_date() {
     let asked = |pairs: &[(http::HeaderName, &'static str)]| retry_after(&headers(pairs)).map(|wait| wait.as_secs());

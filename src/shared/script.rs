@@ -13,6 +13,9 @@ use crate::budget::{COUNTS, GAP, GRACE, Grant, PATIENCE, Report, SILENT, TRIAL, 
 /// The script. Redis keeps it by its digest.
 pub(super) const BUDGET: &str = include_str!("budget.lua");
 
+/// What is asked between two reports.
+pub(super) const SIGN: &str = include_str!("sign.lua");
+
 /// How long a place in the queue of those who wait is held for a replica that does not come, in milliseconds.
 const QUEUED: u64 = 100;
 

@@ -97,6 +97,12 @@ impl Local {
         share
     }
 
+    pub(in crate::budget) fn asks(&self, at: Instant) {
+        if let Places::Leased(leases) = &mut self.state().places {
+            leases.asks(at);
+        }
+    }
+
     pub(in crate::budget) fn close(&self, now: Instant) {
         if let Places::Leased(leases) = &mut self.state().places {
             leases.close(now);
