@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cloudbeds_auth_proxy::budget::{Apart, Ask, Budget, Budgets, Flow, Limits, Priority};
+use cloudbeds_auth_proxy::budget::{Apart, Ask, Budget, Budgets, Flow, Limits};
 use cloudbeds_auth_proxy::https::Dialer;
 use cloudbeds_auth_proxy::shared::{self, Answering, Failure, Server, Stand};
 use hdrhistogram::Histogram;
@@ -284,7 +284,7 @@ impl Scene {
         // Not all at once, and desks when everybody else waits.
         sleep(WARM_UP / 2 + chance.millis(0.0, if desk { 60_000.0 } else { 1_000.0 })).await;
         let Ok(property) = (hotel + 1).to_string().parse() else { return };
-        let ask = Ask { flow: Flow::Property(property), priority: Priority::Normal };
+        let ask = Ask::normal(Flow::Property(property));
         loop {
             let replica = match self.by {
                 By::Its => usize::try_from(hotel).unwrap_or(0),

@@ -20,7 +20,7 @@ use super::queue::{Place, Queue};
 use super::shared::{ALL_FROM, Apart, PATIENCE, Sharing};
 use super::tally::{Account, Tally};
 use super::window::{self, Window};
-use super::{Ask, Exhausted, Left, Limits, Why};
+use super::{Ask, Exhausted, Flow, Left, Limits, Why};
 use crate::property::PropertyId;
 
 /// One app's budget.
@@ -134,7 +134,7 @@ impl Local {
         let (allowed, gate) = (pace.allowed(now), pace.gate(now));
         let room = places.room(window, allowed, now);
         // Nobody overtakes those who wait.
-        if queue.is_empty() && room == Room::Now && matches!(gate, Gate::Open | Gate::Trial) {
+        if queue.is_free() && room == Room::Now && matches!(gate, Gate::Open | Gate::Trial) {
             let trial = (gate == Gate::Trial).then(|| pace.try_one(now));
             let low = places.take(now);
             return Entered::Start(window.start(now), trial, low);
@@ -152,7 +152,8 @@ impl Local {
             if matches!(gate, Gate::Shut(until) if until > now + max_wait) { Why::Paused } else { Why::TooLong }
         } else {
             let (sender, permit) = oneshot::channel();
-            let first = queue.is_empty();
+            // Also where others of whom nobody may go are there already.
+            let first = queue.is_empty() || queue.holds();
             let place = queue.push(ask.flow, ask.priority, weight, Waiter { ask, permit: sender });
             drop(state);
             if first {
@@ -255,11 +256,18 @@ impl Local {
                 Gate::Shut(until) => return Next::At(until),
                 Gate::Asked => return Next::WhenGranted,
             }
+            // It rings when the others may go on.
             let Some(waiter) = queue.pop() else { break };
             let trial = (gate == Gate::Trial).then(|| pace.try_one(now));
             places.take(now);
             window.keep();
-            out.push((waiter.permit, Permit::kept(Arc::clone(self), waiter.ask, trial)));
+            // Those behind it may find a connection where it has to make one, and would arrive before it. Where nobody
+            // waits, nobody has to for that.
+            let holds = waiter.ask.is_unsafe && !self.limits.max_wait.is_zero();
+            if holds {
+                queue.hold(waiter.ask.flow);
+            }
+            out.push((waiter.permit, Permit::kept(Arc::clone(self), waiter.ask, holds, trial)));
         }
         Next::WhenRung
     }
@@ -287,10 +295,14 @@ impl Local {
         counts
     }
 
-    pub(super) fn start_kept(&self, now: Instant) -> bool {
+    /// `held` is the hotel of which others had to let this one start first.
+    pub(super) fn start_kept(&self, now: Instant, held: Option<Flow>) -> bool {
         let mut state = self.state();
-        let State { window, places, .. } = &mut *state;
+        let State { window, places, queue, .. } = &mut *state;
         window.pass(now);
+        if let Some(flow) = held {
+            queue.release(flow);
+        }
         let may = places.may_start_kept(window, now);
         if may {
             window.start_kept(now);
@@ -303,8 +315,11 @@ impl Local {
     }
 
     /// The place of a permit that was not used.
-    pub(super) fn give_back(&self, dated: Option<Instant>, trial: Option<Trial>) {
+    pub(super) fn give_back(&self, dated: Option<Instant>, held: Option<Flow>, trial: Option<Trial>) {
         let mut state = self.state();
+        if let Some(flow) = held {
+            state.queue.release(flow);
+        }
         match dated {
             Some(at) => drop(state.window.forget(at)),
             None => {

@@ -81,6 +81,16 @@ pub struct Ask {
     pub flow: Flow,
     /// How urgently.
     pub priority: Priority,
+    /// Whether it may change something, by its method: those of its hotel that come later must not overtake it.
+    pub is_unsafe: bool,
+}
+
+impl Ask {
+    /// For one that is like most: nothing need wait behind it.
+    #[must_use]
+    pub fn normal(flow: Flow) -> Self {
+        Self { flow, priority: Priority::Normal, is_unsafe: false }
+    }
 }
 
 /// Why a request did not get its turn.

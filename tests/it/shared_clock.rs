@@ -139,7 +139,7 @@ impl Member {
 
     /// So many requests at a time, for ever.
     fn hog(&mut self, at_a_time: usize) {
-        self.ask_for(&vec![Ask { flow: Flow::Own, priority: Priority::Normal }; at_a_time]);
+        self.ask_for(&vec![Ask::normal(Flow::Own); at_a_time]);
     }
 
     /// One request at a time of each, for ever.
@@ -219,7 +219,7 @@ async fn a_hog_beside_seven_replicas_without_work_has_all_of_the_budget_within_i
         if at_work_before {
             // Whoever was at work lately holds places ahead.
             for member in &mut members {
-                let ask = Ask { flow: Flow::Own, priority: Priority::Normal };
+                let ask = Ask::normal(Flow::Own);
                 assert!(member.budget.take(ask, begun).await.unwrap().start(Instant::now()));
                 member.starts.lock().unwrap().push(Instant::now());
             }
@@ -248,7 +248,7 @@ async fn low_priority_at_one_replica_yields_to_the_others_and_does_not_starve() 
     let Some(server) = Timed::start() else { return };
     let asks = |hotels: std::ops::Range<u64>, priority| -> Vec<Ask> {
         let flow = |id: u64| Flow::Property(id.to_string().parse().unwrap());
-        hotels.map(|id| Ask { flow: flow(id), priority }).collect()
+        hotels.map(|id| Ask { priority, ..Ask::normal(flow(id)) }).collect()
     };
     // Of one front desk, and of two hundred; the jobs' part is the tenth or the hundredth that it is within one replica.
     let mut members: Vec<_> = (0..3).map(|name| Member::join(&server, name, cut_off(60))).collect();
@@ -275,7 +275,7 @@ async fn a_pause_lasts_as_long_as_cloudbeds_says_however_far_away_the_server_is(
     let Some(server) = Timed::away(Duration::from_millis(40)) else { return };
     let members: Vec<_> = (0..2).map(|name| Member::join(&server, name, cut_off(60))).collect();
     settled(&members).await;
-    let ask = Ask { flow: Flow::Own, priority: Priority::Normal };
+    let ask = Ask::normal(Flow::Own);
     let mut permit = members[0].budget.take(ask, Instant::now()).await.unwrap();
     assert!(permit.start(Instant::now()));
     let wait = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("3"))]);
@@ -296,7 +296,7 @@ async fn the_step_that_a_429_takes_off_one_replicas_rate_is_taken_off_for_all() 
     let Some(server) = Timed::start() else { return };
     let mut members: Vec<_> = (0..2).map(|name| Member::join(&server, name, cut_off(60))).collect();
     settled(&members).await;
-    let ask = Ask { flow: Flow::Own, priority: Priority::Normal };
+    let ask = Ask::normal(Flow::Own);
     for wait in [Some("1"), None] {
         let mut permit = members[0].budget.take(ask, Instant::now()).await.unwrap();
         assert!(permit.start(Instant::now()));
