@@ -111,10 +111,15 @@ impl Scene {
     /// Every replica has more requests than it may send, all the time, until `event` is over. Out: what came of it, and
     /// how many calls were answered.
     pub(super) async fn busy<T>(&self, event: impl Future<Output = T>) -> (T, usize) {
+        self.busy_with(6, event).await
+    }
+
+    /// The same with so many requests at a time of each.
+    async fn busy_with<T>(&self, at_a_time: usize, event: impl Future<Output = T>) -> (T, usize) {
         self.may_begin();
         let before = self.verdict().calls;
         let over = Cell::new(false);
-        let hogs = self.replicas.iter().flat_map(|replica| std::iter::repeat_n(replica, 6));
+        let hogs = self.replicas.iter().flat_map(|replica| std::iter::repeat_n(replica, at_a_time));
         let hogs = together(hogs.map(|replica| async {
             while !over.get() {
                 hotels(replica, "1001").await;
@@ -188,6 +193,48 @@ async fn one_two_and_eight_replicas_together_never_exceed_one_budget_and_use_it(
         // needs to answer. `shared_clock` asserts the rest.
         assert!(used > 0.9, "{replicas} replicas used {used} of the budget");
     }
+}
+
+#[tokio::test]
+async fn bursts_at_eight_replicas_and_restarts_of_redis_and_of_replicas_bring_no_second_too_many() {
+    let Some(mut redis) = Redis::start() else { return };
+    let mut scene = Scene::new(&redis, 8).await;
+    scene.together().await;
+    // At so many replicas, so many at each, at odd distances, so that they meet the window in different places.
+    let bursts = async |scene: &Scene, bursts: &[(usize, usize, u64)]| {
+        for (replicas, count, pause) in bursts.iter().copied() {
+            let served = together(scene.replicas[..replicas].iter().map(|replica| many(replica, "1001", count))).await;
+            assert_eq!(served, vec![count; replicas]);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+    };
+    bursts(&scene, &[(8, 1, 700), (1, 9, 350), (3, 4, 130), (8, 1, 60), (8, 2, 0)]).await;
+    scene.assert_within("bursts at eight");
+
+    let ((), served) = scene
+        .busy_with(2, async {
+            redis.kill();
+            scene.all(0.0).await;
+            seconds(2).await;
+            redis.start_again();
+            scene.all(1.0).await;
+            seconds(1).await;
+        })
+        .await;
+    scene.assert_within("Redis is lost to eight, and back empty");
+    assert!(served > 20, "{served}");
+
+    // It is another one before anybody has missed it.
+    redis.start_again();
+    bursts(&scene, &[(8, 1, 40), (2, 3, 0)]).await;
+    redis.start_again();
+    for replica in &mut scene.replicas[6..] {
+        replica.kill();
+        replica.restart().await;
+    }
+    bursts(&scene, &[(8, 1, 300), (8, 2, 0)]).await;
+    scene.all(1.0).await;
+    scene.assert_within("another Redis, and two of eight replicas once more");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::harness::Redis;
 
 /// How many members there may be; each has a user of its own, so that it can be cut off.
-const MEMBERS: usize = 5;
+const MEMBERS: usize = 8;
 
 #[derive(Clone, Debug)]
 enum Act {
