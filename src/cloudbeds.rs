@@ -228,7 +228,7 @@ impl Cloudbeds {
     }
 
     async fn call(&self, origin: &Origin, request: Request<Full<Bytes>>) -> Result<Answer, Unanswered> {
-        let ask = Ask { flow: Flow::Own, priority: self.priority };
+        let ask = Ask { priority: self.priority, ..Ask::normal(Flow::Own) };
         let mut permit = match &self.budget {
             Some(budget) => Some(budget.take(ask, Instant::now()).await?),
             None => None,

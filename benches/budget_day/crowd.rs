@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use cloudbeds_auth_proxy::budget::{Ask, Budget, Exhausted, Flow, Limits, MARGIN, Permit, Priority, SECOND};
+use cloudbeds_auth_proxy::budget::{Ask, Budget, Exhausted, Flow, Limits, MARGIN, Permit, SECOND};
 use tokio::time::{Instant, advance};
 
 /// How many decisions there are in a window; no more than the fewest who wait.
@@ -27,7 +27,7 @@ pub(crate) struct Crowd {
 
 fn ask(hotel: usize) -> Ask {
     let flow = (hotel + 1).to_string().parse().map_or(Flow::Own, Flow::Property);
-    Ask { flow, priority: Priority::Normal }
+    Ask::normal(flow)
 }
 
 impl Crowd {

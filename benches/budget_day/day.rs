@@ -167,6 +167,6 @@ impl Scene {
             Ok(property) if !self.setting.is_one_line() => Flow::Property(property),
             _ => Flow::Own,
         };
-        Ask { flow, priority: if low { Priority::Low } else { Priority::Normal } }
+        Ask { priority: if low { Priority::Low } else { Priority::Normal }, ..Ask::normal(flow) }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cloudbeds_auth_proxy::budget::{Apart, Ask, Budget, Budgets, Flow, Limits, Priority};
+use cloudbeds_auth_proxy::budget::{Apart, Ask, Budget, Budgets, Flow, Limits};
 use cloudbeds_auth_proxy::https::Dialer;
 use cloudbeds_auth_proxy::shared::{self, Answering, Failure, Server, Stand};
 use hdrhistogram::Histogram;
@@ -55,7 +55,7 @@ enum By {
 struct Redis {
     child: Mutex<Child>,
     connection: Mutex<BufReader<TcpStream>>,
-    digest: String,
+    digests: [String; 2],
     begun: Instant,
     reports: AtomicU64,
     spent: AtomicU64,
@@ -82,13 +82,13 @@ impl Redis {
         let mut redis = Self {
             child: Mutex::new(child),
             connection: Mutex::new(BufReader::new(connect(address)?)),
-            digest: String::new(),
+            digests: Default::default(),
             begun: Instant::now(),
             reports: AtomicU64::new(0),
             spent: AtomicU64::new(0),
         };
-        redis.digest =
-            redis.call(&["SCRIPT", "LOAD", &shared::timed_script()]).map_err(|error| format!("Redis: {error}"))?;
+        let load = |script: &str| redis.call(&["SCRIPT", "LOAD", script]).map_err(|error| format!("Redis: {error}"));
+        redis.digests = [load(&shared::timed_script())?, load(shared::sign_script())?];
         Ok(redis)
     }
 
@@ -136,9 +136,18 @@ impl Stand for Redis {
             sleep(WAY).await;
             let [seconds, micros] = shared::time(self.begun.elapsed());
             let asked = std::time::Instant::now();
-            let answer = self.call(&["EVALSHA", &self.digest, "1", key, argument, &seconds, &micros]);
+            let answer = self.call(&["EVALSHA", &self.digests[0], "1", key, argument, &seconds, &micros]);
             self.reports.fetch_add(1, Ordering::Relaxed);
             self.spent.fetch_add(u64::try_from(asked.elapsed().as_micros()).unwrap_or(0), Ordering::Relaxed);
+            sleep(WAY).await;
+            answer.map_err(|error| Failure::Refused(error.to_string()))
+        })
+    }
+
+    fn sign<'a>(&'a self, key: &'a str) -> Answering<'a> {
+        Box::pin(async move {
+            sleep(WAY).await;
+            let answer = self.call(&["EVALSHA", &self.digests[1], "1", key]);
             sleep(WAY).await;
             answer.map_err(|error| Failure::Refused(error.to_string()))
         })
@@ -275,7 +284,7 @@ impl Scene {
         // Not all at once, and desks when everybody else waits.
         sleep(WARM_UP / 2 + chance.millis(0.0, if desk { 60_000.0 } else { 1_000.0 })).await;
         let Ok(property) = (hotel + 1).to_string().parse() else { return };
-        let ask = Ask { flow: Flow::Property(property), priority: Priority::Normal };
+        let ask = Ask::normal(Flow::Property(property));
         loop {
             let replica = match self.by {
                 By::Its => usize::try_from(hotel).unwrap_or(0),

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use cloudbeds_auth_proxy::budget::{Ask, Budget, Flow, Priority};
+use cloudbeds_auth_proxy::budget::{Ask, Budget, Flow};
 use cloudbeds_auth_proxy::keys::KeySet;
 use cloudbeds_auth_proxy::origin::Origin;
 use cloudbeds_auth_proxy::property::PropertyId;
@@ -183,7 +183,7 @@ fn budget() -> Arc<Budget> {
 // A permit for the taking, its start, and the answer it heard.
 #[library_benchmark(setup = budget)]
 fn permit(budget: Arc<Budget>) {
-    let (ask, headers) = (Ask { flow: Flow::Property(id(FIRST)), priority: Priority::Normal }, HeaderMap::new());
+    let (ask, headers) = (Ask::normal(Flow::Property(id(FIRST))), HeaderMap::new());
     for _ in 0..CALLS {
         let mut permit = now(budget.take(black_box(ask), Instant::now())).unwrap();
         assert!(permit.start(Instant::now()));

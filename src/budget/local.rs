@@ -20,7 +20,7 @@ use super::queue::{Place, Queue};
 use super::shared::{ALL_FROM, Apart, PATIENCE, Sharing};
 use super::tally::{Account, Tally};
 use super::window::{self, Window};
-use super::{Ask, Exhausted, Left, Limits, Why};
+use super::{Ask, Exhausted, Flow, Left, Limits, Why};
 use crate::property::PropertyId;
 
 /// One app's budget.
@@ -134,7 +134,7 @@ impl Local {
         let (allowed, gate) = (pace.allowed(now), pace.gate(now));
         let room = places.room(window, allowed, now);
         // Nobody overtakes those who wait.
-        if queue.is_empty() && room == Room::Now && !matches!(gate, Gate::Shut(_)) {
+        if queue.is_free() && room == Room::Now && matches!(gate, Gate::Open | Gate::Trial) {
             let trial = (gate == Gate::Trial).then(|| pace.try_one(now));
             let low = places.take(now);
             return Entered::Start(window.start(now), trial, low);
@@ -152,7 +152,8 @@ impl Local {
             if matches!(gate, Gate::Shut(until) if until > now + max_wait) { Why::Paused } else { Why::TooLong }
         } else {
             let (sender, permit) = oneshot::channel();
-            let first = queue.is_empty();
+            // Also where others of whom nobody may go are there already.
+            let first = queue.is_empty() || queue.holds();
             let place = queue.push(ask.flow, ask.priority, weight, Waiter { ask, permit: sender });
             drop(state);
             if first {
@@ -250,14 +251,23 @@ impl Local {
                 Room::Asked => return Next::WhenGranted,
             }
             let gate = pace.gate(now);
-            if let Gate::Shut(until) = gate {
-                return Next::At(until);
+            match gate {
+                Gate::Open | Gate::Trial => {}
+                Gate::Shut(until) => return Next::At(until),
+                Gate::Asked => return Next::WhenGranted,
             }
+            // It rings when the others may go on.
             let Some(waiter) = queue.pop() else { break };
             let trial = (gate == Gate::Trial).then(|| pace.try_one(now));
             places.take(now);
             window.keep();
-            out.push((waiter.permit, Permit::kept(Arc::clone(self), waiter.ask, trial)));
+            // Those behind it may find a connection where it has to make one, and would arrive before it. Where nobody
+            // waits, nobody has to for that.
+            let holds = waiter.ask.is_unsafe && !self.limits.max_wait.is_zero();
+            if holds {
+                queue.hold(waiter.ask.flow);
+            }
+            out.push((waiter.permit, Permit::kept(Arc::clone(self), waiter.ask, holds, trial)));
         }
         Next::WhenRung
     }
@@ -285,10 +295,14 @@ impl Local {
         counts
     }
 
-    pub(super) fn start_kept(&self, now: Instant) -> bool {
+    /// `held` is the hotel of which others had to let this one start first.
+    pub(super) fn start_kept(&self, now: Instant, held: Option<Flow>) -> bool {
         let mut state = self.state();
-        let State { window, places, .. } = &mut *state;
+        let State { window, places, queue, .. } = &mut *state;
         window.pass(now);
+        if let Some(flow) = held {
+            queue.release(flow);
+        }
         let may = places.may_start_kept(window, now);
         if may {
             window.start_kept(now);
@@ -301,8 +315,11 @@ impl Local {
     }
 
     /// The place of a permit that was not used.
-    pub(super) fn give_back(&self, dated: Option<Instant>, trial: Option<Trial>) {
+    pub(super) fn give_back(&self, dated: Option<Instant>, held: Option<Flow>, trial: Option<Trial>) {
         let mut state = self.state();
+        if let Some(flow) = held {
+            state.queue.release(flow);
+        }
         match dated {
             Some(at) => drop(state.window.forget(at)),
             None => {
@@ -314,18 +331,23 @@ impl Local {
             state.pace.trial_over(trial);
         }
         self.ring(state);
+        if trial.is_some() {
+            self.tell();
+        }
     }
 
     pub(super) fn trial_over(&self, trial: Trial) {
         let mut state = self.state();
         state.pace.trial_over(trial);
         self.ring(state);
+        self.tell();
     }
 
     pub(super) fn welcome(&self, trial: Trial) {
         let mut state = self.state();
         let over = state.pace.welcome(trial);
         self.ring(state);
+        self.tell();
         if !over {
             return;
         }
@@ -337,6 +359,7 @@ impl Local {
         let news = state.pace.refused(trial, asked, Instant::now());
         state.pauses += u64::from(news.is_some());
         self.ring(state);
+        self.tell();
         if let Some((pause, allowed)) = news {
             tracing::warn!(
                 app = &*self.name,
@@ -345,6 +368,13 @@ impl Local {
                 "Cloudbeds answers 429: the app's requests pause, and then go on more slowly; if this comes back, lower \
                  its requests_per_second, and look for others who use its client id"
             );
+        }
+    }
+
+    /// What became of a pause is news for other replicas.
+    fn tell(&self) {
+        if self.shared {
+            self.ask.notify_one();
         }
     }
 
@@ -427,14 +457,15 @@ impl State {
         match self.pace.gate(now) {
             // Behind a pause the window is empty, but for the one that tries.
             Gate::Shut(until) => turn.max(until + window::rounds(ahead, allowed)),
-            Gate::Open | Gate::Trial => turn,
+            Gate::Open | Gate::Trial | Gate::Asked => turn,
         }
     }
 
     fn exhausted(&mut self, why: Why, ask: Ask, weight: usize, max_wait: Duration, now: Instant) -> Exhausted {
         let fit = window::starts_within(max_wait, self.pace.allowed(now)).saturating_sub(1);
         let ahead = self.queue.ahead_later(ask.flow, ask.priority, weight, fit);
-        let turn = self.when(ahead, now).checked_sub(max_wait).unwrap_or(now);
+        let earliest = self.places.earliest(now).unwrap_or(now);
+        let turn = self.when(ahead, now).max(earliest).checked_sub(max_wait).unwrap_or(now);
         let place = match why {
             // There is one as soon as anybody starts, or one of the hotel's own.
             Why::Full => self.when(0, now),

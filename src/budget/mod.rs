@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use self::local::Local;
 pub use self::permit::{Permit, retry_after};
 pub use self::shared::{
-    Apart, BEAT, Fallback, GAP, GONE, GRACE, Grant, PATIENCE, Report, SILENT, Sharing, VALID, beat,
+    Apart, BEAT, Fallback, GAP, GONE, GRACE, Grant, PATIENCE, Report, SIGN, SILENT, Sharing, TRIAL, VALID, beat,
 };
 pub use self::tally::{Account, Hotel};
 pub use self::window::{COUNTS, MARGIN, SECOND};
@@ -81,6 +81,16 @@ pub struct Ask {
     pub flow: Flow,
     /// How urgently.
     pub priority: Priority,
+    /// Whether it may change something, by its method: those of its hotel that come later must not overtake it.
+    pub is_unsafe: bool,
+}
+
+impl Ask {
+    /// For one that is like most: nothing need wait behind it.
+    #[must_use]
+    pub fn normal(flow: Flow) -> Self {
+        Self { flow, priority: Priority::Normal, is_unsafe: false }
+    }
 }
 
 /// Why a request did not get its turn.
@@ -160,6 +170,11 @@ impl Budget {
     /// Nobody grants any more: from now on there is this replica's share. Out: how large that is.
     pub fn leave(&self) -> usize {
         self.local.leave(Instant::now())
+    }
+
+    /// Whoever grants is asked then, and not earlier.
+    pub fn asks(&self, at: Instant) {
+        self.local.asks(at);
     }
 
     /// Nothing starts any more.

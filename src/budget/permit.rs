@@ -34,8 +34,8 @@ pub struct Permit {
 enum At {
     /// Dated when it was given out.
     Dated(Instant),
-    /// To be dated when it starts.
-    Kept,
+    /// To be dated when it starts. Until then its hotel's others may be held.
+    Kept { holds: bool },
     /// Started, or its date has passed.
     Over,
 }
@@ -45,8 +45,8 @@ impl Permit {
         Self { local, ask, at: At::Dated(at), trial, waited: Duration::ZERO }
     }
 
-    pub(super) fn kept(local: Arc<Local>, ask: Ask, trial: Option<Trial>) -> Self {
-        Self { local, ask, at: At::Kept, trial, waited: Duration::ZERO }
+    pub(super) fn kept(local: Arc<Local>, ask: Ask, holds: bool, trial: Option<Trial>) -> Self {
+        Self { local, ask, at: At::Kept { holds }, trial, waited: Duration::ZERO }
     }
 
     pub(super) fn after(mut self, waited: Duration) -> Self {
@@ -63,7 +63,7 @@ impl Permit {
     /// Whatever is still to be done before the start may take a while: the date is not known yet.
     pub fn keep(&mut self) {
         if let At::Dated(at) = self.at {
-            self.at = if self.local.keep(at) { At::Kept } else { At::Over };
+            self.at = if self.local.keep(at) { At::Kept { holds: false } } else { At::Over };
         }
     }
 
@@ -73,7 +73,7 @@ impl Permit {
         match std::mem::replace(&mut self.at, At::Over) {
             At::Dated(at) if now.saturating_duration_since(at) <= DRIFT => true,
             At::Dated(at) => self.local.date_anew(at, now),
-            At::Kept => self.local.start_kept(now),
+            At::Kept { holds } => self.local.start_kept(now, holds.then_some(self.ask.flow)),
             At::Over => false,
         }
     }
@@ -111,8 +111,8 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         match (self.at, self.trial) {
-            (At::Dated(at), trial) => self.local.give_back(Some(at), trial),
-            (At::Kept, trial) => self.local.give_back(None, trial),
+            (At::Dated(at), trial) => self.local.give_back(Some(at), None, trial),
+            (At::Kept { holds }, trial) => self.local.give_back(None, holds.then_some(self.ask.flow), trial),
             (At::Over, Some(trial)) => self.local.trial_over(trial),
             (At::Over, None) => {}
         }

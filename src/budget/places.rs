@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::shared::{Apart, Grant, VALID, lasts};
+use super::shared::{ALL_FROM, Apart, Grant, VALID, lasts};
 use super::window::Window;
 
 /// How long after its last start a replica still leases ahead.
@@ -57,6 +57,8 @@ pub(super) struct Leases {
     alone: Option<Alone>,
     /// Starts a window that may be hoped for.
     rate: usize,
+    /// When whoever grants is asked the next time, or grants something again.
+    asked: Option<Instant>,
     last_start: Option<Instant>,
     pub(super) members: usize,
     /// How often we were left alone, once we were not.
@@ -89,6 +91,7 @@ impl Leases {
             answered: None,
             alone: Some(Alone { cap: 0, all_from }),
             rate: granted,
+            asked: None,
             last_start: None,
             members: 0,
             losses: 0,
@@ -124,6 +127,18 @@ impl Leases {
     /// answer that still holds it is as if we were alone.
     fn limit(&self, now: Instant) -> Option<usize> {
         if self.alone.is_none() && now >= self.until { Some(self.share(now)) } else { self.cap(now) }
+    }
+
+    /// Whoever grants is asked then.
+    pub(super) fn asks(&mut self, at: Instant) {
+        self.asked = Some(at);
+    }
+
+    /// When one may start at the earliest, where nothing is ours now: with the whole share, which is sure; where there is
+    /// none, when somebody is asked for a place.
+    fn earliest(&self, now: Instant) -> Option<Instant> {
+        let alone = self.alone.filter(|_| self.cap(now) == Some(0))?;
+        if self.share(now) > 0 { Some(alone.all_from) } else { self.asked }
     }
 
     /// Leased and not used.
@@ -178,6 +193,7 @@ impl Leases {
         self.answered = Some(sent);
         if grant.quiet > 0 {
             self.leave(window, now);
+            self.asks(now + Duration::from_millis(grant.quiet).min(ALL_FROM));
             return;
         }
         if let Some(limit) = limit {
@@ -193,7 +209,7 @@ impl Leases {
     pub(super) fn leave(&mut self, window: &Window, now: Instant) {
         if self.alone.is_none() {
             let cap = window.used() + self.pool(now);
-            self.alone = Some(Alone { cap, all_from: self.reported + super::shared::ALL_FROM });
+            self.alone = Some(Alone { cap, all_from: self.reported + ALL_FROM });
             self.losses += 1;
         }
         self.pool = 0;
@@ -253,6 +269,14 @@ impl Places {
         }
     }
 
+    /// When one may start at the earliest, where that is known and not now.
+    pub(super) fn earliest(&self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::Own => None,
+            Self::Leased(leases) => leases.earliest(now),
+        }
+    }
+
     /// How many are left for requests that come now.
     pub(super) fn left(&self, free: usize, window: &Window, now: Instant) -> usize {
         match self {
@@ -293,10 +317,21 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shared::ALL_FROM;
     use super::*;
 
-    const GRANT: Grant = Grant { quiet: 0, lease: 2, share: 4, promised: 10, members: 3, rate: 3, pause: 0, soon: 0 };
+    const GRANT: Grant = Grant {
+        quiet: 0,
+        lease: 2,
+        share: 4,
+        promised: 10,
+        members: 3,
+        rate: 3,
+        pause: 0,
+        paused: false,
+        number: 0,
+        trial: 0,
+        soon: 0,
+    };
 
     fn millis(millis: u64) -> Duration {
         Duration::from_millis(millis)

@@ -4,9 +4,10 @@
 //! Varghese, 1995) over the hotels: each hotel has its turn, in which as many of its requests go as its weight says, in
 //! the order of their arrival. A turn costs the same whether ten hotels wait or ten thousand. Requests of low priority go
 //! when no others wait, and otherwise are together as one more hotel, so that they yield; they have every hundredth turn
-//! at least, so that they do not starve, and every tenth at most.
+//! at least, so that they do not starve, and every tenth at most. A hotel may be held: it keeps its turn, and others go
+//! meanwhile.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use super::{Flow, Priority};
 
@@ -29,6 +30,8 @@ pub(super) struct Place {
 pub(super) struct Queue<T> {
     normal: Class<T>,
     low: Class<T>,
+    /// Hotels of which nobody may go now.
+    held: HashSet<Flow>,
     numbers: u64,
     /// Turns since low priority had one while it waited.
     without_low: usize,
@@ -43,6 +46,8 @@ struct Class<T> {
     lines: HashMap<Flow, Line<T>>,
     /// Whose turn it is, and whose is next; a line that was emptied by callers who went away stays until its turn.
     turns: VecDeque<Flow>,
+    /// How many lines have somebody in them.
+    occupied: usize,
     /// How many requests there are for each round of turns to come.
     rounds: Vec<usize>,
     waiting: usize,
@@ -61,19 +66,46 @@ struct Line<T> {
 
 impl<T> Default for Class<T> {
     fn default() -> Self {
-        Self { lines: HashMap::new(), turns: VecDeque::new(), rounds: Vec::new(), waiting: 0, heaviest: 1 }
+        Self { lines: HashMap::new(), turns: VecDeque::new(), occupied: 0, rounds: Vec::new(), waiting: 0, heaviest: 1 }
     }
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { normal: Class::default(), low: Class::default(), numbers: 0, without_low: 0, since_low: 0 }
+        Self {
+            normal: Class::default(),
+            low: Class::default(),
+            held: HashSet::new(),
+            numbers: 0,
+            without_low: 0,
+            since_low: 0,
+        }
     }
 }
 
 impl<T> Queue<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether nobody is overtaken by one who goes without having waited.
+    pub(super) fn is_free(&self) -> bool {
+        self.len() + self.held.len() == 0
+    }
+
+    /// Whether a hotel is held, so that nobody may go though somebody waits.
+    pub(super) fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Nobody of a hotel goes until it is released.
+    pub(super) fn hold(&mut self, flow: Flow) {
+        self.held.insert(flow);
+    }
+
+    /// They may go again.
+    pub(super) fn release(&mut self, flow: Flow) {
+        self.held.remove(&flow);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -85,11 +117,10 @@ impl<T> Queue<T> {
         self.normal.len_of(flow) + self.low.len_of(flow)
     }
 
-    /// About how many hotels wait, and whether none does with normal priority; where one does, those that do not are not
-    /// counted. Lines whose callers went away count until their turn.
+    /// How many hotels wait, and whether none does with normal priority; where one does, those that do not are not counted.
     pub(super) fn flows(&self) -> (usize, bool) {
         let low = self.normal.waiting == 0 && self.low.waiting > 0;
-        (if low { self.low.lines.len() } else { self.normal.lines.len() }, low)
+        (if low { self.low.occupied } else { self.normal.occupied }, low)
     }
 
     /// The hotels that wait, with how many requests.
@@ -111,16 +142,19 @@ impl<T> Queue<T> {
         self.class(place.priority).remove(place)
     }
 
-    /// The next one.
+    /// The next one; nobody also where all who wait are held.
     pub(super) fn pop(&mut self) -> Option<T> {
-        self.since_low = (self.since_low + 1).min(LATEST_LOW_TURN);
-        self.without_low = if self.low.waiting > 0 { self.without_low + 1 } else { 0 };
-        let due = self.without_low >= self.low_turn() || self.since_low >= LATEST_LOW_TURN;
-        if self.low.waiting > 0 && (self.normal.waiting == 0 || due) {
-            (self.without_low, self.since_low) = (0, 0);
-            return self.low.pop();
+        let since_low = (self.since_low + 1).min(LATEST_LOW_TURN);
+        let without_low = if self.low.waiting > 0 { self.without_low + 1 } else { 0 };
+        let due = without_low >= self.low_turn() || since_low >= LATEST_LOW_TURN;
+        let normal = if due && self.low.may_pop(&self.held) { None } else { self.normal.pop(&self.held) };
+        if normal.is_some() {
+            (self.without_low, self.since_low) = (without_low, since_low);
+            return normal;
         }
-        self.normal.pop()
+        let low = self.low.pop(&self.held)?;
+        (self.without_low, self.since_low) = (0, 0);
+        Some(low)
     }
 
     /// How many go before a request that comes now, at most, as long as no other comes.
@@ -172,7 +206,7 @@ impl<T> Queue<T> {
     /// One turn in so many is for low priority now. With a tenth for itself it would wait for less than others do as soon
     /// as many hotels wait.
     fn low_turn(&self) -> usize {
-        (self.normal.turns.len() + 1).clamp(LOW_TURN, LATEST_LOW_TURN)
+        (self.normal.occupied + 1).clamp(LOW_TURN, LATEST_LOW_TURN)
     }
 
     fn class(&mut self, priority: Priority) -> &mut Class<T> {
@@ -196,6 +230,7 @@ impl<T> Class<T> {
             Line { waiting: BTreeMap::new(), weight, left: weight }
         });
         let round = line.waiting.len() / line.weight;
+        self.occupied += usize::from(line.waiting.is_empty());
         line.waiting.insert(place.number, item);
         self.waiting += 1;
         if self.rounds.len() <= round {
@@ -207,6 +242,7 @@ impl<T> Class<T> {
     fn remove(&mut self, place: Place) -> Option<T> {
         let line = self.lines.get_mut(&place.flow)?;
         let item = line.waiting.remove(&place.number)?;
+        self.occupied -= usize::from(line.waiting.is_empty());
         let round = line.waiting.len() / line.weight;
         self.left(round);
         Some(item)
@@ -220,24 +256,34 @@ impl<T> Class<T> {
         }
     }
 
-    fn pop(&mut self) -> Option<T> {
+    /// Whether somebody may go.
+    fn may_pop(&self, held: &HashSet<Flow>) -> bool {
+        let held = held.iter().filter(|flow| self.len_of(**flow) > 0).count();
+        self.occupied > held
+    }
+
+    fn pop(&mut self, held: &HashSet<Flow>) -> Option<T> {
         loop {
-            let flow = *self.turns.front()?;
+            // Those that are held are few, and stay where they are.
+            let at = if held.is_empty() { 0 } else { self.turns.iter().position(|flow| !held.contains(flow))? };
+            let flow = *self.turns.get(at)?;
             let line = self.lines.get_mut(&flow)?;
             let Some((_, item)) = line.waiting.pop_first() else {
                 self.lines.remove(&flow);
-                self.turns.pop_front();
+                self.turns.remove(at);
                 continue;
             };
             let round = line.waiting.len() / line.weight;
             line.left = line.left.saturating_sub(1);
             if line.waiting.is_empty() {
                 // What is left of a turn is not kept for later: whoever has nothing to send saves nothing up.
+                self.occupied -= 1;
                 self.lines.remove(&flow);
-                self.turns.pop_front();
+                self.turns.remove(at);
             } else if line.left == 0 {
                 line.left = line.weight;
-                self.turns.rotate_left(1);
+                self.turns.remove(at);
+                self.turns.push_back(flow);
             }
             self.left(round);
             return Some(item);
@@ -312,6 +358,44 @@ mod tests {
     }
 
     #[test]
+    fn a_hotel_that_is_held_keeps_its_turn_and_others_go_meanwhile() {
+        let mut queue = Queue::default();
+        for (id, number) in [(1, 10), (1, 11), (2, 20), (3, 30), (2, 21), (3, 31)] {
+            queue.push(hotel(id), Priority::Normal, 1, number);
+        }
+        queue.push(hotel(1), Priority::Low, 1, 99);
+        assert_eq!(queue.pop(), Some(10));
+        queue.hold(hotel(1));
+        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(20), Some(30), Some(21)]);
+        queue.release(hotel(1));
+        // Its turn came before that of the third.
+        assert_eq!(queue.pop(), Some(11));
+        queue.hold(hotel(1));
+        assert_eq!([queue.pop(), queue.pop()], [Some(31), None], "nor its requests of low priority");
+        assert_eq!((queue.len(), queue.is_free()), (1, false));
+        queue.release(hotel(1));
+        assert_eq!((queue.pop(), queue.is_free()), (Some(99), true));
+        queue.hold(hotel(1));
+        assert!(!queue.is_free(), "whoever comes now would overtake it");
+    }
+
+    #[test]
+    fn hotels_whose_callers_went_away_do_not_count_among_those_that_wait() {
+        for priority in [Priority::Normal, Priority::Low] {
+            let mut queue = Queue::default();
+            let places: Vec<_> = (1..=5).map(|id| queue.push(hotel(id), priority, 1, id)).collect();
+            let low = priority == Priority::Low;
+            assert_eq!(queue.flows(), (5, low));
+            queue.remove(places[1]);
+            queue.remove(places[3]);
+            assert_eq!(queue.flows(), (3, low));
+            queue.push(hotel(2), priority, 1, 2);
+            assert_eq!((queue.flows(), queue.pop()), ((4, low), Some(1)));
+            assert_eq!(queue.flows(), (3, low));
+        }
+    }
+
+    #[test]
     fn low_priority_yields_and_does_not_starve() {
         let mut queue = Queue::default();
         for n in 0..30 {
@@ -363,6 +447,9 @@ mod tests {
                 let each: usize = queue.lines().map(|(_, count)| count).sum();
                 prop_assert_eq!(each, said.len());
                 prop_assert_eq!(queue.normal.rounds.iter().sum::<usize>(), queue.normal.waiting);
+                for class in [&queue.normal, &queue.low] {
+                    prop_assert_eq!(class.occupied, class.lines.values().filter(|line| !line.waiting.is_empty()).count());
+                }
             }
             let (flow, last) = (hotel(3), usize::MAX);
             let ahead = queue.ahead(flow, Priority::Normal, 1);

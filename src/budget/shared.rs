@@ -24,17 +24,21 @@ pub const GRACE: Duration = Duration::from_millis(30);
 /// How seldom a replica reports at most, when it has nothing to ask for and there are many.
 pub const BEAT: Duration = Duration::from_millis(150);
 
-/// How often it does with few others: whoever lost its server then knows within a beat, an answer's time and the grace.
-const BEAT_OF_FEW: Duration = Duration::from_millis(50);
+/// How often it looks whether its server is still there, by a report or, where those are more seldom, by a sign of life: whoever
+/// has lost it goes on alone within this, an answer's time and the grace. A sign says nothing of the replica and the
+/// script does not count it, so the times below hold with it and without it. No report is sent while a sign has no answer:
+/// the replica goes on alone `PATIENCE` and `GRACE` after whichever has none, and nothing that the script may still
+/// read is younger.
+pub const SIGN: Duration = Duration::from_millis(50);
 
 /// The beat of one of so many replicas: the more report, the more seldom each.
 #[must_use]
 pub fn beat(members: usize) -> Duration {
     let members = u32::try_from(members).unwrap_or(u32::MAX).min(100);
-    (Duration::from_micros(6250) * members).clamp(BEAT_OF_FEW, BEAT)
+    (Duration::from_micros(6250) * members).clamp(SIGN, BEAT)
 }
 
-/// After so long without a report, a replica's whole share is kept free: a beat, an answer, and some more.
+/// After so long without a report, a replica's whole share is kept free: a beat, a sign's answer, a report's, and some more.
 pub const SILENT: Duration = Duration::from_millis(450);
 
 /// Since its last report, until a replica that is alone may use its whole share: by then its silence was noticed, and
@@ -44,6 +48,10 @@ pub(super) const ALL_FROM: Duration = PATIENCE
     .saturating_add(VALID)
     .saturating_add(COUNTS)
     .saturating_add(Duration::from_millis(50));
+
+/// How long one that tries whether a pause is over has for its answer before another one may try as well: it may be a
+/// report that takes a minute, or its replica may be dead.
+pub const TRIAL: Duration = Duration::from_secs(5);
 
 /// A replica that has not been heard of for so long, and did not say goodbye, is gone, unless the configuration says
 /// otherwise.
@@ -85,8 +93,19 @@ pub struct Report {
     pub waiting: usize,
     /// Whether all who wait are of low priority.
     pub low: bool,
-    /// Milliseconds for which Cloudbeds wants to hear nothing.
+    /// Milliseconds for which Cloudbeds wants to hear nothing, and whether there is a pause, which ends when one that tries
+    /// comes through.
     pub pause: u64,
+    /// See there.
+    pub paused: bool,
+    /// The number of that pause, or 0 where it has none yet, and of the last one that a request of this replica ended.
+    pub number: u64,
+    /// See there.
+    pub lifted: u64,
+    /// How many pauses, or longer ones, Cloudbeds told this replica.
+    pub told: u64,
+    /// Milliseconds for which one that tries still has time.
+    pub trying: u64,
     /// Starts that count: age in milliseconds and how many, in turn.
     pub starts: Vec<u64>,
     /// A share that the configuration names, or 0, and how many such shares there are.
@@ -112,10 +131,38 @@ pub struct Grant {
     pub members: usize,
     /// Starts a window that it can hope for while others wait too.
     pub rate: usize,
-    /// Milliseconds for which Cloudbeds wants to hear nothing of any replica.
+    /// Milliseconds for which Cloudbeds wants to hear nothing of any replica, and whether there is a pause.
     pub pause: u64,
+    /// See there.
+    pub paused: bool,
+    /// The number of the last pause.
+    pub number: u64,
+    /// Milliseconds in which one request of this replica may try, and no other replica's.
+    pub trial: u64,
     /// Milliseconds until it is worth asking for more.
     pub soon: u64,
+}
+
+/// What all replicas know of a pause.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct CommonPause {
+    pub(super) paused: bool,
+    /// Before one may try.
+    pub(super) left: Duration,
+    pub(super) number: u64,
+    /// In which one of ours may, if it is not nothing.
+    pub(super) trial: Duration,
+}
+
+impl Grant {
+    pub(super) fn common_pause(&self) -> CommonPause {
+        CommonPause {
+            paused: self.paused,
+            left: Duration::from_millis(self.pause),
+            number: self.number,
+            trial: Duration::from_millis(self.trial).min(TRIAL),
+        }
+    }
 }
 
 /// How a budget is shared, for metrics.

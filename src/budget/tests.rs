@@ -16,7 +16,7 @@ mod ends;
 const NORMAL: Priority = Priority::Normal;
 
 fn hotel(id: u64) -> Ask {
-    Ask { flow: Flow::Property(id.to_string().parse().unwrap()), priority: NORMAL }
+    Ask::normal(Flow::Property(id.to_string().parse().unwrap()))
 }
 
 fn limits(max_wait: u64) -> Limits {
@@ -351,6 +351,82 @@ async fn a_pause_longer_than_the_longest_wait_refuses_at_once_with_its_end() {
     assert_eq!(refused, Exhausted { why: Why::Paused, retry_after: 30, waited: Duration::ZERO });
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_unsafe_request_that_waited_is_not_overtaken_while_it_makes_a_connection() {
+    let scene = Scene::new(3, limits(30));
+    all(scene.many(hotel(9), 3)).await;
+    // A booking, two look-ups of its hotel that have connections, and another hotel's.
+    let booking = scene.request(Ask { is_unsafe: true, ..hotel(1) }, Duration::from_millis(700));
+    tokio::task::yield_now().await;
+    let mut others = scene.many(hotel(1), 2);
+    others.push(scene.request(hotel(2), Duration::ZERO));
+    let came = scene.begun;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(scene.order()[3..], [2], "the other hotel's goes meanwhile");
+    // One that comes now would overtake it too.
+    others.push(scene.request(hotel(1), Duration::ZERO));
+    others.push(scene.request(hotel(3), Duration::ZERO));
+    all(vec![booking]).await.pop().unwrap().unwrap();
+    assert_eq!(came.elapsed(), SECOND + MARGIN + Duration::from_millis(700));
+    all(others).await;
+    let order = scene.order();
+    assert_eq!(order[3..], [2, 3, 1, 1, 1, 1], "{order:?}");
+    assert_eq!(scene.most(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unsafe_request_that_never_starts_holds_nobody_up() {
+    let scene = Scene::new(2, limits(30));
+    let unsafe_one = Ask { is_unsafe: true, ..hotel(1) };
+    all(scene.many(hotel(9), 2)).await;
+    let gone = tokio::spawn({
+        let budget = Arc::clone(&scene.budget);
+        async move {
+            let _permit = budget.take(unsafe_one, Instant::now()).await;
+            std::future::pending::<()>().await;
+        }
+    });
+    tokio::task::yield_now().await;
+    let behind = scene.request(hotel(1), Duration::ZERO);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!behind.is_finished());
+    gone.abort();
+    let waited = behind.await.unwrap().unwrap();
+    assert_eq!(waited, Duration::from_secs(3));
+    tokio::time::sleep(SECOND + MARGIN).await;
+    assert!(scene.idle());
+    // Nor does one that goes away while it waits.
+    all(scene.many(hotel(9), 2)).await;
+    let waiting = scene.request(unsafe_one, Duration::ZERO);
+    tokio::task::yield_now().await;
+    waiting.abort();
+    assert!(scene.request(hotel(1), Duration::ZERO).await.unwrap().unwrap() <= SECOND + MARGIN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_alone_tells_when_it_has_a_place_at_the_earliest_or_asks_for_one() {
+    let told = async |budget: &Budget| budget.take(hotel(1), Instant::now()).await.unwrap_err().retry_after;
+    let budget = Budget::shared("main", 10, limits(0), Apart::default());
+    // Nobody has told it of a share yet, and it asks again in a while.
+    budget.asks(Instant::now() + Duration::from_millis(2500));
+    assert_eq!(told(&budget).await, 3);
+    // Whoever grants knows nothing any more, and waits until all that is leased has run out.
+    let quiet = |share, millis| Grant { quiet: millis, share, members: 20, rate: 1, ..Grant::default() };
+    let _ = budget.report(false, Instant::now());
+    budget.granted(&quiet(0, 1460), Instant::now());
+    assert_eq!(told(&budget).await, 2);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(told(&budget).await, 1);
+    // With a share it has that for certain, 2.1 seconds after its last report.
+    let _ = budget.report(false, Instant::now());
+    budget.granted(&Grant { quiet: 0, ..quiet(1, 0) }, Instant::now());
+    budget.leave();
+    budget.asks(Instant::now() + Duration::from_millis(100));
+    assert_eq!(told(&budget).await, 2);
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(budget.take(hotel(1), Instant::now()).await.is_ok());
+}
+
 #[test]
 fn a_wait_is_asked_for_in_seconds_or_as_a_date() {
     let asked = |pairs: &[(http::HeaderName, &'static str)]| retry_after(&headers(pairs)).map(|wait| wait.as_secs());
@@ -381,7 +457,8 @@ proptest! {
             let mut requests = Vec::new();
             for (gap, id, action, dial) in steps {
                 tokio::time::sleep(Duration::from_millis(gap)).await;
-                let ask = Ask { priority: if action % 3 == 0 { Priority::Low } else { NORMAL }, ..hotel(id) };
+                let priority = if action % 3 == 0 { Priority::Low } else { NORMAL };
+                let ask = Ask { priority, is_unsafe: gap % 2 == 0, ..hotel(id) };
                 let dial = Duration::from_millis(if action > 6 { dial } else { 0 });
                 let request = scene.request(ask, dial);
                 match action {

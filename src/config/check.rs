@@ -60,7 +60,7 @@ pub(super) fn config(raw: &Raw, base_dir: &Path, sources: &mut Sources<'_>) -> O
     );
     let upstream = check.upstream(&raw.upstream);
     let limits = raw.limits.as_ref().map(|limits| check.limits(limits));
-    let shared = check.shared(&raw.shared, apps.as_deref().unwrap_or_default(), limits.as_ref());
+    let shared = check.shared(raw, apps.as_deref().unwrap_or_default(), limits.as_ref());
     let policy =
         check.word("policy.credential_paths", &raw.policy.credential_paths, &[("refuse", false), ("allow", true)]);
     let unreadable_codings =

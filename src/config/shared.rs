@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::check::Check;
-use super::raw;
+use super::raw::Raw;
 use super::{App, Limits, Share, Shared};
 use crate::redis_url::{NotARedisUrl, RedisUrl, is_user};
 
@@ -21,12 +21,8 @@ const RATE_MAX: u64 = 1000;
 const CUT_OFF: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(7 * 24);
 
 impl Check<'_, '_> {
-    pub(super) fn shared(
-        &mut self,
-        typed: &raw::Shared,
-        apps: &[App],
-        limits: Option<&Limits>,
-    ) -> Option<Option<Shared>> {
+    pub(super) fn shared(&mut self, raw: &Raw, apps: &[App], limits: Option<&Limits>) -> Option<Option<Shared>> {
+        let typed = &raw.shared;
         let Some(redis) = &typed.redis else {
             let lonely = [("user", typed.user.is_some()), ("password_file", typed.password_file.is_some())];
             for (option, _) in lonely.iter().filter(|(_, given)| *given) {
@@ -44,9 +40,16 @@ impl Check<'_, '_> {
         if limits.is_none() {
             self.fault("shared.redis", "there are no budgets to share", "`limits` is null; remove one of the two");
         }
-        if let Some((name, granted)) = budgets(apps, limits).find(|(_, granted)| *granted > RATE_MAX) {
+        for (name, granted) in budgets(apps, limits).filter(|(_, granted)| *granted > RATE_MAX) {
             let message = format!("replicas share at most {RATE_MAX} requests a second, not {granted} ({name})");
-            self.fault("shared.redis", message, "write what Cloudbeds grants you in `requests_per_second`");
+            let hint = "write what Cloudbeds grants you, or remove `shared.redis`";
+            let of_limits = "limits.requests_per_second";
+            // The figure that counts may be that of all apps.
+            if raw.apps.0.iter().any(|(app, typed)| app == name && typed.requests_per_second.is_some()) {
+                self.entry_fault("apps", name, "requests_per_second", &message, hint);
+            } else if !self.sources.blamed(of_limits) {
+                self.fault(of_limits, message, hint);
+            }
         }
         let user = typed.user.clone();
         if user.as_deref().is_some_and(|user| !is_user(user)) {

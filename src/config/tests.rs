@@ -430,12 +430,30 @@ fn a_redis_is_named_by_a_url_without_a_password() {
     check_refused("limits: null\nshared: { redis: 'redis://x' }", "shared.redis: there are no budgets to share");
     let many = "replicas share at most 1000 requests a second, not 1001 (the default)";
     check_refused("limits: { requests_per_second: 1001 }\nshared: { redis: 'redis://x' }", many);
-    let app =
-        "apps: { main: { client_id: x, requests_per_second: 1000 }, b: { client_id: y, requests_per_second: 1001 } }";
-    check_refused(&format!("{app}\nshared: {{ redis: 'redis://x' }}"), "not 1001 (b)");
     check_refused(
         "shared: { redis: 'redis://a@x', user: b, password_file: p }",
         "shared.user: the URL names a user already",
+    );
+}
+
+#[test]
+fn a_rate_beyond_what_replicas_share_is_named_where_it_is_written() {
+    let places = |yaml: &str| -> Vec<String> {
+        let faults = with(yaml, &[]).unwrap_err();
+        faults.iter().map(|fault| fault.split_once(": replicas share").unwrap().0.to_owned()).collect()
+    };
+    let shared = "shared: { redis: 'redis://x' }\n";
+    assert_eq!(
+        places(&format!("{shared}limits:\n  requests_per_second: 1001")),
+        ["config.yaml:3:24: limits.requests_per_second"]
+    );
+    let apps =
+        "apps:\n  a: { client_id: x }\n  b: { client_id: y, requests_per_second: 1001 }\n  c: { client_id: z }\n";
+    assert_eq!(places(&format!("{shared}{apps}")), ["config.yaml:4:43: apps.b.requests_per_second"]);
+    // That of the limits is said once, however many apps have none of their own.
+    assert_eq!(
+        places(&format!("{shared}{apps}limits: {{ requests_per_second: 2000 }}")),
+        ["config.yaml:4:43: apps.b.requests_per_second", "config.yaml:6:32: limits.requests_per_second"]
     );
 }
 

@@ -72,12 +72,13 @@ pub async fn admit(
     let low = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"low");
     let low = authorized.identified.request.headers().get(X_PROXY_PRIORITY).is_some_and(low);
     let priority = if low { Priority::Low } else { Priority::Normal };
+    let is_unsafe = !authorized.identified.request.method().is_safe();
     while let Some((budget, flow)) = found {
         trace.about(flow.property());
         if limiter.announce {
             trace.exchange().budget = Some(Arc::clone(budget));
         }
-        let ask = Ask { flow, priority };
+        let ask = Ask { flow, priority, is_unsafe };
         let now = Instant::from_std(trace.started()) + waited;
         let taken = tokio::select! {
             biased;

@@ -40,7 +40,10 @@ if not state or state.run ~= me.run or now < state.seen or now - state.seen > me
         run = me.run,
         quiet = now + me.valid + me.counts + 20,
         virtual = state and state.virtual or 0,
+        -- The end of the pause that Cloudbeds wants, whether it lasts until one that tries comes through, and its number.
         pause = 0,
+        paused = false,
+        number = 0,
         -- Shares of members that have not come back: 'promised' is their sum as members know it.
         unknown = unknown,
         promised = 0,
@@ -132,7 +135,7 @@ local mine = {
     life = me.life, seen = now, share = me.share, cap = me.cap, kept = me.bye and 0 or me.kept,
     lease = me.pool, till = now + 1 + me.valid + me.counts, starts = {}, rest = {},
     want = 0, waiting = me.waiting, low = me.low or nil, allowed = me.allowed, virtual = old and old.virtual or 0,
-    behind = old and old.behind or 0, bye = me.bye or nil, gone = me.gone,
+    behind = old and old.behind or 0, bye = me.bye or nil, gone = me.gone, told = me.told,
 }
 for i = 1, #me.starts, 2 do
     mine.starts[i] = now + 1 - me.starts[i] + me.counts
@@ -175,7 +178,18 @@ end
 mine.share = math.max(me.share, share)
 if me.bye then mine.share = 0 end
 
-if me.pause > 0 then state.pause = math.max(state.pause, now + me.pause) end
+-- What Cloudbeds said. A pause is known by its number: who tried tells which one is over, and what comes back is no news.
+state.number = state.number or 0
+if me.lifted > 0 and me.lifted == state.number then state.pause, state.paused, state.trial = 0, false, nil end
+local news = me.told > (old and old.life == me.life and old.told or 0)
+-- Or this server's memory is younger than the pause; or a replica of an earlier version wrote it down.
+if (me.paused and (news or me.number > state.number)) or (state.pause > now and not state.paused) then
+    local left = me.paused and me.pause or 0
+    if not state.paused or now + left > state.pause then
+        state.pause, state.paused, state.trial = math.max(state.pause, now + left), true, nil
+        state.number = not news and me.number > state.number and me.number or math.max(now, state.number + 1)
+    end
+end
 
 -- What it gets.
 local free = allowed - others - state.missing - absent - counted(mine)
@@ -227,6 +241,18 @@ if not quiet and not me.bye then
         grant = me.pool + more
     end
 end
+-- Who tries whether a pause is over: one of all, who has a place for it. It is another one's turn when that one's request has
+-- ended without a verdict, or takes too long, or was never heard of again.
+if state.trial and (state.trial.till <= now or (state.trial.id == me.id and me.trying == 0)) then state.trial = nil end
+local trial = 0
+if not state.trial and state.paused then
+    if me.trying > 0 and me.number == state.number then
+        state.trial = { id = me.id, till = now + me.trying }
+    elseif now >= state.pause and me.waiting > 0 and grant > 0 then
+        state.trial = { id = me.id, till = now + me.trial }
+    end
+end
+if state.trial and state.trial.id == me.id then trial = state.trial.till - now end
 -- While this answer travels, it uses what it held before.
 mine.lease = math.max(me.pool, grant)
 if me.waiting > 0 then mine.want = math.max(0, me.want - grant) end
@@ -244,6 +270,8 @@ for _, member in pairs(members) do
     if member.lease > 0 and member.till > now then soon = math.min(soon, member.till - now) end
 end
 if free > more then soon = grant >= me.block and 0 or math.min(soon, 3) end
+-- No place is of use before that.
+if state.paused and trial == 0 then soon = state.pause > now and state.pause - now or 1000 end
 
 redis.call('HSET', KEYS[1], 'state', cjson.encode(state), me.id, cjson.encode(mine))
 redis.call('PEXPIRE', KEYS[1], 2 * state.gone)
@@ -259,5 +287,8 @@ return cjson.encode({
     allowed = allowed,
     rate = math.max(1, math.floor(allowed * (me.waiting > 0 and part(me) or 1) / math.max(1, all))),
     pause = math.max(0, state.pause - now),
+    paused = state.paused or false,
+    number = state.number,
+    trial = trial,
     soon = soon,
 })

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::course::Course;
 use super::script::{self, Answer};
-use crate::budget::{Apart, Ask, Budget, Flow, Limits, Priority};
+use crate::budget::{Apart, Ask, Budget, Flow, Limits};
 use crate::keys::Time;
 use crate::keys::record::{IdleDays, Record};
 
@@ -45,7 +45,7 @@ fn budget(text: &str) {
     assert!(script::argument(("id", "life"), "run", (Some(clock), true), now, &report, false).is_ok());
     let Answer::Granted(grant) = answer else { return };
     budget.granted(&grant, now);
-    let ask = Ask { flow: Flow::Own, priority: Priority::Normal };
+    let ask = Ask::normal(Flow::Own);
     let mut started = 0;
     for _ in 0..3 * GRANTED {
         let mut taking = Box::pin(budget.take(ask, now));

@@ -148,15 +148,27 @@ fn run_of(info: &str) -> Option<&str> {
 
 /// Who answers.
 enum Way {
-    Redis(Wire, Script),
+    Redis(Wire, Scripts),
     Stand(Arc<dyn Stand>),
 }
 
+struct Scripts {
+    budget: Script,
+    sign: Script,
+}
+
 impl Way {
+    async fn sign(&mut self, key: &str) -> Result<String, Failure> {
+        match self {
+            Self::Redis(wire, scripts) => Ok(scripts.sign.key(key).invoke_async(&mut wire.connection).await?),
+            Self::Stand(stand) => stand.sign(key).await,
+        }
+    }
+
     async fn answer(&mut self, key: &str, argument: String) -> Result<String, Failure> {
         match self {
-            Self::Redis(wire, script) => {
-                let mut invocation = script.key(key);
+            Self::Redis(wire, scripts) => {
+                let mut invocation = scripts.budget.key(key);
                 invocation.arg(argument);
                 Ok(invocation.invoke_async(&mut wire.connection).await?)
             }
@@ -189,7 +201,8 @@ impl Link {
             Some(stand) => (Way::Stand(Arc::clone(stand)), stand.run().to_owned()),
             None => {
                 let (wire, run) = Wire::open(server, at).await?;
-                (Way::Redis(wire, Script::new(script::BUDGET)), run)
+                let scripts = Scripts { budget: Script::new(script::BUDGET), sign: Script::new(script::SIGN) };
+                (Way::Redis(wire, scripts), run)
             }
         };
         Ok(Self { way, key: key.to_owned(), run, clock: None, course: None })
@@ -203,6 +216,12 @@ impl Link {
     /// What an earlier connection to the same life knew of its clock.
     pub(super) fn remember(&mut self, known: Option<(String, Course)>) {
         self.course = known.filter(|(run, _)| *run == self.run).map(|(_, course)| course);
+    }
+
+    /// Whether the server is there, asked now.
+    pub(super) async fn sign(&mut self, sent: Instant) -> Result<(), Failure> {
+        let text = in_time(sent, self.way.sign(&self.key)).await?;
+        if text == "OK" { Ok(()) } else { Err(Failure::Nonsense) }
     }
 
     /// The report of `sent`, and its answer.

@@ -1,8 +1,8 @@
 //! Budgets that replicas share through one Redis.
 //!
 //! In: the budgets, and where Redis is. Out: for each app a task that carries reports there and grants back, on its beat
-//! and whenever somebody waits. No request ever waits for this module but by its place in the queue, and where Redis
-//! fails, the budget is told that it is alone, 150 ms after the report that has no answer.
+//! and whenever somebody waits, and looks in between whether Redis is there. No request ever waits for this module but by its place in the queue, and where Redis
+//! fails, the budget is told that it is alone, 150 ms after what has no answer.
 //!
 //! What is decided is decided in `budget.lua`, in one step at the server; what a replica may do until its next answer is
 //! `budget/places.rs`.
@@ -27,8 +27,8 @@ use self::link::Link;
 pub use self::link::{Failure, Server};
 pub use self::lives::Lives;
 use self::script::Answer;
-pub use self::stand::{Answering, Stand, time, timed_script};
-use crate::budget::{BEAT, Budget, Budgets, GRACE, Grant, PATIENCE, Report, SILENT, beat};
+pub use self::stand::{Answering, Stand, sign_script, time, timed_script};
+use crate::budget::{BEAT, Budget, Budgets, GRACE, Grant, PATIENCE, Report, SIGN, SILENT, beat};
 use crate::origin::Origin;
 
 /// Between two reports of a replica that waits for more.
@@ -168,7 +168,9 @@ impl Member {
             }
             self.is_over();
             pause = if ended.answered { AGAIN.0 } else { (pause * 2).min(AGAIN.1) };
-            self.meanwhile(sleep(pause)).await;
+            let again = Instant::now() + pause;
+            self.budget.asks(again);
+            self.meanwhile(sleep_until(again)).await;
         }
     }
 
@@ -210,12 +212,37 @@ impl Member {
             self.alone_at = None;
             budget.granted(&grant, sent);
             self.found(grant.quiet);
-            self.rest(sent, &report, &grant).await;
+            if let Err((why, sent)) = self.rest(opened, sent, &report, &grant).await {
+                return Ended { why, sent: Some(sent), answered };
+            }
         }
     }
 
-    /// Until the next report.
-    async fn rest(&self, sent: Instant, report: &Report, grant: &Grant) {
+    /// Until the next report, with a look now and then at whether the server is still there; and since when it is not.
+    async fn rest(
+        &self,
+        link: &mut Link,
+        sent: Instant,
+        report: &Report,
+        grant: &Grant,
+    ) -> Result<(), (Failure, Instant)> {
+        let mut next = std::pin::pin!(self.until_next(sent, report, grant));
+        let mut looked = sent;
+        loop {
+            // Where answers take longer than that, what comes next is a report, if it is due soon.
+            let look = (looked + SIGN).max(Instant::now() + LOOK);
+            tokio::select! {
+                biased;
+                () = &mut next => return Ok(()),
+                () = sleep_until(look) => {}
+            }
+            looked = Instant::now();
+            // Also a report that has become due waits for the answer, or it could be read after we are alone.
+            link.sign(looked).await.map_err(|why| (why, looked))?;
+        }
+    }
+
+    async fn until_next(&self, sent: Instant, report: &Report, grant: &Grant) {
         if grant.lease < report.pool {
             // Others can have what we gave back once we say that we have not used it meanwhile.
             return sleep_until(sent + PACE).await;

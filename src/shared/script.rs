@@ -8,10 +8,13 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::budget::{COUNTS, GAP, GRACE, Grant, PATIENCE, Report, SILENT, VALID};
+use crate::budget::{COUNTS, GAP, GRACE, Grant, PATIENCE, Report, SILENT, TRIAL, VALID};
 
 /// The script. Redis keeps it by its digest.
 pub(super) const BUDGET: &str = include_str!("budget.lua");
+
+/// What is asked between two reports.
+pub(super) const SIGN: &str = include_str!("sign.lua");
 
 /// How long a place in the queue of those who wait is held for a replica that does not come, in milliseconds.
 const QUEUED: u64 = 100;
@@ -31,6 +34,7 @@ pub(super) struct Argument<'a> {
     silent: u64,
     gap: u64,
     patience: u64,
+    trial: u64,
     #[serde(flatten)]
     report: &'a Report,
 }
@@ -100,6 +104,7 @@ pub(super) fn argument(
         silent: millis(SILENT),
         gap: millis(GAP),
         patience: QUEUED,
+        trial: millis(TRIAL),
         report,
     })
 }
@@ -154,6 +159,11 @@ mod tests {
             waiting: 1,
             low: false,
             pause: 0,
+            paused: false,
+            number: 0,
+            lifted: 0,
+            told: 0,
+            trying: 0,
             starts: vec![900, 1, 20, 2],
             fallback: 0,
             parts: 0,
@@ -180,7 +190,8 @@ mod tests {
     async fn what_is_no_answer_is_none() {
         let now = Instant::now();
         let whole = "{\"late\":false,\"taken\":false,\"now\":7,\"quiet\":0,\"lease\":2,\"share\":5,\"promised\":10,\
-                     \"members\":2,\"allowed\":10,\"rate\":5,\"pause\":0,\"soon\":3}";
+                     \"members\":2,\"allowed\":10,\"rate\":5,\"pause\":0,\"paused\":false,\
+                     \"number\":0,\"trial\":0,\"soon\":3}";
         let (granted, clock) = answer(whole, 10, now).unwrap();
         assert!(matches!(granted, Answer::Granted(Grant { lease: 2, share: 5, .. })));
         assert_eq!(clock.shown, 7);

@@ -1,4 +1,4 @@
-//! Who answers for budgets in place of a Redis: a simulation, which has the script run at a time of its own.
+//! Who answers for budgets in place of a Redis: a simulation, which has the scripts run at a time of its own.
 //!
 //! In: what a replica would send. Out: what the script says to it. The script is the one that Redis runs, but for its
 //! clock, which is told with each call.
@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::link::Failure;
-use super::script::BUDGET;
+use super::script::{BUDGET, SIGN};
 
 /// How the script asks for the time, and what it has instead.
 const CLOCK: (&str, &str) = ("redis.call('TIME')", "{ ARGV[2], ARGV[3] }");
@@ -23,6 +23,9 @@ pub trait Stand: Send + Sync + Debug {
 
     /// What the script answers to this argument about this key.
     fn answer<'a>(&'a self, key: &'a str, argument: &'a str) -> Answering<'a>;
+
+    /// What the script of [`sign_script`] answers about this key.
+    fn sign<'a>(&'a self, key: &'a str) -> Answering<'a>;
 }
 
 /// An answer that takes its time.
@@ -32,6 +35,12 @@ pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<String, Failure>> + 
 #[must_use]
 pub fn timed_script() -> String {
     BUDGET.replace(CLOCK.0, CLOCK.1)
+}
+
+/// The script that is asked between two reports whether the server is there. It needs no clock.
+#[must_use]
+pub fn sign_script() -> &'static str {
+    SIGN
 }
 
 /// The script's time, so long after the beginning: seconds and microseconds, as Redis' TIME has them.

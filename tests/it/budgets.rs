@@ -139,14 +139,16 @@ async fn a_429_of_cloudbeds_is_passed_on_and_the_next_calls_wait_for_its_time() 
     assert_eq!(cloudbeds.verdict(&client_id).calls, 5);
 }
 
+/// How long the connections of [`slow_to_connect`] take, one after the other.
+const DELAYS: [u64; 6] = [900, 50, 1300, 0, 600, 200];
+
 /// A way to the sandbox on which the first bytes of connections are held up, each for another time: a slow TLS connect
 /// as the proxy sees it. Its address at which the sandbox's certificate is good.
-async fn slow_to_connect(cloudbeds: &Sandbox) -> String {
-    const DELAYS: [u64; 6] = [900, 50, 1300, 0, 600, 200];
+async fn slow_to_connect(cloudbeds: &Sandbox, delays: &'static [u64]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (near, far) = (listener.local_addr().unwrap(), cloudbeds.address());
     tokio::spawn(async move {
-        for delay in DELAYS.into_iter().cycle() {
+        for delay in delays.iter().copied().cycle() {
             let (mut caller, _) = listener.accept().await.unwrap();
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(delay)).await;
@@ -165,7 +167,7 @@ async fn slow_to_connect(cloudbeds: &Sandbox) -> String {
 async fn slow_connects_bring_no_calls_closer_together() {
     for protocols in EITHER {
         let (cloudbeds, keys, client_id) = judged(protocols).await;
-        let origin = slow_to_connect(&cloudbeds).await;
+        let origin = slow_to_connect(&cloudbeds, &DELAYS).await;
         // Connections are given up all the time, so that there is always one that takes long.
         let proxy = Proxy::to_origin(&origin, cloudbeds.root_pem())
             .key("1001", &keys[0].key)
@@ -186,7 +188,7 @@ async fn slow_connects_bring_no_calls_closer_together() {
 async fn once_connections_are_there_a_steady_overload_uses_the_budget() {
     for protocols in EITHER {
         let (cloudbeds, keys, client_id) = judged(protocols).await;
-        let origin = slow_to_connect(&cloudbeds).await;
+        let origin = slow_to_connect(&cloudbeds, &DELAYS).await;
         let proxy = Proxy::to_origin(&origin, cloudbeds.root_pem())
             .key("1001", &keys[0].key)
             .config("limits: { max_wait: 60s }")
@@ -231,6 +233,43 @@ async fn calls_of_a_hotel_that_wait_are_sent_in_the_order_in_which_they_came() {
     let seen = cloudbeds.requests();
     let order: Vec<_> = seen.iter().filter_map(|seen| seen.target.strip_prefix("/sandbox/echo?number=")).collect();
     assert_eq!(order, ["0", "1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test]
+async fn a_call_that_may_change_something_and_waited_is_not_overtaken_while_it_makes_a_connection() {
+    let (cloudbeds, keys, client_id) = judged(Protocols::Http1).await;
+    // The first connection is there at once, the second takes its time.
+    let origin = slow_to_connect(&cloudbeds, &[0, 800]).await;
+    let proxy = Proxy::to_origin(&origin, cloudbeds.root_pem())
+        .key("1001", &keys[0].key)
+        .key("1002", &keys[1].key)
+        // Both hotels' connections are of one core.
+        .config("limits: { requests_per_second: 4, max_wait: 60s }\nworkers: 1")
+        // So that a booking takes none that was used before.
+        .env("UPSTREAM__POOL__UNSAFE_REUSE", "1ms")
+        .start()
+        .await;
+    for _ in 0..4 {
+        assert_eq!(hotels(&proxy, "1001").await.status, 200);
+    }
+    let calls = [(0, "POST", "1001"), (1, "GET", "1001"), (2, "GET", "1002")];
+    let calls = calls.into_iter().map(|(number, method, property)| {
+        let proxy = &proxy;
+        async move {
+            // It comes behind those before it, and before the booking is through.
+            tokio::time::sleep(Duration::from_millis(100) * number).await;
+            let target = format!("/sandbox/echo?number={number}");
+            let call = proxy.call(method, &target);
+            let call = if method == "POST" { call.body("x") } else { call };
+            assert_eq!(call.property(property).send().await.status, 200);
+        }
+    });
+    together(calls).await;
+    let seen = cloudbeds.requests();
+    let order: Vec<_> = seen.iter().filter_map(|seen| seen.target.strip_prefix("/sandbox/echo?number=")).collect();
+    // The other hotel's look-up need not wait for the booking; the one behind it would have gone on the first connection.
+    assert_eq!(order, ["2", "0", "1"]);
+    assert_within(cloudbeds.verdict(&client_id), 7, "a booking that connects");
 }
 
 #[tokio::test]

@@ -58,6 +58,7 @@ mod shared_clock;
 mod shared_lives;
 mod shared_model;
 mod shared_secrets;
+mod shared_trial;
 mod start;
 mod stream;
 mod streaming;

@@ -29,11 +29,11 @@ const INCONCLUSIVE_MAX: usize = 2;
 static INCONCLUSIVE: AtomicUsize = AtomicUsize::new(0);
 
 /// A sandbox with a judge, and replicas before it.
-struct Scene {
-    cloudbeds: Sandbox,
+pub(super) struct Scene {
+    pub(super) cloudbeds: Sandbox,
     client_id: String,
     hotels: Vec<Hotel>,
-    replicas: Vec<Proxy>,
+    pub(super) replicas: Vec<Proxy>,
     pulse: Pulse,
     /// About when the judge saw the first call.
     first: Cell<Instant>,
@@ -43,7 +43,7 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new(redis: &Redis, replicas: usize) -> Self {
+    pub(super) async fn new(redis: &Redis, replicas: usize) -> Self {
         let mut scene = Self::without_replicas().await;
         let shared = redis.config();
         let started = together((0..replicas).map(|_| scene.replica(&shared))).await;
@@ -77,7 +77,7 @@ impl Scene {
     }
 
     /// Waits until each replica shares, and knows of all of them.
-    async fn together(&self) {
+    pub(super) async fn together(&self) {
         for replica in &self.replicas {
             replica.wait_for_metric(UP, |up| up == 1.0).await;
             let all = self.replicas.len() as f64;
@@ -96,7 +96,7 @@ impl Scene {
     }
 
     /// Every replica has a connection to Cloudbeds, and the second in which it was made is over.
-    async fn warm_up(&self, property: &str) {
+    pub(super) async fn warm_up(&self, property: &str) {
         let served = together(self.replicas.iter().map(|replica| many(replica, property, 1))).await;
         assert_eq!(served, vec![1; self.replicas.len()]);
         seconds(2).await;
@@ -110,11 +110,16 @@ impl Scene {
 
     /// Every replica has more requests than it may send, all the time, until `event` is over. Out: what came of it, and
     /// how many calls were answered.
-    async fn busy<T>(&self, event: impl Future<Output = T>) -> (T, usize) {
+    pub(super) async fn busy<T>(&self, event: impl Future<Output = T>) -> (T, usize) {
+        self.busy_with(6, event).await
+    }
+
+    /// The same with so many requests at a time of each.
+    async fn busy_with<T>(&self, at_a_time: usize, event: impl Future<Output = T>) -> (T, usize) {
         self.may_begin();
         let before = self.verdict().calls;
         let over = Cell::new(false);
-        let hogs = self.replicas.iter().flat_map(|replica| std::iter::repeat_n(replica, 6));
+        let hogs = self.replicas.iter().flat_map(|replica| std::iter::repeat_n(replica, at_a_time));
         let hogs = together(hogs.map(|replica| async {
             while !over.get() {
                 hotels(replica, "1001").await;
@@ -129,19 +134,19 @@ impl Scene {
         (event, (self.verdict().calls - before) as usize)
     }
 
-    async fn all(&self, up: f64) {
+    pub(super) async fn all(&self, up: f64) {
         for replica in &self.replicas {
             replica.wait_for_metric(UP, |now| now == up).await;
         }
     }
 
-    fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> Verdict {
         self.cloudbeds.verdict(&self.client_id)
     }
 
     /// No second had too many calls. One in which this machine stood still says nothing, and is no excuse for another
     /// one; nor are many of them.
-    fn assert_within(&self, what: &str) {
+    pub(super) fn assert_within(&self, what: &str) {
         let excesses = self.cloudbeds.excesses(&self.client_id);
         let seen = self.judged.replace(excesses.len());
         for (at, calls) in excesses.into_iter().skip(seen) {
@@ -159,7 +164,7 @@ impl Scene {
     }
 }
 
-async fn hotels(proxy: &Proxy, property: &str) -> Answer {
+pub(super) async fn hotels(proxy: &Proxy, property: &str) -> Answer {
     proxy.get("/api/v1.3/getHotels").property(property).send().await
 }
 
@@ -191,6 +196,48 @@ async fn one_two_and_eight_replicas_together_never_exceed_one_budget_and_use_it(
 }
 
 #[tokio::test]
+async fn bursts_at_eight_replicas_and_restarts_of_redis_and_of_replicas_bring_no_second_too_many() {
+    let Some(mut redis) = Redis::start() else { return };
+    let mut scene = Scene::new(&redis, 8).await;
+    scene.together().await;
+    // At so many replicas, so many at each, at odd distances, so that they meet the window in different places.
+    let bursts = async |scene: &Scene, bursts: &[(usize, usize, u64)]| {
+        for (replicas, count, pause) in bursts.iter().copied() {
+            let served = together(scene.replicas[..replicas].iter().map(|replica| many(replica, "1001", count))).await;
+            assert_eq!(served, vec![count; replicas]);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+    };
+    bursts(&scene, &[(8, 1, 700), (1, 9, 350), (3, 4, 130), (8, 1, 60), (8, 2, 0)]).await;
+    scene.assert_within("bursts at eight");
+
+    let ((), served) = scene
+        .busy_with(2, async {
+            redis.kill();
+            scene.all(0.0).await;
+            seconds(2).await;
+            redis.start_again();
+            scene.all(1.0).await;
+            seconds(1).await;
+        })
+        .await;
+    scene.assert_within("Redis is lost to eight, and back empty");
+    assert!(served > 20, "{served}");
+
+    // It is another one before anybody has missed it.
+    redis.start_again();
+    bursts(&scene, &[(8, 1, 40), (2, 3, 0)]).await;
+    redis.start_again();
+    for replica in &mut scene.replicas[6..] {
+        replica.kill();
+        replica.restart().await;
+    }
+    bursts(&scene, &[(8, 1, 300), (8, 2, 0)]).await;
+    scene.all(1.0).await;
+    scene.assert_within("another Redis, and two of eight replicas once more");
+}
+
+#[tokio::test]
 async fn a_hog_has_what_seven_replicas_without_work_do_not_use() {
     let Some(redis) = Redis::start() else { return };
     let scene = Scene::new(&redis, 8).await;
@@ -205,7 +252,7 @@ async fn a_hog_has_what_seven_replicas_without_work_do_not_use() {
     scene.assert_within("a hog beside seven");
 }
 
-async fn seconds(seconds: u64) {
+pub(super) async fn seconds(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 

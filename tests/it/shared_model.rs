@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloudbeds_auth_proxy::budget::{Apart, Ask, Budget, Budgets, Flow, Limits, Priority, SECOND};
+use cloudbeds_auth_proxy::budget::{Apart, Ask, Budget, Budgets, Flow, Limits, SECOND};
 use cloudbeds_auth_proxy::https::Dialer;
 use cloudbeds_auth_proxy::secret::RedisPassword;
 use cloudbeds_auth_proxy::shared::{self, Server};
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::harness::Redis;
 
 /// How many members there may be; each has a user of its own, so that it can be cut off.
-const MEMBERS: usize = 5;
+const MEMBERS: usize = 8;
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -116,7 +116,7 @@ impl Member {
 
     fn request(&mut self, hotel: u64, dial: Duration, starts: &Starts) {
         let (budget, starts) = (Arc::clone(&self.budget), Arc::clone(starts));
-        let ask = Ask { flow: Flow::Property(hotel.to_string().parse().unwrap()), priority: Priority::Normal };
+        let ask = Ask::normal(Flow::Property(hotel.to_string().parse().unwrap()));
         self.requests.push(tokio::spawn(async move {
             let Ok(mut permit) = budget.take(ask, Instant::now()).await else { return false };
             if !dial.is_zero() {
@@ -152,7 +152,7 @@ impl Drop for Member {
 }
 
 async fn one_starts(member: &Member) {
-    let ask = Ask { flow: Flow::Own, priority: Priority::Normal };
+    let ask = Ask::normal(Flow::Own);
     for _ in 0..100 {
         if let Ok(mut permit) = member.budget.take(ask, Instant::now()).await
             && permit.start(Instant::now())
@@ -216,7 +216,7 @@ async fn play(redis: &mut Redis, granted: usize, acts: &[(u64, Act)]) {
             }
             Act::Unused { member } => {
                 let budget = Arc::clone(&members[*member].budget);
-                let ask = Ask { flow: Flow::Own, priority: Priority::Normal };
+                let ask = Ask::normal(Flow::Own);
                 drop(tokio::spawn(async move { drop(budget.take(ask, Instant::now()).await) }));
             }
             Act::Cut { member } => {
@@ -281,7 +281,7 @@ fn report_of(redis: &Redis, id: &str, numbers: &[(&str, u64)], jumped: bool) -> 
         "counts": 1041, "valid": 400, "grace": 50, "silent": 450, "gone": 3_600_000, "gap": 2000, "patience": 100,
         "granted": 10, "allowed": 10, "block": 10,
         "share": 0, "promised": 0, "cap": 0, "kept": 0, "pool": 0, "want": 0, "waiting": 0, "pause": 0,
-        "fallback": 0, "parts": 0,
+        "paused": false, "number": 0, "lifted": 0, "told": 0, "trying": 0, "trial": 5000, "fallback": 0, "parts": 0,
     });
     for (name, number) in numbers {
         argument[name] = (*number).into();

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Local, State};
-use crate::budget::pause;
+use super::{Gate, Local, State};
 use crate::budget::places::{self, Places};
 use crate::budget::shared::{Fallback, Grant, Report};
 
@@ -18,13 +17,13 @@ impl Local {
         let State { window, places, pace, queue, .. } = &mut *state;
         window.pass(now);
         let (allowed, waiting) = (pace.allowed(now), queue.len());
-        let pause = pace.paused_here(now).map(|until| until - now).unwrap_or_default();
+        let word = pace.report(now);
         let (kept, (flows, low)) = (window.kept(), queue.flows());
         // In steps that leave a report of a thousand starts short; an age that is too low counts for longer.
         let step = (self.granted as u64 / 100).max(1);
         let mut starts: Vec<u64> = Vec::new();
         for age in window.ages(now) {
-            let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX) / step * step;
+            let age = millis(age) / step * step;
             match starts.last_chunk_mut::<2>() {
                 Some([last, count]) if *last == age => *count += 1,
                 _ => starts.extend([age, 1]),
@@ -44,11 +43,16 @@ impl Local {
             idle: false,
             waiting: if waiting > 0 { flows.max(1) } else { 0 },
             low,
-            pause: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            pause: millis(word.left),
+            paused: word.paused,
+            number: word.number,
+            lifted: word.lifted,
+            told: word.heard,
+            trying: millis(word.trying),
             starts,
             fallback: fallback.share,
             parts: fallback.parts,
-            gone: u64::try_from(self.apart.gone.as_millis()).unwrap_or(u64::MAX),
+            gone: millis(self.apart.gone),
         };
         if let Places::Leased(leases) = places {
             (report.share, report.promised) = (leases.share(now), leases.promised(now));
@@ -66,11 +70,12 @@ impl Local {
         let mut state = self.state();
         let State { window, places, pace, .. } = &mut *state;
         window.pass(now);
+        pace.told(grant.common_pause(), sent, now);
         if let Places::Leased(leases) = places {
             leases.granted(grant, sent, window, now);
-        }
-        if grant.pause > 0 {
-            pace.told(now + Duration::from_millis(grant.pause).min(pause::LONGEST));
+            if leases.is_alone() {
+                pace.alone();
+            }
         }
         drop(state);
         self.give_out();
@@ -80,15 +85,22 @@ impl Local {
 
     pub(in crate::budget) fn leave(self: &Arc<Self>, now: Instant) -> usize {
         let mut state = self.state();
-        let State { window, places, .. } = &mut *state;
+        let State { window, places, pace, .. } = &mut *state;
         window.pass(now);
         let Places::Leased(leases) = places else { return 0 };
         leases.leave(window, now);
+        pace.alone();
         let share = leases.share(now);
         drop(state);
         self.give_out();
         self.bell.notify_one();
         share
+    }
+
+    pub(in crate::budget) fn asks(&self, at: Instant) {
+        if let Places::Leased(leases) = &mut self.state().places {
+            leases.asks(at);
+        }
     }
 
     pub(in crate::budget) fn close(&self, now: Instant) {
@@ -105,11 +117,18 @@ impl Local {
         let state = self.state();
         match &state.places {
             Places::Own => false,
-            Places::Leased(leases) => leases.hungry(state.queue.len(), now),
+            Places::Leased(leases) => {
+                let waiting = state.queue.len();
+                leases.hungry(waiting, now) || (waiting > 0 && state.pace.gate(now) == Gate::Asked)
+            }
         }
     }
 
     pub(in crate::budget) async fn asked(&self) {
         self.ask.notified().await;
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,7 +8,8 @@ use super::*;
 
 /// All that a request does with permits: a wait, a dial, a start, a further try that waits too, its answer.
 async fn life(budget: Arc<Budget>) {
-    let mut first = budget.take(hotel(1), Instant::now()).await.unwrap();
+    let booking = Ask { is_unsafe: true, ..hotel(1) };
+    let mut first = budget.take(booking, Instant::now()).await.unwrap();
     first.keep();
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(first.start(Instant::now()));
