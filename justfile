@@ -40,7 +40,7 @@ side-by-side *args:
 soak *args:
     cargo bench --bench side_by_side -- --works soak {{args}}
 
-# A day of a thousand hotels within one budget, on a paused clock; --quick for a look, --help for the rest
+# A day of a thousand hotels through fifty replicas, on a paused clock; --replicas 1 or --quick for a look, --help for the rest
 budget-day *args:
     cargo bench --bench budget_day -- {{args}}
 

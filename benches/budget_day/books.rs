@@ -3,6 +3,7 @@
 //! In: calls that were wanted, refused, started, and when they arrived. Out: waits by kind, fairness between hotels, use
 //! of the budget, and the most arrivals in any one second, counted from the arrivals alone.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -46,8 +47,12 @@ pub(crate) struct Books {
     busy: (u64, u64),
     /// When the last audit that falls into the peak was done.
     pub(crate) audits_over: Duration,
-    /// By the minute, in hours: starts a second; who waits.
+    /// What replicas that share sent to the script, what that took it, and how often one of them was left alone.
+    pub(crate) reports: (u64, Duration),
+    pub(crate) losses: u64,
+    /// By the minute, in hours: starts a second; reports a second; who waits.
     pub(crate) pace: Vec<(f64, f64)>,
+    pub(crate) report_pace: Vec<(f64, f64)>,
     pub(crate) waiting: Vec<(f64, f64)>,
     /// By ten minutes: the longest wait of a front desk, in seconds.
     pub(crate) desk_waits: Vec<(f64, f64)>,
@@ -115,9 +120,10 @@ impl Books {
     }
 
     /// What a hotel wants of the peak, as far as that is known before.
-    pub(crate) fn knows(&mut self, hotel: &Hotel) {
+    pub(crate) fn knows(&mut self, hotel: &Hotel, played: Range<Duration>) {
         let endless = if hotel.is_hog() { f64::INFINITY } else { 0.0 };
         let audits = hotel.jobs.iter().filter(|job| job.kind == Kind::Audit && is_peak(job.begins));
+        let audits = audits.filter(|job| played.contains(&job.begins));
         let calls: u32 = audits.filter_map(|job| job.calls).sum();
         self.parts[hotel.number as usize].wanted += f64::from(calls) + endless;
     }
@@ -169,11 +175,12 @@ impl Books {
         }
     }
 
-    /// A minute is over, and so many wait.
-    pub(crate) fn minute(&mut self, at: Duration, waiting: usize) {
+    /// A minute is over, so many wait, and there were so many reports in it.
+    pub(crate) fn minute(&mut self, at: Duration, waiting: usize, reports: u64) {
         let hours = at.as_secs_f64() / 3600.0;
         let starts = std::mem::take(&mut self.minute_starts);
         self.pace.push((hours, starts as f64 / 60.0));
+        self.report_pace.push((hours, reports as f64 / 60.0));
         let waited_before = self.waiting.last().is_some_and(|(_, before)| *before > 0.0);
         if is_peak(at) && waiting > 0 && waited_before {
             self.busy = (self.busy.0 + 1, self.busy.1 + starts);

@@ -6,9 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloudbeds_auth_proxy::budget::{Ask, Exhausted, Flow, Permit, Priority};
+use cloudbeds_auth_proxy::shared::Stand;
 use http::{HeaderMap, StatusCode};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::spawn_local;
@@ -17,8 +19,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::books::Books;
 use crate::chance::Chance;
 use crate::kit::{Sentence, show};
-use crate::options::{Options, Setting};
-use crate::replicas::Replicas;
+use crate::options::{By, Options, Setting};
+use crate::replicas::{Replicas, WARM_UP};
+use crate::script::Script;
 use crate::traffic::{Hotel, Job, Kind};
 
 /// How many calls in a hundred need a new connection.
@@ -30,8 +33,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// All that a call needs.
 struct Scene {
     setting: Setting,
+    by: By,
     replicas: Replicas,
     begun: Instant,
+    /// Which moment of the day that was.
+    from: Duration,
     books: RefCell<Books>,
 }
 
@@ -44,46 +50,67 @@ pub(crate) fn play(setting: Setting, options: &Options) -> Result<Books, Sentenc
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
     runtime.block_on(async {
         let per_second = options.per_second as usize;
-        let scene = Rc::new(Scene {
-            setting,
-            replicas: Replicas::of_one_budget(options.replicas as usize, per_second, setting.limits()),
-            begun: Instant::now(),
-            books: RefCell::new(Books::new(options.hotels as usize, per_second)),
-        });
-        for budget in scene.replicas.distinct() {
-            let budget = budget.clone();
-            spawn_local(async move { budget.serve_queue().await });
-        }
+        let several = options.replicas > 1;
+        let script = several.then(|| Script::new(options.way()).map(Arc::new)).transpose()?;
+        let replicas = match &script {
+            None => Replicas::alone(per_second, setting.limits()),
+            Some(script) => {
+                let stand = Arc::clone(script) as Arc<dyn Stand>;
+                let replicas = Replicas::sharing(options.replicas, per_second, &setting.limits(), &stand)?;
+                sleep(WARM_UP).await;
+                replicas
+            }
+        };
+        let (from, minutes) = options.time();
+        let until = from + Duration::from_mins(minutes.into());
+        let books = RefCell::new(Books::new(options.hotels as usize, per_second));
+        let scene = Rc::new(Scene { setting, by: options.by, replicas, begun: Instant::now(), from, books });
         for number in 0..options.hotels {
             let hotel = Hotel::of(number, options.hotels);
             for (index, job) in hotel.jobs.iter().enumerate() {
-                spawn_local(Rc::clone(&scene).job(number, *job, index));
+                // An audit that has begun before is done.
+                if job.begins >= from || job.calls.is_none() {
+                    spawn_local(Rc::clone(&scene).job(number, *job, index));
+                }
             }
-            scene.books.borrow_mut().knows(&hotel);
+            scene.books.borrow_mut().knows(&hotel, from..until);
             spawn_local(Rc::clone(&scene).front_desk(hotel));
         }
-        for minute in 1..=options.hours * 60 {
+        let counted = || script.as_ref().map(|script| script.reports()).unwrap_or_default();
+        let (first, mut last) = (counted(), counted());
+        for minute in 1..=minutes {
             sleep_until(scene.begun + Duration::from_mins(minute.into())).await;
-            let waiting = scene.replicas.distinct().iter().map(|budget| budget.account().waiting).sum();
-            scene.books.borrow_mut().minute(scene.begun.elapsed(), waiting);
-            if minute % 60 == 0 {
-                show(&format!("{}: {} of {} hours", setting.title(), minute / 60, options.hours));
+            script.as_ref().map_or(Ok(()), |script| script.is_well())?;
+            let reports = counted();
+            scene.books.borrow_mut().minute(scene.now(), scene.replicas.waiting(), reports.0 - last.0);
+            last = reports;
+            if minute % 10 == 0 {
+                show(&format!("{}: {minute} of {minutes} minutes", setting.title()));
             }
         }
         show("");
-        Ok(scene.books.take())
+        scene.replicas.goodbye();
+        let mut books = scene.books.take();
+        books.reports = (last.0 - first.0, last.1 - first.1);
+        books.losses = scene.replicas.losses();
+        Ok(books)
     })
 }
 
 impl Scene {
+    /// The moment of the day.
+    fn now(&self) -> Duration {
+        self.from + self.begun.elapsed()
+    }
+
     async fn front_desk(self: Rc<Self>, hotel: Hotel) {
         let mut chance = Chance::of(2, hotel.number.into());
         for number in 0.. {
-            match hotel.next_call(self.begun.elapsed(), &mut chance) {
+            match hotel.next_call(self.now(), &mut chance) {
                 Err(rest) => sleep(rest).await,
                 Ok(gap) => {
                     sleep(gap).await;
-                    self.books.borrow_mut().wanted(hotel.number, self.begun.elapsed());
+                    self.books.borrow_mut().wanted(hotel.number, self.now());
                     let scene = Rc::clone(&self);
                     let mut chance = Chance::of(3 + u64::from(hotel.number), number);
                     spawn_local(async move {
@@ -97,7 +124,10 @@ impl Scene {
     }
 
     async fn job(self: Rc<Self>, hotel: u32, job: Job, index: usize) {
-        sleep_until(self.begun + job.begins).await;
+        sleep_until(self.begun + job.begins.saturating_sub(self.from)).await;
+        if self.now() >= job.ends {
+            return;
+        }
         let left = Rc::new(Cell::new(job.calls.unwrap_or(u32::MAX)));
         let workers = (0..job.workers).map(|worker| {
             let chance = Chance::of(100_000 + u64::from(hotel), (index as u64) << 8 | u64::from(worker));
@@ -107,7 +137,7 @@ impl Scene {
             // One that panicked has said so.
             let _ = worker.await;
         }
-        self.books.borrow_mut().job_over(job.kind, job.begins, self.begun.elapsed());
+        self.books.borrow_mut().job_over(job.kind, job.begins, self.now());
     }
 
     async fn worker(self: Rc<Self>, hotel: u32, job: Job, left: Rc<Cell<u32>>, mut chance: Chance) {
@@ -119,7 +149,7 @@ impl Scene {
                 let told = Duration::from_secs(exhausted.retry_after).max(patience);
                 sleep(told.mul_f64(1.0 + chance.unit() / 2.0)).await;
                 patience = (patience * 2).min(PATIENCE);
-                if self.begun.elapsed() >= job.ends {
+                if self.now() >= job.ends {
                     self.books.borrow_mut().gave_up(job.kind);
                     return;
                 }
@@ -127,7 +157,7 @@ impl Scene {
             if job.pause > 0.0 {
                 sleep(chance.millis(0.0, job.pause)).await;
             }
-            if self.begun.elapsed() >= job.ends {
+            if self.now() >= job.ends {
                 return;
             }
         }
@@ -135,7 +165,7 @@ impl Scene {
 
     /// One call, by way of any replica, until its answer is there.
     async fn call(&self, hotel: u32, kind: Kind, chance: &mut Chance) -> Result<(), Exhausted> {
-        let replica = chance.below(1 << 20);
+        let replica = self.by.replica(hotel.into(), chance);
         let mut permit = self.turn(replica, self.ask(hotel, kind), kind).await?;
         if chance.unit() * 100.0 < DIALS {
             permit.keep();
@@ -145,8 +175,8 @@ impl Scene {
             permit = permit.again().await?;
         }
         // What the way there takes may differ by less than the budget's margin.
-        let arrives = self.begun.elapsed() + chance.millis(10.0, 49.9);
-        self.books.borrow_mut().started(hotel, kind, permit.waited(), self.begun.elapsed(), arrives);
+        let arrives = self.now() + chance.millis(10.0, 49.9);
+        self.books.borrow_mut().started(hotel, kind, permit.waited(), self.now(), arrives);
         sleep(chance.millis(80.0, 400.0)).await;
         permit.heard(StatusCode::OK, &HeaderMap::new());
         Ok(())

@@ -8,15 +8,8 @@ use crate::traffic::Kind;
 /// The summary of all settings, a row for each.
 pub(crate) fn summary() -> Section {
     Section::new(
-        "The peak, 02:00 to 04:00: how well the budget is used and divided",
-        &[
-            "setting",
-            "starts in the day",
-            "most in a second",
-            "use in overload",
-            "Jain's index over hotels",
-            "last audit done at",
-        ],
+        "How well the budget is used and divided in the peak, 02:00 to 04:00",
+        &["setting", "starts", "most in a second", "use in overload", "Jain's index over hotels", "last audit done at"],
     )
 }
 
@@ -75,5 +68,28 @@ pub(crate) fn waits(setting: Setting, books: &Books) -> Section {
         curve("waiting", &books.waiting),
         curve("desk waits, s", &books.desk_waits),
     ];
+    if books.reports.0 > 0 {
+        section.series.push(curve("reports/s", &books.report_pace));
+    }
     section
+}
+
+/// What sharing took, a row for each setting.
+pub(crate) fn sharing() -> Section {
+    let titles = ["setting", "reports", "a second", "in the busiest minute", "each takes the script, ms", "left alone"];
+    Section::new("What replicas told each other", &titles)
+}
+
+/// What it took in one day.
+pub(crate) fn shared(setting: Setting, books: &Books, sharing: &mut Section) {
+    let (reports, spent) = books.reports;
+    let busiest = books.report_pace.iter().map(|(_, pace)| *pace).fold(0.0, f64::max);
+    sharing.row([
+        setting.title().to_owned(),
+        reports.to_string(),
+        format!("{:.0}", reports as f64 / (60 * books.report_pace.len().max(1)) as f64),
+        format!("{busiest:.0}"),
+        format!("{:.3}", spent.as_secs_f64() * 1000.0 / reports.max(1) as f64),
+        books.losses.to_string(),
+    ]);
 }

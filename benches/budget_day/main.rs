@@ -1,7 +1,8 @@
 //! A day of a thousand hotels through the real budget, on a clock that does not wait.
 //!
-//! In: traffic that is made up, and the same in every run. Out: who waited how long, how fairly the peak was divided, how
-//! much of the budget was used, and what a decision costs the more hotels wait; JSON and a page with plots on request.
+//! In: traffic that is made up, and the same in every run; one replica, or many that share the budget by their own code and
+//! the script that Redis runs. Out: who waited how long, how fairly the peak was divided, how much of the budget was used,
+//! and what a decision costs the more hotels wait; JSON and a page with plots on request.
 //! Exit code 1 when more calls arrived in any one second than are granted. `docs/budgets.md` has the results.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench talks to people")]
 #![allow(clippy::unwrap_used, reason = "a benchmark may end itself")]
@@ -16,7 +17,9 @@ mod crowd;
 mod day;
 mod figures;
 mod options;
+mod redis;
 mod replicas;
+mod script;
 mod shared;
 mod traffic;
 
@@ -46,19 +49,21 @@ fn run(options: &Options) -> Result<bool, Sentence> {
         }
         return Ok(within);
     }
-    let (mut summary, mut sections, mut within) = (figures::summary(), Vec::new(), true);
+    let (mut summary, mut sharing) = (figures::summary(), figures::sharing());
+    let (mut sections, mut within) = (Vec::new(), true);
     for setting in &options.settings {
         let mut books = day::play(*setting, options)?;
         within &= figures::sum_up(*setting, &mut books, &mut summary) <= options.per_second as usize;
         sections.push(figures::waits(*setting, &books));
+        figures::shared(*setting, &books, &mut sharing);
     }
     sections.insert(0, summary);
+    if options.replicas > 1 {
+        sections.push(sharing);
+    }
     sections.push(cost::measure(options.quick)?.0);
 
-    let about = format!(
-        "{} hotels through {} replicas of one budget of {} starts a second, {} hours on a paused clock.",
-        options.hotels, options.replicas, options.per_second, options.hours
-    );
+    let about = options.about();
     println!("{about}");
     sections.iter().for_each(|section| print!("{}", section.text()));
     if !within {
@@ -66,9 +71,9 @@ fn run(options: &Options) -> Result<bool, Sentence> {
     }
     let json = json!({
         "hotels": options.hotels,
+        "about": about,
         "replicas": options.replicas,
         "per_second": options.per_second,
-        "hours": options.hours,
         "sections": sections.iter().map(Section::json).collect::<Vec<_>>(),
     });
     let page = format!(

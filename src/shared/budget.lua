@@ -44,6 +44,7 @@ if not state or state.run ~= me.run or now < state.seen or now - state.seen > me
         pause = 0,
         paused = false,
         number = 0,
+        trial = false,
         -- Shares of members that have not come back: 'promised' is their sum as members know it.
         unknown = unknown,
         promised = 0,
@@ -180,13 +181,13 @@ if me.bye then mine.share = 0 end
 
 -- What Cloudbeds said. A pause is known by its number: who tried tells which one is over, and what comes back is no news.
 state.number = state.number or 0
-if me.lifted > 0 and me.lifted == state.number then state.pause, state.paused, state.trial = 0, false, nil end
+if me.lifted > 0 and me.lifted == state.number then state.pause, state.paused, state.trial = 0, false, false end
 local news = me.told > (old and old.life == me.life and old.told or 0)
 -- Or this server's memory is younger than the pause; or a replica of an earlier version wrote it down.
 if (me.paused and (news or me.number > state.number)) or (state.pause > now and not state.paused) then
     local left = me.paused and me.pause or 0
     if not state.paused or now + left > state.pause then
-        state.pause, state.paused, state.trial = math.max(state.pause, now + left), true, nil
+        state.pause, state.paused, state.trial = math.max(state.pause, now + left), true, false
         state.number = not news and me.number > state.number and me.number or math.max(now, state.number + 1)
     end
 end
@@ -243,7 +244,7 @@ if not quiet and not me.bye then
 end
 -- Who tries whether a pause is over: one of all, who has a place for it. It is another one's turn when that one's request has
 -- ended without a verdict, or takes too long, or was never heard of again.
-if state.trial and (state.trial.till <= now or (state.trial.id == me.id and me.trying == 0)) then state.trial = nil end
+if state.trial and (state.trial.till <= now or (state.trial.id == me.id and me.trying == 0)) then state.trial = false end
 local trial = 0
 if not state.trial and state.paused then
     if me.trying > 0 and me.number == state.number then
