@@ -46,7 +46,7 @@ pub(super) fn check(frame: &Frame) -> Result<(), String> {
 }
 
 fn settings(payload: &[u8]) -> Result<(), String> {
-    must(payload.len() % 6 == 0, "6.5, six bytes for each setting")?;
+    must(payload.len().is_multiple_of(6), "6.5, six bytes for each setting")?;
     for setting in payload.chunks(6) {
         let value = u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]);
         let allowed = match setting[1] {
