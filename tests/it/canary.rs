@@ -10,7 +10,7 @@ use std::process::Command;
 use cloudbeds_auth_proxy::sandbox::Protocols;
 use rustix::process::Signal;
 
-use crate::harness::hotel::{SECRET, onboarding};
+use crate::harness::hotel::onboarding;
 use crate::harness::proxy::BINARY;
 use crate::harness::redis::password;
 use crate::harness::{Browser, Hotels, Proxy, Redis, Scene, Wire, assert_clean, cloudbeds, key, skipped, strace};
@@ -47,8 +47,7 @@ async fn a_panic_over_an_exchange_says_where_and_nothing_of_the_secret_and_the_c
     let scene = Scene::new();
     let (cloudbeds, hotels) = scene.cloudbeds().await;
     let builder = scene.proxy(&cloudbeds, &hotels).by(&["env", "CLOUDBEDS_AUTH_PROXY_TEST_PANIC=exchange"]);
-    let mut proxy = builder.start().await;
-    proxy.secrets.push(SECRET.to_owned());
+    let proxy = builder.start().await;
     let connect = onboarding(&proxy);
     let mut hotels = Hotels { cloudbeds, proxy, connect };
     for (panics, id) in [(1.0, 1003), (2.0, 1004)] {

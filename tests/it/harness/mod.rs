@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod caller;
+pub mod canary;
 pub mod certificate;
 pub mod certified;
 pub mod chromium;
@@ -26,6 +27,7 @@ pub mod wire;
 
 pub use authority::{Authority, Identity, Speaker, TLS};
 pub use caller::{Caller, in_time, soon, together, until};
+pub use canary::canary;
 pub use certificate::{Alpn, Certificate};
 pub use certified::Certified;
 pub use client::Answer;
