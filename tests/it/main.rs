@@ -64,5 +64,6 @@ mod streaming;
 mod tls;
 mod unreachable;
 mod uploads;
+mod wiped;
 mod wire;
 mod writer_kill;
