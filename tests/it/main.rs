@@ -61,6 +61,7 @@ mod shared_secrets;
 mod start;
 mod stream;
 mod streaming;
+mod syscalls;
 mod tls;
 mod unreachable;
 mod uploads;
