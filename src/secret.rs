@@ -14,6 +14,8 @@ use ring::digest::{Digest, SHA256, digest};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+mod line;
+
 /// How every Cloudbeds API key starts (API Keys Authentication Guide for Technology Partners).
 pub const KEY_PREFIX: &str = "cbat_";
 
@@ -30,6 +32,9 @@ pub const fn is_key_byte(byte: u8) -> bool {
 }
 
 /// A Cloudbeds API key. No `Display`, no `Serialize`; `Debug` prints `ApiKey(Sensitive)`.
+///
+/// The text lies in one piece of memory, which every clone of the key and of its header shares, and which the last of
+/// them wipes: once a key was replaced and the requests that began with it have ended, it is nowhere in here.
 #[derive(Clone)]
 pub struct ApiKey(HeaderValue);
 
@@ -49,14 +54,14 @@ impl ApiKey {
         if tail.is_empty() || token.len() > KEY_MAX || !tail.bytes().all(is_key_byte) {
             return Err(NotAnApiKey);
         }
-        let line = Zeroizing::new(format!("Bearer {token}"));
-        let mut bearer = HeaderValue::from_str(&line).map_err(|_| NotAnApiKey)?;
+        // Of `Bytes` it makes a value without a copy.
+        let mut bearer = HeaderValue::from_maybe_shared(line::of(token)).map_err(|_| NotAnApiKey)?;
         bearer.set_sensitive(true);
         Ok(Self(bearer))
     }
 
     /// The `Authorization` value, for `proxy::rewrite`, which puts it on the request to Cloudbeds; a test counts the
-    /// callers. The clone shares the bytes: h2's and rustls' own copies of them on the way out cannot be wiped.
+    /// callers. The clone shares the bytes; h2's and rustls' own copies of them on the way out cannot be wiped.
     pub(crate) fn bearer(&self) -> HeaderValue {
         self.0.clone()
     }
@@ -80,8 +85,8 @@ impl ApiKey {
     }
 
     fn token(&self) -> &str {
-        // Made of `Bearer ` and ASCII, so neither step can fail.
-        self.0.to_str().ok().and_then(|line| line.strip_prefix("Bearer ")).unwrap_or_default()
+        // Made of the scheme and ASCII, so neither step can fail.
+        self.0.to_str().ok().and_then(|line| line.strip_prefix(line::SCHEME)).unwrap_or_default()
     }
 }
 

@@ -10,7 +10,8 @@
 //! ```
 //! A file without a row is refused, since it may have been emptied by accident; `{}` says that there are no keys.
 //! Rows are read one by one, so 100,000 of them take about a second. Faults name property ids at most: in a file with
-//! its columns swapped, a name is a key. Our own copies of keys are wiped; those the YAML parser makes cannot be.
+//! its columns swapped, a name is a key. Our own copies of keys are wiped; the YAML parser, which wipes nothing, sees none
+//! of the vendor's form where the file has no escapes ([`Veil`]).
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -25,17 +26,27 @@ use super::{KeySet, Lives};
 use crate::fault::{Fault, is_word, shown};
 use crate::property::{NotAPropertyId, PropertyId};
 use crate::secret::{ApiKey, NotAnApiKey};
-use crate::yaml::{self, Budget, Grow, Text, Tree};
+use crate::yaml::{self, Budget, Grow, Text, Tree, Veil};
 
 /// The set of a text. With `apps`, a row that names another one is a fault. Keys take up the lives they have in `lives`.
 pub(super) fn parse(name: &str, text: &str, apps: Option<&[String]>, lives: &Lives) -> Result<KeySet, Vec<Fault>> {
+    parse_under(Veil::over(text), name, apps, lives)
+}
+
+/// The same of a text with its veil.
+pub(super) fn parse_under(
+    veil: Veil<'_>,
+    name: &str,
+    apps: Option<&[String]>,
+    lives: &Lives,
+) -> Result<KeySet, Vec<Fault>> {
     let mut rows = Rows { set: Builder::new(), faults: Vec::new(), more: 0, apps };
-    yaml::stream(name, text, File(&mut rows, &Budget::of(text)))?;
-    rows.finish(name, text, lives)
+    yaml::stream(name, veil.text(), File(&mut rows, &Budget::of(veil.text()), &veil))?;
+    rows.finish(name, veil, lives)
 }
 
 /// The file as a whole: properties with their rows, and the list `keys:`.
-struct File<'a, 'k>(&'a mut Rows<'k>, &'a Budget);
+struct File<'a, 'k>(&'a mut Rows<'k>, &'a Budget, &'a Veil<'a>);
 
 impl<'de> DeserializeSeed<'de> for File<'_, '_> {
     type Value = ();
@@ -53,7 +64,7 @@ impl<'de> Visitor<'de> for File<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let (File(rows, budget), mut number, mut listed) = (self, 0, false);
+        let (File(rows, budget, veil), mut number, mut listed) = (self, 0, false);
         while let Some(name) = entries.next_key_seed(Text)? {
             let place = Place::default().below(number);
             number += 1;
@@ -63,13 +74,13 @@ impl<'de> Visitor<'de> for File<'_, '_> {
                 }
                 listed = true;
                 let mut each = |item, row| rows.listed(place.below(item), &format!("keys[{item}]"), row);
-                if !matches!(entries.next_value_seed(Grow { each: Some(&mut each), budget })?, Tree::List(_)) {
+                if !matches!(entries.next_value_seed(Grow { each: Some(&mut each), budget, veil })?, Tree::List(_)) {
                     let hint = "write `- { key: cbat_…, properties: [1001, 1002] }` lines below it";
                     rows.fault(place, "keys", "expected a list", hint);
                 }
                 continue;
             }
-            let row = entries.next_value_seed(Grow { each: None, budget })?;
+            let row = entries.next_value_seed(Grow { each: None, budget, veil })?;
             match name.parse() {
                 Ok(property) => rows.plain(place, property, row),
                 Err(NotAPropertyId) => {

@@ -30,6 +30,9 @@ pub fn key_file(data: &[u8]) {
     let apps = ["main".to_owned(), "second".to_owned()];
     let read = |apps| file::parse("keys.yaml", text.as_deref().map_err(Clone::clone)?, apps, &Lives::default());
     let (strict, free) = (read(Some(&apps)), read(None));
+    if let Ok(text) = &text {
+        check_veil(text, &free);
+    }
     for faults in [&strict, &free].into_iter().filter_map(|read| read.as_ref().err()) {
         check_faults(faults, data);
     }
@@ -38,6 +41,23 @@ pub fn key_file(data: &[u8]) {
     }
     if let (Ok(text), Ok(set)) = (text, free) {
         change(text, &set);
+    }
+}
+
+/// A file means the same whether or not its parser sees the keys.
+pub(super) fn check_veil(text: &str, veiled: &Result<KeySet, Vec<Fault>>) {
+    match (veiled, &file::parse_under(yaml::Veil::off(text), "keys.yaml", None, &Lives::default())) {
+        (Ok(veiled), Ok(seen)) => {
+            assert_eq!((veiled.properties(), veiled.keys()), (seen.properties(), seen.keys()));
+            for (property, key) in seen.iter() {
+                assert_eq!(veiled.get(property), Some(key), "{property} has something else");
+            }
+        }
+        (Err(veiled), Err(seen)) => {
+            let places = |faults: &[Fault]| faults.iter().map(|fault| (fault.line, fault.column)).collect::<Vec<_>>();
+            assert_eq!(places(veiled), places(seen));
+        }
+        (veiled, seen) => panic!("{veiled:?} is not {seen:?}"),
     }
 }
 

@@ -19,7 +19,7 @@ use super::read::bytes;
 use crate::fault::Fault;
 use crate::property::PropertyId;
 use crate::secret::ApiKey;
-use crate::yaml::{self, Value};
+use crate::yaml::{self, Budget, Grow, Tree, Value, Veil};
 
 /// The largest such file read, in bytes.
 const FILE_MAX: u64 = 16 * 1024;
@@ -209,16 +209,19 @@ fn read(path: &Path) -> Result<Option<Arrived>, Box<Fault>> {
     };
     let odd = || Box::new(Fault::new(&name, "is no key that onboarding has written", "remove it"));
     let text = yaml::text(&name, &bytes).map_err(|_| odd())?;
-    let value = yaml::document(&name, text).map_err(|_| odd())?;
-    let field = |name: &str| value.get(name).and_then(Value::as_str);
-    let key = field("key").and_then(|key| ApiKey::parse(key).ok()).ok_or_else(odd)?;
-    let property = |value: &Value| value.as_str().and_then(|id| id.parse().ok());
-    let seconds = value.get("received").and_then(Value::as_u64).unwrap_or_default();
+    let veil = Veil::over(text);
+    let grow = Grow { each: None, budget: &Budget::of(text), veil: &veil };
+    let Ok(Tree::Map(fields)) = yaml::stream(&name, veil.text(), grow) else { return Err(odd()) };
+    let field = |name: &str| fields.iter().find(|(field, _)| **field == name).map(|(_, value)| value);
+    let key = field("key").and_then(|key| ApiKey::parse(key.as_text()).ok()).ok_or_else(odd)?;
+    let property = |value: &Tree| value.as_text().parse().ok();
+    let opens = if let Some(Tree::List(opens)) = field("opens") { opens.as_slice() } else { &[] };
+    let seconds = if let Some(Tree::Number(seconds)) = field("received") { *seconds } else { 0 };
     Ok(Some(Arrived {
         key,
-        app: field("app").unwrap_or_default().to_owned(),
-        asked: value.get("asked").and_then(property),
-        opens: value.get("opens").and_then(Value::as_sequence).into_iter().flatten().filter_map(property).collect(),
+        app: field("app").map(Tree::as_text).unwrap_or_default().to_owned(),
+        asked: field("asked").and_then(property),
+        opens: opens.iter().filter_map(property).collect(),
         received: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(1 << 40)),
     }))
 }

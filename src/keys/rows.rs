@@ -9,7 +9,7 @@ use super::build::{Builder, Nth};
 use super::{KeySet, Lives};
 use crate::fault::{FAULTS_MAX, Fault};
 use crate::property::PropertyId;
-use crate::yaml::{self, Spot};
+use crate::yaml::{self, Spot, Veil};
 
 /// A node by the numbers that lead to it, like [`Spot`] but small enough to keep one per row: no form is deeper than
 /// row, item, field, property.
@@ -80,8 +80,8 @@ impl Rows<'_> {
     }
 
     /// The set, when there is a row and no fault.
-    pub(super) fn finish(self, name: &str, text: &str, lives: &Lives) -> Result<KeySet, Vec<Fault>> {
-        let mut faults: Vec<_> = self.faults.into_iter().map(|bad| located(bad, name, text)).collect();
+    pub(super) fn finish(self, name: &str, veil: Veil<'_>, lives: &Lives) -> Result<KeySet, Vec<Fault>> {
+        let mut faults: Vec<_> = self.faults.into_iter().map(|bad| located(bad, name, veil.text())).collect();
         faults.sort_by_key(|fault| (fault.line, fault.column));
         if self.more > 0 {
             faults.push(Fault::new(name, format!("{} more faults", self.more), "mend the ones above first"));
@@ -89,6 +89,7 @@ impl Rows<'_> {
         if !faults.is_empty() {
             return Err(faults);
         }
+        let text = veil.taken_off();
         let empty = || Fault::new(name, "holds no keys", "write a line such as \"1001\": cbat_… for each property");
         self.set.finish(lives).or_else(|| says_none(text).then(KeySet::none)).ok_or_else(|| vec![empty()])
     }

@@ -307,10 +307,11 @@ proptest! {
     fn any_text_is_keys_or_faults_that_hold_none_of_it(
         pieces in proptest::collection::vec(
             prop_oneof![
-                Just("cbat_Secret0".to_owned()), Just("1001".to_owned()), Just(": ".to_owned()), Just("\n".to_owned()),
+                Just("cbat_Secret0".to_owned()), Just("cbat_AnotherSecret0".to_owned()), Just("1001".to_owned()), Just(": ".to_owned()), Just("\n".to_owned()),
                 Just("  ".to_owned()), Just("- ".to_owned()), Just("keys:".to_owned()), Just("{ key: ".to_owned()),
                 Just("properties: [".to_owned()), Just("]".to_owned()), Just(" }".to_owned()), Just(", ".to_owned()),
                 Just("\"".to_owned()), Just("&a ".to_owned()), Just("*a".to_owned()), Just("!t ".to_owned()),
+                Just("\\x41".to_owned()), Just("''".to_owned()), Just("1002: cbat_OneMoreSecret0\n".to_owned()),
                 Just("? ".to_owned()), Just("| \n".to_owned()), Just("app: ".to_owned()), Just("---\n".to_owned()),
                 ".{0,4}",
             ],
@@ -319,6 +320,9 @@ proptest! {
     ) {
         let text = pieces.concat();
         let parsed = crate::yaml::text("keys.yaml", text.as_bytes()).and_then(|text| KeySet::parse("keys.yaml", text));
+        if let Ok(text) = crate::yaml::text("keys.yaml", text.as_bytes()) {
+            fuzzing::check_veil(text, &parsed);
+        }
         if let Err(faults) = parsed {
             prop_assert!(!faults.is_empty() && faults.len() <= crate::fault::FAULTS_MAX + 1);
             prop_assert!(!format!("{faults:?} {:?}", shown(&faults)).contains("Secret0"), "{faults:?}");

@@ -9,6 +9,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -96,7 +97,9 @@ async fn bought(
         return Err(Outcome::NotReady { asked });
     };
     let calls = onboarding.calls(&app.name);
-    let Answer { status, body, .. } = match calls.post(&codes.exchange, &form.content_type, form.body.into()).await {
+    // Whoever drops the last piece of it wipes it.
+    let body = Bytes::from_owner(form.body);
+    let Answer { status, body, .. } = match calls.post(&codes.exchange, &form.content_type, body).await {
         Ok(answer) => answer,
         Err(error @ (Unanswered::Unreachable(_) | Unanswered::NoTurn(_))) => {
             warn!(property, app = %app.name, cause = %error, "a code did not leave for Cloudbeds; the user may try again");

@@ -48,7 +48,8 @@ impl Code {
 /// A form with its content type.
 pub(super) struct Form {
     pub(super) content_type: String,
-    pub(super) body: Vec<u8>,
+    /// It holds the secret and the code, and is wiped when dropped.
+    pub(super) body: Zeroizing<Vec<u8>>,
 }
 
 /// The form that exchanges a code. `secret` is the app's.
@@ -67,14 +68,18 @@ pub(super) fn form(client_id: &str, secret: &str, redirect_uri: &str, code: &Cod
         ("redirect_uri", redirect_uri),
         ("code", code.as_str()),
     ];
-    let mut body = Vec::with_capacity(2048);
+    let head = |name: &str| format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n");
+    let end = format!("--{boundary}--\r\n");
+    // As long as it has to be from the start: a buffer that grows leaves a copy of the secret behind.
+    let room = fields.iter().map(|(name, value)| head(name).len() + value.len() + 2).sum::<usize>() + end.len();
+    let mut body = Zeroizing::new(Vec::with_capacity(room));
     for (name, value) in fields {
-        let head = format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n");
-        for piece in [head.as_str(), value, "\r\n"] {
+        for piece in [head(name).as_str(), value, "\r\n"] {
             body.extend_from_slice(piece.as_bytes());
         }
     }
-    body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
+    body.extend_from_slice(end.as_bytes());
+    debug_assert_eq!(body.len(), room);
     Ok(Form { content_type: format!("multipart/form-data; boundary={boundary}"), body })
 }
 
@@ -181,7 +186,7 @@ mod tests {
         let form = form("myOwnApp", "s3cret", "https://example.com/api_key", &code).unwrap();
         let boundary = form.content_type.strip_prefix("multipart/form-data; boundary=").unwrap();
         assert!(boundary.len() <= 70);
-        let text = String::from_utf8(form.body).unwrap();
+        let text = String::from_utf8(form.body.to_vec()).unwrap();
         let parts: Vec<&str> = text.split(&format!("--{boundary}")).collect();
         assert_eq!((parts.len(), parts[0], parts[6]), (7, "", "--\r\n"));
         for (part, (name, value)) in parts[1..6].iter().zip([

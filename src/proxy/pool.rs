@@ -149,7 +149,7 @@ impl Pool {
         Ok(host.dialing.join(|| async move { pool.dial(&dialled).await }).await?)
     }
 
-    /// Closes what has been idle for too long; to be called every few seconds.
+    /// Closes what has been idle for too long, and wipes what the rest sent last; to be called every second or so.
     pub fn sweep(&self) {
         for host in self.hosts.borrow().iter() {
             host.sweep(self.settings);

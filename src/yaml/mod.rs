@@ -16,10 +16,12 @@ use crate::fault::{FAULTS_MAX, Fault, shown};
 
 mod spans;
 mod tree;
+mod veil;
 mod walk;
 
 pub use spans::{Node, Shape, spans};
 pub use tree::{Budget, Grow, Tree};
+pub use veil::Veil;
 #[cfg(test)]
 pub(crate) use walk::LOCATED;
 pub use walk::{Spot, locate};

@@ -11,7 +11,7 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, EnumAccess, Error, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor};
 use zeroize::Zeroizing;
 
-use super::Text;
+use super::{Text, Veil};
 
 /// A node and what is below it. No `Debug`: it may hold a secret.
 pub enum Tree {
@@ -43,6 +43,8 @@ pub struct Grow<'a> {
     pub each: Option<&'a mut dyn FnMut(usize, Tree)>,
     /// What the document may still grow by.
     pub budget: &'a Budget,
+    /// What hides the keys of the document's text.
+    pub veil: &'a Veil<'a>,
 }
 
 /// How many nodes a document may have. Each takes a byte at least, so one with more of them than bytes repeats itself
@@ -64,6 +66,13 @@ impl Budget {
     }
 }
 
+impl Grow<'_> {
+    /// The same for a node below.
+    fn below(&self) -> Grow<'_> {
+        Grow { each: None, budget: self.budget, veil: self.veil }
+    }
+}
+
 impl<'de> DeserializeSeed<'de> for Grow<'_> {
     type Value = Tree;
 
@@ -81,7 +90,7 @@ impl<'de> Visitor<'de> for Grow<'_> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Tree, E> {
-        Ok(Tree::Text(Zeroizing::new(text.to_owned())))
+        Ok(Tree::Text(self.veil.lift(text)))
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Tree, E> {
@@ -90,7 +99,7 @@ impl<'de> Visitor<'de> for Grow<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut access: A) -> Result<Tree, A::Error> {
         let (mut kept, mut number) = (Vec::new(), 0);
-        while let Some(item) = access.next_element_seed(Grow { each: None, budget: self.budget })? {
+        while let Some(item) = access.next_element_seed(self.below())? {
             match &mut self.each {
                 Some(each) => each(number, item),
                 None => kept.push(item),
@@ -103,7 +112,8 @@ impl<'de> Visitor<'de> for Grow<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Tree, A::Error> {
         let mut entries = Vec::new();
         while let Some(name) = access.next_key_seed(Text)? {
-            entries.push((Zeroizing::new(name), access.next_value_seed(Grow { each: None, budget: self.budget })?));
+            let name = self.veil.lift(&Zeroizing::new(name));
+            entries.push((name, access.next_value_seed(self.below())?));
         }
         Ok(Tree::Map(entries))
     }

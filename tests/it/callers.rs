@@ -2,15 +2,26 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::sync::LazyLock;
 
 use cloudbeds_auth_proxy::sandbox::{Hotel, Protocols, Sandbox};
 use http::StatusCode;
 
-use crate::harness::{Desk, Proxy, Wire, cloudbeds, until};
+use crate::harness::{Desk, Proxy, Wire, canary, cloudbeds, until};
 
-pub const DESK: &str = "front-desk-token-4f1c9a7e";
-const DESK_NEXT: &str = "front-desk-token-next-77";
-pub const BOOKS: &str = "book-keeping-token-0b5d21";
+/// The front desk's token.
+pub static DESK: LazyLock<&str> = LazyLock::new(|| canary("the front desk's token"));
+/// Its next one.
+static DESK_NEXT: LazyLock<&str> = LazyLock::new(|| canary("the front desk's next token"));
+/// Book-keeping's token.
+pub static BOOKS: LazyLock<&str> = LazyLock::new(|| canary("book-keeping's token"));
+/// One that nobody has, and that is not to be shown either: it may be somebody's elsewhere.
+static NOBODYS: LazyLock<&str> = LazyLock::new(|| canary("nobody's token"));
+
+/// All of them, for the harness to look for.
+pub fn tokens() -> [String; 4] {
+    [&DESK, &DESK_NEXT, &BOOKS, &NOBODYS].map(|token| token.to_string())
+}
 
 /// As the documentation says to make one.
 pub fn digest(token: &str) -> String {
@@ -25,21 +36,21 @@ async fn scene() -> (Sandbox, Vec<Hotel>, Proxy) {
 /// With the front desk and another caller.
 async fn scene_of(other: &str) -> (Sandbox, Vec<Hotel>, Proxy) {
     let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
-    let (desk, next, books) = (digest(DESK), digest(DESK_NEXT), digest(BOOKS));
+    let (desk, next, books) = (digest(&DESK), digest(&DESK_NEXT), digest(&BOOKS));
     let callers = format!(
         "callers:\n  front-desk:\n    token_sha256: [{desk}, {next}]\n    properties: [1001]\n    methods: [GET, HEAD]\n    \
          paths: [/api/v1.3/getHotelDetails, /api/v1.3/getRooms]\n{}",
         other.replace("@books", &books)
     );
     let mut proxy = Proxy::to(&cloudbeds, &hotels).config(&callers).start().await;
-    proxy.secrets.extend([DESK, DESK_NEXT, BOOKS].map(str::to_owned));
+    proxy.secrets.extend(tokens());
     (cloudbeds, hotels, proxy)
 }
 
 #[tokio::test]
 async fn a_caller_without_a_known_token_is_401_and_told_what_to_send() {
     let (cloudbeds, _hotels, proxy) = scene().await;
-    for tokens in [&[][..], &["nobodys-token-0123456789"], &[""], &[DESK, BOOKS], &[DESK, DESK]] {
+    for tokens in [&[][..], &[*NOBODYS], &[""], &[*DESK, *BOOKS], &[*DESK, *DESK]] {
         let mut call = proxy.get("/api/v1.3/getHotelDetails").property("1001");
         for token in tokens {
             call = call.header("x-proxy-token", token);
@@ -53,8 +64,8 @@ async fn a_caller_without_a_known_token_is_401_and_told_what_to_send() {
         assert!(answer.json()["detail"].as_str().unwrap().contains("X-Proxy-Token"));
     }
     // Where underscores are folded somebody else's header would be the token.
-    let twin = proxy.get("/api/v1.3/getHotelDetails").property("1001").header("x_proxy_token", DESK);
-    twin.header("x-proxy-token", DESK).send().await.assert_refused("caller_unknown");
+    let twin = proxy.get("/api/v1.3/getHotelDetails").property("1001").header("x_proxy_token", *DESK);
+    twin.header("x-proxy-token", *DESK).send().await.assert_refused("caller_unknown");
     // A stranger does not learn which paths or hotels there are, or how a hotel is named.
     proxy.get("/api/v1.3/getHotels").send().await.assert_refused("caller_unknown");
     proxy.get("/api/v1.1/access_token").property("9").send().await.assert_refused("caller_unknown");
@@ -68,7 +79,7 @@ async fn each_caller_has_its_hotels_methods_and_paths() {
     let call = |token: &'static str, method: &'static str, target: &'static str, property: &'static str| {
         proxy.call(method, target).property(property).header("X-Proxy-Token", token).send()
     };
-    for token in [DESK, DESK_NEXT, BOOKS] {
+    for token in [*DESK, *DESK_NEXT, *BOOKS] {
         for target in ["/api/v1.3/getHotelDetails", "/api/v1.3/getRooms?pageSize=1"] {
             assert_eq!(call(token, "GET", target, "1001").await.status, StatusCode::OK, "{token} {target}");
         }
@@ -82,15 +93,15 @@ async fn each_caller_has_its_hotels_methods_and_paths() {
         ("GET", "/api/v1.3/getRoomsUnassigned", "1001"),
         ("GET", "/", "1001"),
     ] {
-        let answer = call(DESK, method, target, property).await;
+        let answer = call(*DESK, method, target, property).await;
         answer.assert_refused("caller_refused");
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{method} {target} {property}");
     }
     let told = proxy.wait_for_event("a request was refused: its caller may not ask for this").await;
     assert_eq!((&told["caller"], &told["reason"]), (&"front-desk".into(), &"property".into()));
-    assert_eq!(call(BOOKS, "GET", "/api/v1.3/getHotels", "1002").await.status, StatusCode::OK);
+    assert_eq!(call(*BOOKS, "GET", "/api/v1.3/getHotels", "1002").await.status, StatusCode::OK);
     // What is refused to everybody stays refused.
-    call(BOOKS, "GET", "/api/v1.1/access_token", "1001").await.assert_refused("path_refused");
+    call(*BOOKS, "GET", "/api/v1.1/access_token", "1001").await.assert_refused("path_refused");
 }
 
 #[tokio::test]
@@ -100,11 +111,11 @@ async fn a_caller_with_hotels_of_its_own_names_no_organization() {
         |token: &'static str| proxy.get("/api/v1.3/getHotelDetails").property("1001").header("x-proxy-token", token);
     // Some endpoints answer for all hotels of the organisation, whatever property stands beside it.
     for value in ["acme", ""] {
-        call(DESK).header("x-organization-id", value).send().await.assert_refused("caller_refused");
+        call(*DESK).header("x-organization-id", value).send().await.assert_refused("caller_refused");
     }
-    call(DESK).header("x_organization_id", "acme").send().await.assert_refused("property_invalid");
+    call(*DESK).header("x_organization_id", "acme").send().await.assert_refused("property_invalid");
     assert!(cloudbeds.requests().is_empty());
-    assert_eq!(call(BOOKS).header("x-organization-id", "acme").send().await.status, StatusCode::OK);
+    assert_eq!(call(*BOOKS).header("x-organization-id", "acme").send().await.status, StatusCode::OK);
     assert_eq!(cloudbeds.requests().pop().unwrap().header("x-organization-id"), [b"acme"]);
 }
 
@@ -118,27 +129,27 @@ async fn a_caller_with_methods_of_its_own_asks_for_no_other_by_a_header() {
     let names =
         ["x-http-method-override", "x-http-method", "x-method-override", "x_http_method_override", "x-http_method"];
     for name in names {
-        call(DESK, name).await.assert_refused("caller_refused");
+        call(*DESK, name).await.assert_refused("caller_refused");
     }
     assert!(cloudbeds.requests().is_empty());
-    assert_eq!(call(DESK, "x-http-methods").await.status, StatusCode::OK);
+    assert_eq!(call(*DESK, "x-http-methods").await.status, StatusCode::OK);
     // Without methods of its own a caller sends what it likes.
-    assert_eq!(call(BOOKS, "x-http-method-override").await.status, StatusCode::OK);
+    assert_eq!(call(*BOOKS, "x-http-method-override").await.status, StatusCode::OK);
     assert_eq!(cloudbeds.requests().pop().unwrap().header("x-http-method-override"), [b"DELETE"]);
 }
 
 #[tokio::test]
 async fn a_token_goes_nowhere() {
     let (cloudbeds, _hotels, proxy) = scene().await;
-    let answer = proxy.get("/sandbox/echo").property("1001").header("x-proxy-token", BOOKS).send().await;
+    let answer = proxy.get("/sandbox/echo").property("1001").header("x-proxy-token", *BOOKS).send().await;
     assert_eq!(answer.status, StatusCode::OK);
     answer.assert_clean(&proxy.secrets);
     for seen in cloudbeds.requests() {
         assert!(seen.header("x-proxy-token").is_empty() && seen.header("x_proxy_token").is_empty());
     }
-    proxy.get("/sandbox/echo").property("1001").header("x-proxy-token", "wrong-token-of-somebody").send().await;
+    proxy.get("/sandbox/echo").property("1001").header("x-proxy-token", *NOBODYS).send().await;
     let (log, errors, metrics) = (proxy.log(), proxy.stderr(), proxy.admin("/metrics").await.text());
-    for token in [BOOKS, "wrong-token-of-somebody"] {
+    for token in [*BOOKS, *NOBODYS] {
         assert!(!log.contains(token) && !errors.contains(token) && !metrics.contains(token), "{token}");
     }
 }
@@ -186,9 +197,9 @@ async fn a_known_caller_in_a_loop_floods_no_log_and_hides_no_other() {
         proxy.get("/api/v1.3/getRooms").property(property).header("x-proxy-token", token).send()
     };
     for _ in 0..100 {
-        call(DESK, "1002").await.assert_refused("caller_refused");
+        call(*DESK, "1002").await.assert_refused("caller_refused");
     }
-    call(BOOKS, "1001").await.assert_refused("caller_refused");
+    call(*BOOKS, "1001").await.assert_refused("caller_refused");
     let told = |caller: &str| {
         let message = "a request was refused: its caller may not ask for this";
         proxy.events().iter().filter(|event| event["message"] == message && event["caller"] == caller).count()
@@ -209,14 +220,14 @@ async fn an_access_line_names_the_caller_that_is_known_and_no_other() {
     let (_cloudbeds, _hotels, proxy) = scene().await;
     // Whatever becomes of its request: served, refused as one caller's or as anybody's.
     for (token, property, path, caller, code) in [
-        (DESK, "1001", "/api/v1.3/getRooms", Some("front-desk"), None),
-        (DESK_NEXT, "1001", "/api/v1.3/getRooms", Some("front-desk"), None),
-        (BOOKS, "1002", "/api/v1.3/getRooms", Some("books"), None),
-        (DESK, "1002", "/api/v1.3/getRooms", Some("front-desk"), Some("caller_refused")),
-        (BOOKS, "9", "/api/v1.3/getRooms", Some("books"), Some("property_unknown")),
-        (BOOKS, "none", "/api/v1.3/getRooms", Some("books"), Some("property_invalid")),
-        (BOOKS, "1001", "/api/v1.1/access_token", Some("books"), Some("path_refused")),
-        ("nobodys-token-0123456789", "1001", "/api/v1.3/getRooms", None, Some("caller_unknown")),
+        (*DESK, "1001", "/api/v1.3/getRooms", Some("front-desk"), None),
+        (*DESK_NEXT, "1001", "/api/v1.3/getRooms", Some("front-desk"), None),
+        (*BOOKS, "1002", "/api/v1.3/getRooms", Some("books"), None),
+        (*DESK, "1002", "/api/v1.3/getRooms", Some("front-desk"), Some("caller_refused")),
+        (*BOOKS, "9", "/api/v1.3/getRooms", Some("books"), Some("property_unknown")),
+        (*BOOKS, "none", "/api/v1.3/getRooms", Some("books"), Some("property_invalid")),
+        (*BOOKS, "1001", "/api/v1.1/access_token", Some("books"), Some("path_refused")),
+        (*NOBODYS, "1001", "/api/v1.3/getRooms", None, Some("caller_unknown")),
     ] {
         let answer = proxy.get(path).property(property).header("x-proxy-token", token).send().await;
         let id = answer.header("x-proxy-request-id").unwrap();
@@ -225,23 +236,25 @@ async fn an_access_line_names_the_caller_that_is_known_and_no_other() {
     }
     let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
     let open = Proxy::to(&cloudbeds, &hotels).start().await;
-    open.get("/api/v1.3/getRooms").property("1001").header("x-proxy-token", DESK).send().await;
+    open.get("/api/v1.3/getRooms").property("1001").header("x-proxy-token", *DESK).send().await;
     assert!(open.wait_for_access(|line| line["status"] == 200).await.get("caller").is_none());
 }
 
 #[tokio::test]
 async fn tokens_in_a_file_are_exchanged_while_requests_are_served() {
     let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
-    let config =
-        format!("callers:\n  desk: {{ tokens_file: desk.sha256 }}\n  books: {{ token_sha256: [{}] }}\n", digest(BOOKS));
-    let (old, new) = (digest(DESK), digest(DESK_NEXT));
+    let config = format!(
+        "callers:\n  desk: {{ tokens_file: desk.sha256 }}\n  books: {{ token_sha256: [{}] }}\n",
+        digest(&BOOKS)
+    );
+    let (old, new) = (digest(&DESK), digest(&DESK_NEXT));
     let first = format!("# of the desk\n\n{old}  -\n");
     let mut proxy = Proxy::to(&cloudbeds, &hotels)
         .config(&config)
         .before(move |directory| std::fs::write(directory.join("desk.sha256"), first).unwrap())
         .start()
         .await;
-    proxy.secrets.extend([DESK, DESK_NEXT, BOOKS].map(str::to_owned));
+    proxy.secrets.extend(tokens());
     let write = |text: &str| proxy.replace("desk.sha256", text);
     let is_good = async |token: &str| {
         let answer =
@@ -254,12 +267,12 @@ async fn tokens_in_a_file_are_exchanged_while_requests_are_served() {
             }
         }
     };
-    assert!(is_good(DESK).await && !is_good(DESK_NEXT).await && is_good(BOOKS).await);
+    assert!(is_good(&DESK).await && !is_good(&DESK_NEXT).await && is_good(&BOOKS).await);
     write(&format!("{old}\n{new}\n"));
-    until("the next token is good", async || is_good(DESK_NEXT).await).await;
-    assert!(is_good(DESK).await);
+    until("the next token is good", async || is_good(&DESK_NEXT).await).await;
+    assert!(is_good(&DESK).await);
     write(&format!("{new}\n"));
-    until("the old token is good no longer", async || !is_good(DESK).await).await;
+    until("the old token is good no longer", async || !is_good(&DESK).await).await;
     let kept = |what: &'static str| {
         let proxy = &proxy;
         async move {
@@ -271,15 +284,15 @@ async fn tokens_in_a_file_are_exchanged_while_requests_are_served() {
     kept("desk.sha256:2:1: callers.desk.tokens_file: expected 64 hexadecimal digits").await;
     write("");
     kept("holds no digest").await;
-    write(&digest(BOOKS));
+    write(&digest(&BOOKS));
     kept("holds a token that is named elsewhere too").await;
-    assert!(is_good(DESK_NEXT).await && !is_good(DESK).await && is_good(BOOKS).await);
+    assert!(is_good(&DESK_NEXT).await && !is_good(&DESK).await && is_good(&BOOKS).await);
 }
 
 #[tokio::test]
 async fn a_file_of_tokens_that_cannot_be_used_is_told_before_anything_is_served() {
     let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
-    let good = digest(DESK);
+    let good = digest(&DESK);
     for (text, mode, words) in [
         (None, 0o644, "callers.desk.tokens_file: is not there"),
         (Some(good.as_str()), 0o666, "callers.desk.tokens_file: may be written by others"),
@@ -304,6 +317,6 @@ async fn doctor_tells_of_a_file_of_tokens_that_cannot_be_used() {
     let desk = Desk::before(&cloudbeds, &hotels, "callers: { desk: { tokens_file: desk.sha256 } }");
     desk.write_keys(&format!("\"1001\": {}\n\"1002\": {}\n", hotels[0].key, hotels[1].key));
     desk.run(&["doctor", "--offline"], "").await.expect(2, &["callers.desk.tokens_file: is not there"]);
-    std::fs::write(desk.path("desk.sha256"), digest(DESK)).unwrap();
+    std::fs::write(desk.path("desk.sha256"), digest(&DESK)).unwrap();
     desk.run(&["doctor", "--offline"], "").await.expect(0, &["Everything is in order."]);
 }

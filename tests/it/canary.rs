@@ -10,10 +10,10 @@ use std::process::Command;
 use cloudbeds_auth_proxy::sandbox::Protocols;
 use rustix::process::Signal;
 
-use crate::harness::hotel::{SECRET, onboarding};
+use crate::harness::hotel::onboarding;
 use crate::harness::proxy::BINARY;
 use crate::harness::redis::password;
-use crate::harness::{Browser, Hotels, Proxy, Redis, Scene, Wire, assert_clean, cloudbeds, key, skipped, strace};
+use crate::harness::{Browser, Hotels, Proxy, Redis, Scene, assert_clean, cloudbeds, skipped};
 use crate::life::until_refused;
 
 #[tokio::test]
@@ -47,8 +47,7 @@ async fn a_panic_over_an_exchange_says_where_and_nothing_of_the_secret_and_the_c
     let scene = Scene::new();
     let (cloudbeds, hotels) = scene.cloudbeds().await;
     let builder = scene.proxy(&cloudbeds, &hotels).by(&["env", "CLOUDBEDS_AUTH_PROXY_TEST_PANIC=exchange"]);
-    let mut proxy = builder.start().await;
-    proxy.secrets.push(SECRET.to_owned());
+    let proxy = builder.start().await;
     let connect = onboarding(&proxy);
     let mut hotels = Hotels { cloudbeds, proxy, connect };
     for (panics, id) in [(1.0, 1003), (2.0, 1004)] {
@@ -142,42 +141,4 @@ async fn another_process_of_the_same_user_cannot_look_into_it_and_its_end_leaves
     let core = |name: &str| name.starts_with("core");
     let names = fs::read_dir(proxy.directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(!names.into_iter().any(|name| core(&name.to_string_lossy())));
-}
-
-#[tokio::test]
-async fn every_system_call_is_listed_in_the_documentation() {
-    if !strace::is_there() {
-        return;
-    }
-    let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
-    let builder = Proxy::to(&cloudbeds, &hotels).config("listen: ['127.0.0.1:0', 'unix:proxy.sock']");
-    let mut proxy = builder.by(&["strace", "-f", "-o", "/dev/stdout"]).log("info").start().await;
-    for (method, path) in
-        [("GET", "/api/v1.3/getRooms"), ("POST", "/sandbox/upload"), ("GET", "/sandbox/download?bytes=300000")]
-    {
-        let body = if method == "POST" { "a=b" } else { "" };
-        assert_eq!(proxy.call(method, path).property("1001").body(body).send().await.status, 200);
-    }
-    assert_eq!(
-        Wire::unix(&proxy.path("proxy.sock"), &proxy.secrets).await.get("/api/v1.3/getRooms", "1001").await.status,
-        200
-    );
-    assert_eq!(proxy.admin("/metrics").await.status, 200);
-    let new = key();
-    proxy.write_keys(&format!("\"1001\": {}\n\"1005\": {new}\n", hotels[0].key));
-    proxy.wait_for_metric("properties_loaded", |_| true).await;
-    proxy.wait_for_metric("key_reloads_total{result=\"ok\"}", |count| count >= 1.0).await;
-    // strace would let go of it, were it told to end.
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", proxy.id())).unwrap();
-    let process = rustix::process::Pid::from_raw(children.trim().parse().unwrap()).unwrap();
-    rustix::process::kill_process(process, Signal::TERM).unwrap();
-    assert!(proxy.ended().await.success());
-    let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/syscalls.md")).unwrap();
-    let listed = |name: &str| document.contains(&format!("`{name}`"));
-    let record = fs::read_to_string(proxy.path("stdout")).unwrap();
-    let calls: std::collections::BTreeSet<_> = strace::calls(&record).into_iter().map(|((name, _), _)| name).collect();
-    let missing: Vec<_> = calls.iter().filter(|name| !listed(name)).collect();
-    assert!(calls.len() > 40 && missing.is_empty(), "{missing:?} of {calls:?}");
-    // What it wrote and read there are its keys.
-    fs::write(proxy.path("stdout"), "").unwrap();
 }

@@ -3,7 +3,7 @@
 use cloudbeds_auth_proxy::sandbox::Sandbox;
 use http::StatusCode;
 
-use crate::callers::{BOOKS, DESK, digest};
+use crate::callers::{BOOKS, DESK, digest, tokens};
 use crate::harness::frames::{self, END_HEADERS, END_STREAM, HEADERS, fields, frame};
 use crate::harness::wire::get;
 use crate::harness::{Authority, Certified, Frames, Identity, Outcome, Proxy, Speaker, Wire, until};
@@ -16,7 +16,7 @@ async fn with_certificates(callers: &str) -> (Sandbox, Authority, Proxy) {
     let tls = "tls: { certificate_file: listener.pem, key_file: listener.key, client_ca_file: callers.pem }\n";
     let builder = scene.proxy(&format!("{tls}{callers}")).file("callers.pem", &scene.root);
     let mut proxy = builder.start().await;
-    proxy.secrets.extend([DESK, BOOKS].map(str::to_owned));
+    proxy.secrets.extend(tokens());
     (scene.cloudbeds, scene.authority, proxy)
 }
 
@@ -48,7 +48,7 @@ async fn a_caller_is_known_by_a_name_in_its_certificate() {
     let callers = format!(
         "callers:\n  desk: {{ certificates: [CN=desk, 'spiffe://hotel/desk', desk.example], properties: [1001] }}\n  \
          books: {{ certificates: [CN=books], token_sha256: [{}] }}\n",
-        digest(BOOKS)
+        digest(&BOOKS)
     );
     let (_cloudbeds, authority, proxy) = with_certificates(&callers).await;
     let root = authority.pem();
@@ -67,8 +67,8 @@ async fn a_caller_is_known_by_a_name_in_its_certificate() {
         assert_eq!(call(&desk, "1001", None).await.status, StatusCode::OK);
         call(&desk, "1002", None).await.assert_refused("caller_refused");
         // A token is another caller, or nobody's.
-        assert_eq!(call(&desk, "1002", Some(BOOKS)).await.status, StatusCode::OK);
-        call(&desk, "1001", Some(DESK)).await.assert_refused("caller_unknown");
+        assert_eq!(call(&desk, "1002", Some(*BOOKS)).await.status, StatusCode::OK);
+        call(&desk, "1001", Some(*DESK)).await.assert_refused("caller_unknown");
     }
     assert_eq!(call(&authority.caller("books", &[]), "1002", None).await.status, StatusCode::OK);
     for nobody in [
@@ -127,7 +127,7 @@ async fn over_http2_each_request_of_a_connection_is_the_callers_of_its_certifica
     let callers = format!(
         "callers:\n  desk: {{ certificates: [CN=desk], properties: [1001], methods: [GET] }}\n  \
          books: {{ token_sha256: [{}] }}\n",
-        digest(BOOKS)
+        digest(&BOOKS)
     );
     let (cloudbeds, authority, proxy) = with_certificates(&callers).await;
     let root = authority.pem();
@@ -137,8 +137,8 @@ async fn over_http2_each_request_of_a_connection_is_the_callers_of_its_certifica
     assert_eq!(ask(&mut frames, 1, "1001", &[]).await["success"], true);
     assert_eq!(ask(&mut frames, 3, "1002", &[]).await["code"], "caller_refused");
     // A token makes one request another caller's, or nobody's, and none of those beside it.
-    assert_eq!(ask(&mut frames, 5, "1002", &[("x-proxy-token", BOOKS)]).await["success"], true);
-    assert_eq!(ask(&mut frames, 7, "1001", &[("x-proxy-token", DESK)]).await["code"], "caller_unknown");
+    assert_eq!(ask(&mut frames, 5, "1002", &[("x-proxy-token", *BOOKS)]).await["success"], true);
+    assert_eq!(ask(&mut frames, 7, "1001", &[("x-proxy-token", *DESK)]).await["code"], "caller_unknown");
     assert_eq!(ask(&mut frames, 9, "1002", &[]).await["code"], "caller_refused");
     assert_eq!(ask(&mut frames, 11, "1001", &[]).await["success"], true);
     let told = proxy.wait_for_event("a request was refused: its caller may not ask for this").await;
@@ -148,7 +148,7 @@ async fn over_http2_each_request_of_a_connection_is_the_callers_of_its_certifica
     let speaker = Speaker { identity: Some(&nobody), ..speaker };
     let mut frames = Frames::by(&speaker, &proxy, &[]).await;
     assert_eq!(ask(&mut frames, 1, "1001", &[]).await["code"], "caller_unknown");
-    assert_eq!(ask(&mut frames, 3, "1002", &[("x-proxy-token", BOOKS)]).await["success"], true);
+    assert_eq!(ask(&mut frames, 3, "1002", &[("x-proxy-token", *BOOKS)]).await["success"], true);
     for seen in cloudbeds.requests() {
         assert!(seen.header("x-proxy-token").is_empty());
     }

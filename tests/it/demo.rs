@@ -58,7 +58,7 @@ async fn run(line: &str, secrets: &[String]) -> Answer {
             let property = header.strip_prefix("X-Property-Id: ").unwrap();
             Wire::tcp(address, secrets).await.get(path, property).await
         }
-        None => plain(address, path).await,
+        None => plain(address, path, secrets).await,
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use cloudbeds_auth_proxy::sandbox::{Hotel, Protocols, Sandbox, Settings, start};
 
 use crate::harness::proxy::write_private;
-use crate::harness::{Desk, Proxy, Ran, cloudbeds, key};
+use crate::harness::{Desk, Proxy, Ran, canary, cloudbeds, key};
 
 async fn scene() -> (Sandbox, Vec<Hotel>, Desk) {
     let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
@@ -108,18 +108,18 @@ async fn variables_ports_and_secrets_are_looked_at() {
     let (cloudbeds, hotels) = cloudbeds(Protocols::Both).await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let desk = Desk::before(&cloudbeds, &hotels, "apps: { main: { client_id: x, client_secret_file: secret } }");
+    let mut desk = Desk::before(&cloudbeds, &hotels, "apps: { main: { client_id: x, client_secret_file: secret } }");
     desk.write_keys(&format!("\"1001\": {}\n", hotels[0].key));
-    write_private(&desk.path("secret"), "sesame\n");
+    let (secret, password) = (canary("a client secret"), canary("a password in a variable"));
+    write_private(&desk.path("secret"), &format!("{secret}\n"));
+    desk.secrets.extend([secret, password].map(str::to_owned));
     let config = fs::read_to_string(desk.path("config.yaml")).unwrap();
     fs::write(desk.path("config.yaml"), config.replacen("127.0.0.1:0", &address.to_string(), 1)).unwrap();
     let mut command = desk.command(&["doctor", "--json", "--offline"]);
-    command.env("HTTPS_PROXY", "http://user:hunter2@proxy.test:3128");
+    command.env("HTTPS_PROXY", format!("http://user:{password}@proxy.test:3128"));
     let ran = desk.run_command(command, "").await;
     let findings = wrong(&ran);
-    assert!(
-        !ran.out.contains("hunter2") && ran.out.contains("HTTPS_PROXY") && ran.out.contains("secret of the app main")
-    );
+    assert!(ran.out.contains("HTTPS_PROXY") && ran.out.contains("secret of the app main"));
     assert_eq!(findings[0], "warning set, and not used by this program");
     assert!(findings.len() == 2 && findings[1].contains("another process is listening there"), "{findings:?}");
     fs::remove_file(desk.path("secret")).unwrap();

@@ -354,7 +354,6 @@ async fn the_connect_link_is_the_one_a_hotel_can_use() {
     );
 
     // With onboarding on, a hotel that starts at Cloudbeds would come back without a state.
-    write_private(&desk.path("secret"), "sesame");
     let app = "client_secret_file: secret, redirect_uri: 'https://c.test/k'";
     let on = Desk::before(
         &cloudbeds,

@@ -1,11 +1,9 @@
 //! A hotel connects itself: the way from the link to the next call, and everybody who must not be able to go it.
 
 use cloudbeds_auth_proxy::sandbox::Protocols;
-use http::{Method, Request};
-use http_body_util::Full;
+use http::Method;
 
-use crate::harness::client::send;
-use crate::harness::{Browser, Hotels, Scene, in_time, together};
+use crate::harness::{Browser, Hotels, Scene, together};
 
 #[tokio::test]
 async fn a_hotel_connects_itself_and_its_next_call_works() {
@@ -35,12 +33,11 @@ async fn the_calls_of_a_connection_count_in_the_apps_budget() {
     let mut hotels = Scene::new().granted(GRANTED).start().await;
     let mut browser = Browser::default();
     let state = hotels.begin(&mut browser, 1003).await;
-    let back = Request::get(hotels.approve(1003, Some(&state)));
-    let back = back.header("host", "connect.example.com").header("cookie", browser.cookie.unwrap());
-    let page = send(hotels.connect, back.body(Full::default()).unwrap());
+    let back = hotels.approve(1003, Some(&state));
+    let page = hotels.come_back(&browser, &back);
     let call = || async { hotels.proxy.get("/api/v1.3/getHotels").property("1001").send().await.status };
     let (page, traffic) = tokio::join!(page, together((0..6).map(|_| call())));
-    page.assert_page(200, "Lake &#38; Forest is connected");
+    page.unwrap().assert_page(200, "Lake &#38; Forest is connected");
     assert!(traffic.iter().all(|status| *status == 200), "{traffic:?}");
     let verdict = hotels.cloudbeds.verdict(crate::harness::hotel::CLIENT);
     assert_eq!(verdict.excess, None, "{verdict:?}");
@@ -119,18 +116,11 @@ async fn two_tabs_that_come_back_together_leave_the_key_that_lives() {
         let state = hotels.begin(&mut browser, 1003).await;
         backs.push(hotels.approve(1003, Some(&state)));
     }
-    let cookie = browser.cookie.clone().unwrap();
-    let pages = together(backs.iter().map(|back| visit(hotels.connect, &cookie, back))).await;
-    assert!(pages.iter().all(|status| *status == 200), "{pages:?}");
+    for page in together(backs.iter().map(|back| hotels.come_back(&browser, back))).await {
+        assert_eq!(page.unwrap().status, 200);
+    }
     hotels.remember_key(1003);
     assert!(hotels.works(1003).await);
-}
-
-/// The status of a page.
-async fn visit(listener: std::net::SocketAddr, cookie: &str, target: &str) -> u16 {
-    let request = http::Request::get(target).header("host", "connect.example.com").header("cookie", cookie);
-    let request = request.body(http_body_util::Full::default()).unwrap();
-    in_time(crate::harness::client::send(listener, request)).await.status.as_u16()
 }
 
 #[tokio::test]
@@ -139,10 +129,10 @@ async fn the_back_button_and_a_reload_show_the_same_page_and_exchange_nothing() 
     let mut browser = Browser::default();
     let state = hotels.begin(&mut browser, 1003).await;
     let back = hotels.approve(1003, Some(&state));
-    let cookie = browser.cookie.clone().unwrap();
     // A double click: the second one waits for the outcome of the first.
-    let pages = together((0..3).map(|_| visit(hotels.connect, &cookie, &back))).await;
-    assert_eq!(pages, [200, 200, 200]);
+    for page in together((0..3).map(|_| hotels.come_back(&browser, &back))).await {
+        assert_eq!(page.unwrap().status, 200);
+    }
     hotels.open(&mut browser, &back).await.assert_page(200, "Lake &#38; Forest is connected");
     assert_eq!(hotels.exchanges(), 1);
     assert_eq!(hotels.proxy.metric("connects_total{outcome=\"connected\"}").await, 1.0);

@@ -37,14 +37,8 @@ impl Held {
             let rule = Rule { property: None, path: path.to_owned(), times: 1, room: "hang".to_owned() };
             hotels.cloudbeds.add_rule(rule);
         }
-        let (connect, request) = (hotels.connect, (back.clone(), browser.cookie.clone().unwrap()));
-        let visit = tokio::spawn(async move {
-            let mut stream = tokio::net::TcpStream::connect(connect).await.unwrap();
-            let text = format!("GET {} HTTP/1.1\r\nhost: x\r\ncookie: {}\r\n\r\n", request.0, request.1);
-            tokio::io::AsyncWriteExt::write_all(&mut stream, text.as_bytes()).await.unwrap();
-            // Whatever comes, most often the end: the process is killed.
-            let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await;
-        });
+        // Most often the end comes: the process is killed.
+        let visit = hotels.come_back_whatever_comes(&browser, &back);
         until("the exchange is at Cloudbeds", async || hotels.exchanges() == 1).await;
         hotels.remember_key(1003);
         Self { hotels, browser, back, gate, visit }

@@ -5,7 +5,7 @@ use http::Method;
 
 use crate::harness::hotel::{CLIENT, REDIRECT, onboarding};
 use crate::harness::proxy::write_private;
-use crate::harness::{Answer, Browser, Gate, Hotels, Proxy, Scene, until};
+use crate::harness::{Answer, Browser, Gate, Hotels, Proxy, Scene, canary, until};
 
 /// The next so many requests to a path end in a room of the sandbox.
 fn trouble(hotels: &Hotels, path: &str, times: u32, room: &str) {
@@ -94,7 +94,7 @@ async fn a_code_that_was_used_before_a_restart_is_refused_by_cloudbeds() {
 #[tokio::test]
 async fn an_app_that_is_set_up_wrongly_is_the_operators_to_mend() {
     let scenes = [
-        ("secret", Scene::new().secret("anotherSecret")),
+        ("secret", Scene::new().secret(canary("another client secret"))),
         ("redirect_uri", Scene::new().registered(|app| app.redirect_uri = format!("{REDIRECT}/"))),
         ("client_id", Scene::new().registered(|app| app.client_id = "live1_another".to_owned())),
     ];
@@ -103,8 +103,9 @@ async fn an_app_that_is_set_up_wrongly_is_the_operators_to_mend() {
         let mut browser = Browser::default();
         let state = hotels.begin(&mut browser, 1003).await;
         // What it would send back, if the browser had been sent by the app as registered.
-        let back = format!("/api_key?code=ob7ajLINOP1VNnMfAxCu1aX4jBvyz6vg&state={state}");
-        hotels.proxy.secrets.push("ob7ajLINOP1VNnMfAxCu1aX4jBvyz6vg".to_owned());
+        let code = canary("a code");
+        let back = format!("/api_key?code={code}&state={state}");
+        hotels.proxy.secrets.push(code.to_owned());
         let page = hotels.open(&mut browser, &back).await;
         page.assert_page(502, "Not connected: the app is not set up correctly");
         assert_counted(&hotels, "set_up", 1.0).await;
@@ -285,11 +286,8 @@ async fn a_key_that_cannot_be_written_is_owned_up_to() {
     let back = hotels.approve(1003, Some(&state));
     gate.hold();
     let mut second = browser.clone();
-    let (connect, exchanges) = (hotels.connect, hotels.exchanges());
-    assert_eq!(exchanges, 0);
-    let request = http::Request::get(&back).header("host", "x").header("cookie", second.cookie.clone().unwrap());
-    let request = request.body(http_body_util::Full::default()).unwrap();
-    let page = tokio::spawn(async move { crate::harness::client::send(connect, request).await });
+    assert_eq!(hotels.exchanges(), 0);
+    let page = hotels.come_back(&browser, &back);
     until("the exchange is under way", async || hotels.exchanges() == 1).await;
     // The disk goes away between the exchange and its answer.
     std::fs::rename(hotels.proxy.path("deep"), hotels.proxy.path("gone")).unwrap();

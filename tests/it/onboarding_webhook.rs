@@ -4,14 +4,13 @@ use std::time::{Duration, Instant};
 
 use cloudbeds_auth_proxy::sandbox::{App, Rule, Webhooks};
 use http::{Method, Request};
+use http_body_util::Full;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::client::send;
-use crate::harness::hotel::{CLIENT, REDIRECT, SECRET};
-use crate::harness::proxy::write_private;
-use crate::harness::{Answer, Hotels, Scene, in_time, until};
+use crate::harness::hotel::{CLIENT, REDIRECT, SECRET, visit};
+use crate::harness::{Answer, Hotels, Scene, assert_clean, canary, in_time, until};
 
 /// A message about a property, as the vendor sends it.
 fn message(client: &str, property: &str, state: &str) -> String {
@@ -25,7 +24,7 @@ fn message(client: &str, property: &str, state: &str) -> String {
 
 async fn post(hotels: &Hotels, path: &str, body: impl Into<bytes::Bytes>) -> Answer {
     let request = Request::post(path).header("host", "x").header("content-type", "application/json");
-    send(hotels.connect, request.body(http_body_util::Full::new(body.into())).unwrap()).await
+    visit(hotels.connect, request.body(Full::new(body.into())).unwrap(), &hotels.proxy.secrets).await
 }
 
 /// How often Cloudbeds was asked about a key.
@@ -40,7 +39,7 @@ async fn counted(hotels: &Hotels, result: &str) -> f64 {
 #[tokio::test]
 async fn what_cloudbeds_sends_leads_to_one_look_in_any_order_and_number() {
     let hotels = Scene::new().start().await;
-    let mut app = App::new(CLIENT, SECRET, REDIRECT);
+    let mut app = App::new(CLIENT, *SECRET, REDIRECT);
     app.webhook = Some(format!("http://{}/webhook", hotels.connect));
     hotels.cloudbeds.set_app(app).unwrap();
     hotels.cloudbeds.set_webhooks(Webhooks { copies: 3, reversed: true });
@@ -91,25 +90,26 @@ async fn what_does_not_concern_us_is_answered_and_forgotten() {
     for text in ["", "not json", "{\"event\":"] {
         assert_eq!(post(&hotels, "/webhook", text).await.status, 400);
     }
-    let get =
-        send(hotels.connect, Request::get("/webhook").header("host", "x").body(Default::default()).unwrap()).await;
+    let get = Request::get("/webhook").header("host", "x").body(Full::default()).unwrap();
+    let get = visit(hotels.connect, get, &hotels.proxy.secrets).await;
     assert_eq!((get.status.as_u16(), counted(&hotels, "refused").await), (405, 3.0));
     assert_eq!(looks(&hotels), 0);
 }
 
 #[tokio::test]
 async fn the_path_may_hold_a_secret_which_no_log_shows() {
-    let secret = "aPathThatNobodyGuesses";
+    let secret = canary("the secret in the webhook's path");
     let scene = Scene::new().onboarding(", webhook_path_secret_file: webhook-secret");
     let (cloudbeds, keys) = scene.cloudbeds().await;
-    let proxy = scene.proxy(&cloudbeds, &keys);
-    let proxy = proxy.before(move |directory| write_private(&directory.join("webhook-secret"), &format!("{secret}\n")));
-    let mut proxy = proxy.start().await;
-    proxy.secrets.push(secret.to_owned());
+    let proxy = scene.proxy(&cloudbeds, &keys).secret_file("webhook-secret", secret).start().await;
     let hotels = Hotels { connect: crate::harness::hotel::onboarding(&proxy), cloudbeds, proxy };
-    for wrong in
-        ["/webhook", "/webhook/", "/webhook/guess", "/webhook/aPathThatNobodyGuesse", &format!("/webhook/{secret}/")]
-    {
+    for wrong in [
+        "/webhook",
+        "/webhook/",
+        "/webhook/guess",
+        &format!("/webhook/{}", &secret[1..]),
+        &format!("/webhook/{secret}/"),
+    ] {
         let answer = post(&hotels, wrong, message(CLIENT, "1001", "disabled")).await;
         assert_eq!(answer.status, 404, "{wrong}");
     }
@@ -147,6 +147,7 @@ async fn a_hundred_megabytes_are_refused_before_they_are_read() {
         });
         let mut answer = vec![0; 1024];
         let length = in_time(read.read(&mut answer)).await.unwrap();
+        assert_clean("an answer", &answer[..length], &hotels.proxy.secrets);
         let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
         assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
         assert!(started.elapsed() < Duration::from_secs(10));
@@ -163,6 +164,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     stream.write_all(b"POST /webhook HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{").await.unwrap();
     let mut answer = vec![0; 1024];
     let length = in_time(stream.read(&mut answer)).await.unwrap();
+    assert_clean("an answer", &answer[..length], &hotels.proxy.secrets);
     assert!(String::from_utf8_lossy(&answer[..length]).starts_with("HTTP/1.1 408 "));
     let other = hotels.proxy.get("/api/v1.3/getHotels").property("1001").send().await;
     assert_eq!(other.status, 200);

@@ -1,9 +1,12 @@
 //! Pages of other sites: what a browser sends for them is not a caller's.
 
+use std::net::SocketAddr;
+
 use cloudbeds_auth_proxy::sandbox::{Hotel, Protocols, Sandbox};
 use http::{Request, StatusCode};
 use http_body_util::Full;
 
+use crate::callers::{DESK, digest, tokens};
 use crate::harness::client::send;
 use crate::harness::{Answer, Proxy, cloudbeds};
 
@@ -16,9 +19,9 @@ async fn scene(config: &str) -> (Sandbox, Vec<Hotel>, Proxy) {
 }
 
 /// A GET with these lines and nothing else.
-async fn get(address: std::net::SocketAddr, target: &str, lines: &[(&str, &str)]) -> Answer {
+async fn get(proxy: &Proxy, address: SocketAddr, target: &str, lines: &[(&str, &str)]) -> Answer {
     let request = lines.iter().fold(Request::get(target), |request, (name, value)| request.header(*name, *value));
-    send(address, request.body(Full::default()).unwrap()).await
+    send(address, request.body(Full::default()).unwrap(), &proxy.secrets).await
 }
 
 #[tokio::test]
@@ -29,7 +32,7 @@ async fn a_page_of_another_site_is_refused_unless_it_is_named() {
     let host = proxy.address.to_string();
     let ask = async |lines: &[(&str, &str)]| {
         let always = [("host", host.as_str())];
-        get(proxy.address, &format!("{DETAILS}?propertyID=1001"), &[&always[..], lines].concat()).await
+        get(&proxy, proxy.address, &format!("{DETAILS}?propertyID=1001"), &[&always[..], lines].concat()).await
     };
     for lines in [
         &[("origin", "https://evil.com")][..],
@@ -39,7 +42,7 @@ async fn a_page_of_another_site_is_refused_unless_it_is_named() {
         &[("sec-fetch-site", "cross-site")],
         &[("sec-fetch-site", "same-site"), ("sec-fetch-mode", "no-cors")],
         // Here nobody has a token, so showing one means nothing.
-        &[("origin", "https://evil.com"), ("x-proxy-token", "0123456789abcdef")],
+        &[("origin", "https://evil.com"), ("x-proxy-token", *DESK)],
     ] {
         ask(lines).await.assert_refused("caller_refused");
     }
@@ -51,7 +54,7 @@ async fn a_page_of_another_site_is_refused_unless_it_is_named() {
         .header("origin", "https://evil.com")
         .header("access-control-request-method", "GET")
         .header("access-control-request-headers", "x-property-id");
-    let answer = send(proxy.address, asks_first.body(Full::default()).unwrap()).await;
+    let answer = send(proxy.address, asks_first.body(Full::default()).unwrap(), &proxy.secrets).await;
     answer.assert_refused("caller_refused");
     for lines in [
         &[][..],
@@ -68,7 +71,8 @@ async fn a_page_of_another_site_is_refused_unless_it_is_named() {
 #[tokio::test]
 async fn a_name_that_a_stranger_can_own_does_not_lead_to_loopback() {
     let (cloudbeds, _hotels, proxy) = scene("policy: { hosts: [proxy.hotel.com] }").await;
-    let ask = async |host: &str| get(proxy.address, DETAILS, &[("host", host), ("x-property-id", "1001")]).await;
+    let ask =
+        async |host: &str| get(&proxy, proxy.address, DETAILS, &[("host", host), ("x-property-id", "1001")]).await;
     for host in ["evil.com", "evil.com:8080", "127.0.0.1.nip.io", "a.proxy.hotel.com"] {
         ask(host).await.assert_refused("caller_refused");
     }
@@ -77,14 +81,15 @@ async fn a_name_that_a_stranger_can_own_does_not_lead_to_loopback() {
         assert_eq!(ask(host).await.status, StatusCode::OK, "{host}");
     }
     // Where callers are known by a token, a name says nothing.
-    let digest = "9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f";
-    let (_cloudbeds, _hotels, proxy) = scene(&format!("callers: {{ desk: {{ token_sha256: [{digest}] }} }}")).await;
-    get(proxy.address, DETAILS, &[("host", "evil.com")]).await.assert_refused("caller_unknown");
-    let lines = [("host", "proxy.hotel.com"), ("x-property-id", "1001"), ("x-proxy-token", "0123456789abcdef")];
-    assert_eq!(get(proxy.address, DETAILS, &lines).await.status, StatusCode::OK);
+    let callers = format!("callers: {{ desk: {{ token_sha256: [{}] }} }}", digest(&DESK));
+    let (_cloudbeds, _hotels, mut proxy) = scene(&callers).await;
+    proxy.secrets.extend(tokens());
+    get(&proxy, proxy.address, DETAILS, &[("host", "evil.com")]).await.assert_refused("caller_unknown");
+    let lines = [("host", "proxy.hotel.com"), ("x-property-id", "1001"), ("x-proxy-token", *DESK)];
+    assert_eq!(get(&proxy, proxy.address, DETAILS, &lines).await.status, StatusCode::OK);
     let lines = [&lines[..], &[("origin", "https://evil.com")]].concat();
-    assert_eq!(get(proxy.address, DETAILS, &lines).await.status, StatusCode::OK);
-    get(proxy.address, DETAILS, &[("host", "a"), ("origin", "https://evil.com")])
+    assert_eq!(get(&proxy, proxy.address, DETAILS, &lines).await.status, StatusCode::OK);
+    get(&proxy, proxy.address, DETAILS, &[("host", "a"), ("origin", "https://evil.com")])
         .await
         .assert_refused("caller_refused");
 }
@@ -93,7 +98,7 @@ async fn a_name_that_a_stranger_can_own_does_not_lead_to_loopback() {
 async fn the_admin_listener_is_not_for_pages_of_other_sites() {
     let (_cloudbeds, _hotels, proxy) = scene("").await;
     for target in ["/api/keys", "/metrics", "/livez"] {
-        let ask = async |lines: &[(&str, &str)]| get(proxy.admin, target, lines).await.status;
+        let ask = async |lines: &[(&str, &str)]| get(&proxy, proxy.admin, target, lines).await.status;
         for lines in [
             &[("host", "evil.com")][..],
             &[("host", "localhost"), ("origin", "https://evil.com")],

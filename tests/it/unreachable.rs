@@ -1,9 +1,12 @@
 //! A Cloudbeds that cannot be reached, or cannot prove to be Cloudbeds: each failure has its code, and none of them sees
-//! a byte of a request.
+//! a byte of a request, or of the code and secret of an exchange.
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::harness::{Alpn, Certificate, HTTP1, HTTP2, Manner, Peer, Proxy, Upstream, key, soon, together};
+use crate::harness::hotel::{SECRET, onboarding};
+use crate::harness::{
+    Alpn, Browser, Certificate, HTTP1, HTTP2, Hotels, Manner, Peer, Proxy, Scene, Upstream, key, soon, together,
+};
 
 #[tokio::test]
 async fn a_server_that_cannot_be_reached_is_502_upstream_unreachable() {
@@ -126,4 +129,69 @@ async fn a_server_that_answers_the_handshake_with_an_alert_gets_no_byte_of_a_req
             assert!(!received.contains("marker"), "{received:?}");
         }
     }
+}
+
+/// A hotel connects, and its code is to be exchanged at a server of this manner: what that server has received, the
+/// code, and what the operator is told.
+async fn exchanged_at(manner: Manner) -> (Vec<String>, String, Option<serde_json::Value>) {
+    let plain = matches!(manner, Manner::Plain);
+    let token_server = Upstream::start(manner, move |mut peer: Peer| async move {
+        if !plain {
+            peer.request().await;
+        }
+        peer.write("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+        peer.log_all().await;
+    })
+    .await;
+    let scene = Scene::new().exchange(&format!("{}/api/v1.1/access_token", token_server.base_url()));
+    let (cloudbeds, keys) = scene.cloudbeds().await;
+    // Nothing but the certificate is wrong: the proxy trusts whoever has signed it.
+    let roots = format!("{}{}", cloudbeds.root_pem(), token_server.root_pem());
+    let proxy = scene.proxy(&cloudbeds, &keys).file("root.pem", &roots).start().await;
+    let mut hotels = Hotels { connect: onboarding(&proxy), cloudbeds, proxy };
+    let mut browser = Browser::default();
+    let state = hotels.begin(&mut browser, 1003).await;
+    let back = hotels.approve(1003, Some(&state));
+    let code = hotels.proxy.secrets.last().unwrap().clone();
+    let page = hotels.open(&mut browser, &back).await;
+    let told = hotels.proxy.events().into_iter().find(|event| {
+        event["message"].as_str().is_some_and(|message| message.starts_with("a code did not leave for Cloudbeds"))
+    });
+    if told.is_some() {
+        page.assert_page(503, "Cloudbeds cannot be reached");
+    }
+    assert_eq!((hotels.exchanges(), hotels.beside("arrived").len()), (0, 0));
+    assert!(hotels.works(1001).await);
+    (token_server.received(), code, told)
+}
+
+#[tokio::test]
+async fn a_token_server_that_cannot_prove_itself_gets_no_byte_of_the_secret_and_the_code() {
+    for (manner, why) in [
+        (Manner::Tls(Certificate::WrongName, Alpn::Http1), "certificate not valid for name"),
+        (Manner::Tls(Certificate::WrongName, Alpn::Http2), "certificate not valid for name"),
+        (Manner::Tls(Certificate::SelfSigned, Alpn::Http1), "invalid peer certificate"),
+        (Manner::Tls(Certificate::Expired, Alpn::Http1), "certificate expired"),
+        (Manner::Tls(Certificate::NotYetValid, Alpn::Http1), "certificate not valid yet"),
+        (Manner::Plain, "no trusted TLS connection"),
+    ] {
+        let (received, code, told) = exchanged_at(manner).await;
+        assert!(!received.is_empty(), "{manner:?}: it was asked");
+        for bytes in &received {
+            // Of TLS only what was decrypted is here: nothing. Without TLS the hello is, which says neither.
+            assert!(bytes.is_empty() || matches!(manner, Manner::Plain), "{manner:?}: {bytes:?}");
+            assert!(
+                !bytes.contains(*SECRET) && !bytes.contains(&code) && !bytes.contains("access_token"),
+                "{manner:?}"
+            );
+        }
+        let told = told.unwrap_or_else(|| panic!("{manner:?}: the operator is told nothing"));
+        let cause = told["cause"].as_str().unwrap();
+        assert!(cause.contains("no trusted TLS connection") && cause.contains(why), "{manner:?}: {cause}");
+        assert_eq!((&told["property"], &told["app"]), (&1003.into(), &"main".into()));
+    }
+    // With a good one both go there, so this would have seen them.
+    let (received, code, told) = exchanged_at(HTTP1).await;
+    assert!(received.iter().any(|bytes| bytes.contains(*SECRET) && bytes.contains(&code)), "{received:?}");
+    assert_eq!(told, None);
 }

@@ -274,7 +274,7 @@ async fn a_key_that_was_exchanged_is_whole_on_disk_or_asked_for_again_wherever_t
         let back = hotels.approve(1003, Some(&state));
         let record = hotels.proxy.path("calls");
         let attached = Attached::to(hotels.proxy.id(), CHANGES, &record, call.as_ref()).await;
-        hotels.come_back_to(&back, &browser).await;
+        hotels.come_back_whatever_comes(&browser, &back).await.unwrap();
         if call.is_none() {
             hotels.remember_key(1003);
             assert!(hotels.works(1003).await);

@@ -133,12 +133,13 @@ impl Host {
         None
     }
 
-    /// Closes what is closed already or has been idle for too long.
+    /// Closes what is closed already or has been idle for too long. What waits on keeps no key meanwhile.
     pub(super) fn sweep(&self, settings: Settings) {
         let now = Instant::now();
         for spent in self.idle.borrow_mut().extract_if(.., |idle| !idle.is_usable(now, settings)) {
             spent.connection.close();
         }
+        self.idle.borrow_mut().iter_mut().for_each(|idle| idle.connection.wipe());
         self.shared.borrow_mut().retain(|connection| {
             let idle =
                 connection.in_flight.get() == 0 && now.duration_since(connection.last_used.get()) > settings.idle;

@@ -296,6 +296,11 @@ impl<S: Socket> Http1<S> {
         }
     }
 
+    /// Wipes what it sent last, since no answer is awaited. Not after each request: the next one writes over it.
+    pub(super) fn wipe(&mut self) {
+        self.output.wipe();
+    }
+
     /// Sends what can be sent; ready when all of the request has left.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         let Some(upload) = &mut self.upload else { return Poll::Ready(Ok(())) };

@@ -79,12 +79,20 @@ async fn exchange(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<
 }
 
 /// A GET without any header of ours.
-pub async fn plain(address: SocketAddr, path: &str) -> Answer {
-    send(address, Request::get(path).header("host", address.to_string()).body(Full::default()).unwrap()).await
+pub async fn plain(address: SocketAddr, path: &str, secrets: &[String]) -> Answer {
+    let request = Request::get(path).header("host", address.to_string()).body(Full::default()).unwrap();
+    send(address, request, secrets).await
 }
 
-/// Any request, to any listener.
-pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
+/// Any request, to any listener; none of the secrets may be in the answer.
+pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>, secrets: &[String]) -> Answer {
+    let answer = unsearched(address, request).await;
+    answer.assert_clean(secrets);
+    answer
+}
+
+/// The same for who knows where a secret belongs in an answer, and looks for it elsewhere.
+pub(super) async fn unsearched(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
     timeout(PATIENCE, exchange(address, request)).await.expect("an answer in time").unwrap()
 }
 

@@ -5,20 +5,27 @@
 //! client's secret.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
+use bytes::Bytes;
 use cloudbeds_auth_proxy::property::PropertyId;
 use cloudbeds_auth_proxy::sandbox::{self, App, Hotel, Protocols, Sandbox, Settings, Unconnected};
 use http::{Method, Request};
+use http_body_util::Full;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
-use super::client::send;
-use super::proxy::{Builder, write_private};
-use super::{Answer, Proxy, assert_clean};
+use super::client::unsearched;
+use super::proxy::Builder;
+use super::{Answer, Proxy, assert_clean, canary, in_time};
 
 /// The app's client id.
 pub const CLIENT: &str = "live1_1001_onboardingTests";
 
-/// The app's secret.
-pub const SECRET: &str = "s3cretOfTheAppThatMustNotShow";
+/// The app's secret. With characters that every coding writes in another way.
+pub static SECRET: LazyLock<&str> =
+    LazyLock::new(|| format!("{}+/=%{}", canary("a client secret"), canary("its other half")).leak());
 
 /// The app's redirect URI; its host is nobody's, since the browsers here are told where to go.
 pub const REDIRECT: &str = "https://connect.example.com/api_key";
@@ -55,7 +62,7 @@ pub struct Browser {
 impl Scene {
     pub fn new() -> Self {
         Self {
-            app: App::new(CLIENT, SECRET, REDIRECT),
+            app: App::new(CLIENT, *SECRET, REDIRECT),
             marketplace: false,
             exchange: None,
             onboarding: String::new(),
@@ -146,7 +153,7 @@ impl Scene {
             [(1003, "Lake & Forest", None), (1004, "North", Some("77")), (1005, "South", Some("77"))].map(vacant);
         let settings = Settings {
             apps: std::iter::once(self.app.clone())
-                .chain(self.another.iter().map(|client| App::new(client, SECRET, REDIRECT)))
+                .chain(self.another.iter().map(|client| App::new(client, *SECRET, REDIRECT)))
                 .collect(),
             unconnected: unconnected.into(),
             resources: self.resources,
@@ -185,17 +192,33 @@ impl Scene {
             .config(&format!(
                 "{limits}apps: {{ {apps} }}\nonboarding: {{ listen: \"127.0.0.1:0\", public_url: \"{public}\"{more} }}"
             ))
-            .before(move |directory| write_private(&directory.join("client-secret"), &secret))
+            .secret_file("client-secret", &secret)
     }
 
     /// Everything, running.
     pub async fn start(self) -> Hotels {
         let (cloudbeds, hotels) = self.cloudbeds().await;
-        let mut proxy = self.proxy(&cloudbeds, &hotels).start().await;
-        proxy.secrets.push(SECRET.to_owned());
+        let proxy = self.proxy(&cloudbeds, &hotels).start().await;
         let connect = onboarding(&proxy);
         Hotels { cloudbeds, proxy, connect }
     }
+}
+
+/// Asks the onboarding listener; nothing that is secret may be in its answer, but a state on its way to Cloudbeds and a
+/// cookie on its way to the browser.
+pub async fn visit(connect: SocketAddr, request: Request<Full<Bytes>>, secrets: &[String]) -> Answer {
+    let mut answer = unsearched(connect, request).await;
+    let whole = answer.headers.clone();
+    for (name, from, to) in [("location", "?state=", '#'), ("set-cookie", "=", ';')] {
+        let Some(value) = answer.header(name) else { continue };
+        let Some((before, rest)) = value.split_once(from) else { continue };
+        let (_secret, after) = rest.split_once(to).unwrap_or((rest, ""));
+        let left = format!("{before}{from}{to}{after}").parse().unwrap();
+        answer.headers.insert(http::HeaderName::from_static(name), left);
+    }
+    answer.assert_clean(secrets);
+    answer.headers = whole;
+    answer
 }
 
 /// Where a proxy's onboarding listener is.
@@ -230,26 +253,34 @@ impl Hotels {
         if let Some(cookie) = &browser.cookie {
             request = request.header("cookie", cookie);
         }
-        let answer = send(self.connect, request.body(http_body_util::Full::default()).unwrap()).await;
+        let answer = visit(self.connect, request.body(Full::default()).unwrap(), &self.proxy.secrets).await;
         if let Some(set) = answer.header("set-cookie") {
             browser.cookie = Some(set.split(';').next().unwrap().to_owned());
         }
-        assert_clean("a page", &answer.body, &self.proxy.secrets);
-        // What else is secret goes where it belongs: a state to Cloudbeds, and the browser's cookie to the browser.
-        let belong = |secret: &&String| secret.starts_with("cbat_") || *secret == SECRET;
-        answer.assert_clean(&self.proxy.secrets.iter().filter(belong).cloned().collect::<Vec<_>>());
         answer
     }
 
-    /// The browser comes back from Cloudbeds; whatever the answer is, or that there is none.
-    pub async fn come_back_to(&self, back: &str, browser: &Browser) {
-        let mut stream = tokio::net::TcpStream::connect(self.connect).await.unwrap();
+    /// The browser comes back from Cloudbeds, in a task of its own; the page.
+    pub fn come_back(&self, browser: &Browser, back: &str) -> JoinHandle<Answer> {
+        let cookie = browser.cookie.as_deref().unwrap_or_default();
+        let request = Request::get(back).header("host", "connect.example.com").header("cookie", cookie);
+        let (request, secrets) = (request.body(Full::default()).unwrap(), self.proxy.secrets.clone());
+        let connect = self.connect;
+        tokio::spawn(async move { visit(connect, request, &secrets).await })
+    }
+
+    /// The same where the process may end before or within its answer; whatever comes of it is searched.
+    pub fn come_back_whatever_comes(&self, browser: &Browser, back: &str) -> JoinHandle<()> {
         let cookie = browser.cookie.as_deref().unwrap_or_default();
         let text = format!("GET {back} HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\nconnection: close\r\n\r\n");
-        tokio::io::AsyncWriteExt::write_all(&mut stream, text.as_bytes()).await.unwrap();
-        let mut page = Vec::new();
-        let _ = super::in_time(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut page)).await;
-        assert_clean("a page", &page, &self.proxy.secrets);
+        let (connect, secrets) = (self.connect, self.proxy.secrets.clone());
+        tokio::spawn(async move {
+            let mut stream = TcpStream::connect(connect).await.unwrap();
+            stream.write_all(text.as_bytes()).await.unwrap();
+            let mut page = Vec::new();
+            let _ = in_time(stream.read_to_end(&mut page)).await;
+            assert_clean("a page", &page, &secrets);
+        })
     }
 
     /// Opens the link of a property; the state that Cloudbeds is to hand back.
@@ -268,16 +299,16 @@ impl Hotels {
     /// The user says yes at Cloudbeds; the path and query that the browser comes back with.
     pub fn approve(&mut self, id: u64, state: Option<&str>) -> String {
         let to = self.cloudbeds.approve(property(id), CLIENT, state).unwrap();
-        self.come_back(&to)
+        self.way_back(&to)
     }
 
     /// The same for the whole organisation.
     pub fn approve_organization(&mut self, id: u64, state: Option<&str>) -> String {
         let to = self.cloudbeds.approve_organization(property(id), CLIENT, state).unwrap();
-        self.come_back(&to)
+        self.way_back(&to)
     }
 
-    fn come_back(&mut self, to: &str) -> String {
+    fn way_back(&mut self, to: &str) -> String {
         let query = to.split_once('?').unwrap().1;
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if name == "code" {

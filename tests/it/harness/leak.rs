@@ -25,8 +25,8 @@ pub fn assert_clean(what: &str, emitted: &[u8], secrets: &[String]) {
 fn assert_without(what: &str, emitted: &[u8], form: &str, needle: &str) {
     if let Some(at) = memchr::memmem::find(emitted, needle.as_bytes()) {
         let around = &emitted[at.saturating_sub(60)..(at + needle.len() + 20).min(emitted.len())];
-        let around = String::from_utf8_lossy(around).replace(needle, "<KEY>");
-        panic!("a key shows in {what}, {form}: …{around}…");
+        let around = String::from_utf8_lossy(around).replace(needle, "<SECRET>");
+        panic!("a secret shows in {what}, {form}: …{around}… (CANARY_SEED={})", super::canary::seed());
     }
 }
 

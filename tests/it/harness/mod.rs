@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod caller;
+pub mod canary;
 pub mod certificate;
 pub mod certified;
 pub mod chromium;
@@ -13,6 +14,7 @@ pub mod hotel;
 pub mod hpack;
 pub mod leak;
 pub mod line;
+pub mod memory;
 pub mod origin;
 pub mod proxy;
 pub mod pulse;
@@ -26,6 +28,7 @@ pub mod wire;
 
 pub use authority::{Authority, Identity, Speaker, TLS};
 pub use caller::{Caller, in_time, soon, together, until};
+pub use canary::canary;
 pub use certificate::{Alpn, Certificate};
 pub use certified::Certified;
 pub use client::Answer;
@@ -35,6 +38,7 @@ pub use gate::Gate;
 pub use hotel::{Browser, Hotels, Scene};
 pub use leak::{Watch, assert_clean};
 pub use line::{End, Line};
+pub use memory::Memory;
 pub use origin::Origin;
 pub use proxy::{Builder, Proxy, key};
 pub use pulse::Pulse;

@@ -18,7 +18,7 @@ use crate::keys::paste;
 use crate::keys::write::Fields;
 use crate::property::PropertyId;
 use crate::secret::ApiKey;
-use crate::yaml::{self, Budget, Grow, Tree};
+use crate::yaml::{self, Budget, Grow, Tree, Veil};
 
 /// The largest file read, in bytes.
 const FILE_MAX: u64 = 64 * 1024 * 1024;
@@ -86,18 +86,18 @@ pub(super) fn rows(format: Format, bytes: &[u8]) -> Result<Vec<Found>, String> {
     match format {
         Format::Csv => table(text),
         Format::Yaml => {
-            let budget = Budget::of(text);
-            yaml::stream("import", text, Grow { each: None, budget: &budget })
+            let (budget, veil) = (Budget::of(text), Veil::over(text));
+            yaml::stream("import", veil.text(), Grow { each: None, budget: &budget, veil: &veil })
                 .map(|tree| tree_rows(&tree))
                 .map_err(faults)?
         }
         Format::Json => {
-            let budget = Budget::of(text);
+            let (budget, veil) = (Budget::of(text), Veil::off(text));
             let mut json = serde_json::Deserializer::from_str(text);
             // serde_json's message may repeat what stands there, so only the place is told.
             let place =
                 |error: serde_json::Error| format!("not JSON at line {}, column {}", error.line(), error.column());
-            let tree = Grow { each: None, budget: &budget }.deserialize(&mut json).map_err(place)?;
+            let tree = Grow { each: None, budget: &budget, veil: &veil }.deserialize(&mut json).map_err(place)?;
             json.end().map_err(place)?;
             tree_rows(&tree)
         }

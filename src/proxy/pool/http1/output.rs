@@ -12,7 +12,7 @@ use bytes::{Buf as _, Bytes};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http_body::Body as _;
 use tokio::io::AsyncWrite;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::super::request::{Head, says_that_none_follows};
 use crate::proxy::broken::Broken;
@@ -24,7 +24,8 @@ const ROOM: usize = 128;
 /// What has been put together and not written yet.
 #[derive(Default)]
 pub(super) struct Output {
-    /// The head, or the size of a chunk; written up to `at`. There is a key in it: it is wiped in the end.
+    /// The head, or the size of a chunk; written up to `at`. There is a key in it: it is wiped while the connection waits,
+    /// and in the end.
     front: Zeroizing<Vec<u8>>,
     at: usize,
     /// Whether any of it has been handed over.
@@ -103,6 +104,12 @@ impl Output {
             }
         };
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// Wipes the head that was sent last, with all the room it lay in.
+    pub(super) fn wipe(&mut self) {
+        self.front.zeroize();
+        self.at = 0;
     }
 
     /// Whether nothing waits.
