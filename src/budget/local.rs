@@ -20,7 +20,7 @@ use super::queue::{Place, Queue};
 use super::shared::{ALL_FROM, Apart, PATIENCE, Sharing};
 use super::tally::{Account, Tally};
 use super::window::{self, Window};
-use super::{Ask, Exhausted, Flow, Left, Limits, Why};
+use super::{Ask, Exhausted, Flow, Left, Limits, Priority, Why};
 use crate::property::PropertyId;
 
 /// One app's budget.
@@ -134,7 +134,7 @@ impl Local {
         let (allowed, gate) = (pace.allowed(now), pace.gate(now));
         let room = places.room(window, allowed, now);
         // Nobody overtakes those who wait.
-        if queue.is_free() && room == Room::Now && matches!(gate, Gate::Open | Gate::Trial) {
+        if queue.lets_pass(ask.flow) && room == Room::Now && matches!(gate, Gate::Open | Gate::Trial) {
             let trial = (gate == Gate::Trial).then(|| pace.try_one(now));
             let low = places.take(now);
             return Entered::Start(window.start(now), trial, low);
@@ -262,8 +262,9 @@ impl Local {
             places.take(now);
             window.keep();
             // Those behind it may find a connection where it has to make one, and would arrive before it. Where nobody
-            // waits, nobody has to for that.
-            let holds = waiter.ask.is_unsafe && !self.limits.max_wait.is_zero();
+            // waits, nobody has to for that; and low priority holds up nobody.
+            let Ask { is_unsafe, priority, .. } = waiter.ask;
+            let holds = is_unsafe && priority == Priority::Normal && !self.limits.max_wait.is_zero();
             if holds {
                 queue.hold(waiter.ask.flow);
             }

@@ -218,6 +218,8 @@ impl Pace {
     pub(super) fn trial_over(&mut self, trial: Trial) {
         if let Some(pause) = self.pause.as_mut().filter(|pause| pause.trying == Some(trial.since)) {
             pause.trying = None;
+            // It is another replica's turn to try.
+            self.not_ours();
         }
     }
 

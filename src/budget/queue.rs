@@ -88,9 +88,15 @@ impl<T> Queue<T> {
         self.len() == 0
     }
 
-    /// Whether nobody is overtaken by one who goes without having waited.
-    pub(super) fn is_free(&self) -> bool {
+    /// Whether one of this hotel overtakes nobody who could go, if it goes without having waited.
+    pub(super) fn lets_pass(&self, flow: Flow) -> bool {
         self.len() + self.held.len() == 0
+            || !self.held.contains(&flow) && !self.normal.may_pop(&self.held) && !self.low.may_pop(&self.held)
+    }
+
+    /// How many wait who may go when there is a place: all but those of hotels that are held.
+    pub(super) fn ready(&self) -> usize {
+        self.len() - self.held.iter().map(|flow| self.len_of(*flow)).sum::<usize>()
     }
 
     /// Whether a hotel is held, so that nobody may go though somebody waits.
@@ -117,10 +123,11 @@ impl<T> Queue<T> {
         self.normal.len_of(flow) + self.low.len_of(flow)
     }
 
-    /// How many hotels wait, and whether none does with normal priority; where one does, those that do not are not counted.
+    /// How many hotels wait that are not held, and whether none does with normal priority; where one does, those that do not
+    /// are not counted.
     pub(super) fn flows(&self) -> (usize, bool) {
-        let low = self.normal.waiting == 0 && self.low.waiting > 0;
-        (if low { self.low.occupied } else { self.normal.occupied }, low)
+        let (normal, low) = (self.normal.ready(&self.held), self.low.ready(&self.held));
+        if normal == 0 && low > 0 { (low, true) } else { (normal, false) }
     }
 
     /// The hotels that wait, with how many requests.
@@ -256,10 +263,14 @@ impl<T> Class<T> {
         }
     }
 
+    /// How many hotels have somebody who may go.
+    fn ready(&self, held: &HashSet<Flow>) -> usize {
+        self.occupied - held.iter().filter(|flow| self.len_of(**flow) > 0).count()
+    }
+
     /// Whether somebody may go.
     fn may_pop(&self, held: &HashSet<Flow>) -> bool {
-        let held = held.iter().filter(|flow| self.len_of(**flow) > 0).count();
-        self.occupied > held
+        self.ready(held) > 0
     }
 
     fn pop(&mut self, held: &HashSet<Flow>) -> Option<T> {
@@ -372,11 +383,14 @@ mod tests {
         assert_eq!(queue.pop(), Some(11));
         queue.hold(hotel(1));
         assert_eq!([queue.pop(), queue.pop()], [Some(31), None], "nor its requests of low priority");
-        assert_eq!((queue.len(), queue.is_free()), (1, false));
+        assert_eq!((queue.len(), queue.ready(), queue.flows()), (1, 0, (0, false)), "who cannot go needs no place");
+        assert!(!queue.lets_pass(hotel(1)), "whoever comes now would overtake it");
+        assert!(queue.lets_pass(hotel(2)), "nobody who could go is overtaken");
         queue.release(hotel(1));
-        assert_eq!((queue.pop(), queue.is_free()), (Some(99), true));
+        assert_eq!((queue.ready(), queue.flows(), queue.lets_pass(hotel(2))), (1, (1, true), false));
+        assert_eq!((queue.pop(), queue.lets_pass(hotel(1))), (Some(99), true));
         queue.hold(hotel(1));
-        assert!(!queue.is_free(), "whoever comes now would overtake it");
+        assert!(!queue.lets_pass(hotel(1)) && queue.lets_pass(hotel(2)));
     }
 
     #[test]

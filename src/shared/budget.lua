@@ -45,6 +45,7 @@ if not state or state.run ~= me.run or now < state.seen or now - state.seen > me
         paused = false,
         number = 0,
         trial = false,
+        passed = false,
         -- Shares of members that have not come back: 'promised' is their sum as members know it.
         unknown = unknown,
         promised = 0,
@@ -91,6 +92,7 @@ local others, promised, count, rank, allowed = 0, 0, 1, 0, me.allowed
 -- Properties that wait: with requests of normal priority, and of members that have none of those.
 local normal, low = 0, 0
 local queue, gone = {}, {}
+local others_wait = false
 for id, member in pairs(members) do
     local places = id ~= me.id and counted(member) or 0
     if now - member.seen > (member.gone or me.gone) or (member.bye and places == 0) then
@@ -103,6 +105,7 @@ for id, member in pairs(members) do
             if id < me.id then rank = rank + 1 end
         end
         if now - member.seen <= me.silent then allowed = math.min(allowed, member.allowed) end
+        if not member.bye and member.waiting > 0 and now - member.seen <= me.silent then others_wait = true end
         if member.want > 0 and now - member.seen <= me.patience then
             queue[#queue + 1] = member
             if member.low then low = low + member.waiting else normal = normal + member.waiting end
@@ -182,9 +185,9 @@ if me.bye then mine.share = 0 end
 -- What Cloudbeds said. A pause is known by its number: who tried tells which one is over, and what comes back is no news.
 state.number = state.number or 0
 if me.lifted > 0 and me.lifted == state.number then state.pause, state.paused, state.trial = 0, false, false end
-local news = me.told > (old and old.life == me.life and old.told or 0)
+local news = me.number == 0 and me.told > (old and old.life == me.life and old.told or 0)
 -- Or this server's memory is younger than the pause; or a replica of an earlier version wrote it down.
-if (me.paused and (news or me.number > state.number)) or (state.pause > now and not state.paused) then
+if (me.paused and (news or me.number > state.number or state.number == 0)) or (state.pause > now and not state.paused) then
     local left = me.paused and me.pause or 0
     if not state.paused or now + left > state.pause then
         state.pause, state.paused, state.trial = math.max(state.pause, now + left), true, false
@@ -243,10 +246,16 @@ if not quiet and not me.bye then
     end
 end
 -- Who tries whether a pause is over: one of all, who has a place for it. It is another one's turn when that one's request has
--- ended without a verdict, or takes too long, or was never heard of again.
-if state.trial and (state.trial.till <= now or (state.trial.id == me.id and me.trying == 0)) then state.trial = false end
+-- ended without a verdict, or takes too long, or was never heard of again: for two beats, in which others report.
+if state.trial and state.trial.id == me.id and me.trying > 0 and me.number == state.number then
+    state.trial.till = now + me.trying
+end
+if state.trial and (state.trial.till <= now or (state.trial.id == me.id and me.trying == 0)) then
+    state.passed, state.trial = { id = state.trial.id, till = now + 300 }, false
+end
+local passes = state.passed and state.passed.id == me.id and now < state.passed.till and others_wait
 local trial = 0
-if not state.trial and state.paused then
+if not state.trial and state.paused and not passes then
     if me.trying > 0 and me.number == state.number then
         state.trial = { id = me.id, till = now + me.trying }
     elseif now >= state.pause and me.waiting > 0 and grant > 0 then

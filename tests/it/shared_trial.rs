@@ -146,6 +146,28 @@ async fn who_has_no_request_when_a_pause_ends_hands_the_next_one_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_whose_requests_come_to_nothing_does_not_keep_the_others_from_trying() {
+    let Some(server) = Timed::start() else { return };
+    let (mut members, vendor, _) = paused(&server, 3).await;
+    vendor.refuses(false);
+    // Ever so many, of whom each has no connection half a second after it was let go.
+    let ask = Ask::normal(Flow::Own);
+    for _ in 0..20 {
+        let broken = Arc::clone(&members[1].budget);
+        tokio::spawn(async move {
+            while let Ok(permit) = broken.take(ask, Instant::now()).await {
+                sleep(Duration::from_millis(500)).await;
+                drop(permit);
+            }
+        });
+    }
+    sleep(Duration::from_millis(100)).await;
+    call(&mut members[2], 2, 1, &vendor, ANSWER);
+    sleep(Duration::from_secs(4)).await;
+    assert!(members.iter().all(|member| member.budget.account().paused.is_zero()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_that_dies_with_the_one_that_tries_holds_the_others_up_for_five_seconds() {
     let Some(server) = Timed::start() else { return };
     let (mut members, vendor, begun) = paused(&server, 3).await;

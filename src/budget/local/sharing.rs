@@ -16,7 +16,7 @@ impl Local {
         let mut state = self.state();
         let State { window, places, pace, queue, .. } = &mut *state;
         window.pass(now);
-        let (allowed, waiting) = (pace.allowed(now), queue.len());
+        let (allowed, waiting) = (pace.allowed(now), queue.ready());
         let word = pace.report(now);
         let (kept, (flows, low)) = (window.kept(), queue.flows());
         // In steps that leave a report of a thousand starts short; an age that is too low counts for longer.
@@ -118,7 +118,7 @@ impl Local {
         match &state.places {
             Places::Own => false,
             Places::Leased(leases) => {
-                let waiting = state.queue.len();
+                let waiting = state.queue.ready();
                 leases.hungry(waiting, now) || (waiting > 0 && state.pace.gate(now) == Gate::Asked)
             }
         }

@@ -29,8 +29,10 @@ pub fn calls(record: &str) -> Vec<(Call, &str)> {
     for line in record.lines() {
         // With several threads a line begins with the thread's number.
         let (thread, call) = line.split_once(' ').filter(|(id, _)| id.parse::<u32>().is_ok()).unwrap_or(("", line));
-        // What another thread's call interrupted goes on in a line of its own, which begins with `<`.
-        let Some((name, _)) = call.trim_start().split_once('(').filter(|(name, _)| !name.starts_with('<')) else {
+        // What another thread's call interrupted goes on in a line of its own, which begins with `<`. A thread that ends as
+        // it is looked at has made no call: its line begins with `?`.
+        let Some((name, _)) = call.trim_start().split_once('(').filter(|(name, _)| !name.starts_with(['<', '?']))
+        else {
             continue;
         };
         let count = counts.entry((thread, name)).or_default();
