@@ -30,6 +30,7 @@ use crate::listen::{Peer, Stream, Watch};
 use crate::telemetry::metrics::Recorder;
 use crate::wire::gate::{Gate, Limits, Outcome};
 use crate::wire::problem::{Code, Problem};
+use crate::wire::reply::{self, Manner};
 
 /// How long a connection waits for its next request with all it needs for one before it is parked without: building
 /// that anew costs a microsecond or two. Where many connections are open, memory counts for more.
@@ -276,16 +277,5 @@ fn refusal_bytes(problem: &Problem, proxy: &Proxy) -> Vec<u8> {
     trace.answered(response.status(), Some(problem.code), response.headers());
     trace.sent(response.body().len());
     trace.complete();
-    let status = response.status();
-    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
-    let reason = status.canonical_reason().unwrap_or_default();
-    let mut out = format!("HTTP/1.1 {} {reason}\r\ndate: {date}\r\n", status.as_str()).into_bytes();
-    for (name, value) in response.headers() {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            out.extend_from_slice(part);
-        }
-    }
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(response.body());
-    out
+    reply::whole(&response, Manner { old: false, bare: false, keep_alive: false })
 }

@@ -20,7 +20,7 @@ use super::chunks::Chunks;
 use super::deadline::Deadline;
 use super::head::{self, Framing, Head, Lines};
 use super::incoming::{Broken, Source};
-use super::problem::{Code, Problem};
+use super::problem::Problem;
 
 /// First read of a connection, in bytes: most heads fit.
 const READ: usize = 4 * 1024;
@@ -171,14 +171,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             }
             match self.poll_fill(READ, cx) {
                 Poll::Ready(Ok(0)) if self.buffer.is_empty() => self.at = At::End,
-                Poll::Ready(Ok(0)) => self.refuse(
-                    Problem::new(
-                        Code::RequestInvalid,
-                        "http_request_error",
-                        "The connection was closed in the middle of the request head.",
-                    )
-                    .closing(),
-                ),
+                Poll::Ready(Ok(0)) => {
+                    self.refuse(head::malformed("The connection was closed in the middle of the request head."))
+                }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => ready!(self.poll_head_deadline(cx)),
@@ -203,14 +198,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         } else {
             let started = *since.get_or_insert(now);
             if self.read_deadline.passed(started + self.limits.head_timeout, cx) {
-                self.refuse(
-                    Problem::new(
-                        Code::RequestInvalid,
-                        "http_request_error",
-                        "The request head did not arrive in time; send it at once, or raise client.head_timeout.",
-                    )
-                    .closing(),
-                );
+                self.refuse(head::malformed(
+                    "The request head did not arrive in time; send it at once, or raise client.head_timeout.",
+                ));
                 return Poll::Ready(());
             }
         }
@@ -231,14 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             return found;
         }
         if self.lines.count() > self.limits.max_headers + 1 {
-            self.refuse(
-                Problem::new(
-                    Code::HeadersTooLarge,
-                    "http_request_error",
-                    "The request has too many header lines; send fewer, or raise client.max_headers.",
-                )
-                .closing(),
-            );
+            self.refuse(head::TOO_MANY_LINES);
             return None;
         }
         if let Some(first) = self.buffer.first().filter(|first| !head::is_token(**first)) {
@@ -249,7 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 "The request does not start with a method."
             };
             if *first != b'\r' || self.buffer.len() > 1 {
-                self.refuse(Problem::new(Code::RequestInvalid, "http_request_error", detail).closing());
+                self.refuse(head::malformed(detail));
                 return None;
             }
         }
@@ -260,14 +243,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     }
 
     fn refuse_size(&mut self) {
-        self.refuse(
-            Problem::new(
-                Code::HeadersTooLarge,
-                "http_request_error",
-                "The request line and headers are too large; send less, or raise client.max_head_size.",
-            )
-            .closing(),
-        );
+        self.refuse(head::too_large(
+            "The request line and headers are too large; send less, or raise client.max_head_size.",
+        ));
     }
 
     /// Takes the head that ends at `end` out of the buffer; none where it is refused.

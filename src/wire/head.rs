@@ -36,11 +36,15 @@ pub enum Framing {
 
 const REQUEST_ERROR: &str = "http_request_error";
 
-const fn malformed(detail: &'static str) -> Problem {
+/// What a head with more than `client.max_headers` lines is told.
+pub(super) const TOO_MANY_LINES: Problem =
+    too_large("The request has too many header lines; send fewer, or raise client.max_headers.");
+
+pub(super) const fn malformed(detail: &'static str) -> Problem {
     Problem::new(Code::RequestInvalid, REQUEST_ERROR, detail).closing()
 }
 
-const fn too_large(detail: &'static str) -> Problem {
+pub(super) const fn too_large(detail: &'static str) -> Problem {
     Problem::new(Code::HeadersTooLarge, REQUEST_ERROR, detail).closing()
 }
 
@@ -117,7 +121,7 @@ pub fn read(head: &Bytes, lines: &Lines, max_headers: usize) -> Result<Head, Pro
     let (method, target, version) = request_line(ends.next().unwrap_or(Ok(b""))?, head)?;
     let count = lines.count().saturating_sub(2);
     if count > max_headers {
-        return Err(too_large("The request has too many header lines; send fewer, or raise client.max_headers."));
+        return Err(TOO_MANY_LINES);
     }
     let (mut headers, mut seen) = (HeaderMap::with_capacity(count), Seen::default());
     for line in ends {
@@ -313,10 +317,7 @@ fn header_line(line: &[u8], head: &Bytes, headers: &mut HeaderMap, seen: &mut Se
         }
         _ => {}
     }
-    headers
-        .try_append(known, held)
-        .map(drop)
-        .map_err(|_| too_large("The request has too many header lines; send fewer, or raise client.max_headers."))
+    headers.try_append(known, held).map(drop).map_err(|_| TOO_MANY_LINES)
 }
 
 /// RFC 9110 5.5: white space around a value is no part of it. No other byte is white space there.

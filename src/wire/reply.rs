@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
 /// How much is put together before it is written, in bytes and in pieces.
 const BATCH: usize = 64 * 1024;
@@ -30,8 +30,9 @@ pub struct Manner {
 }
 
 /// How the end of a body is told.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum Framing {
+    #[default]
     None,
     Length(u64),
     Chunked,
@@ -39,7 +40,7 @@ enum Framing {
 }
 
 /// An answer on its way out.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reply {
     framing: Framing,
     keep_alive: bool,
@@ -51,20 +52,6 @@ pub struct Reply {
     text_at: usize,
     piece_at: usize,
     waiting: usize,
-}
-
-impl Default for Reply {
-    fn default() -> Self {
-        Self {
-            framing: Framing::None,
-            keep_alive: false,
-            text: Vec::new(),
-            pieces: Vec::new(),
-            text_at: 0,
-            piece_at: 0,
-            waiting: 0,
-        }
-    }
 }
 
 /// The body has another length than the head says.
@@ -253,6 +240,16 @@ impl Reply {
         }
         self.text_at = (self.text_at + count).min(self.text.len());
     }
+}
+
+/// All bytes of an answer whose body is here.
+#[must_use]
+pub fn whole(response: &Response<Bytes>, manner: Manner) -> Vec<u8> {
+    let mut reply = Reply::default();
+    reply.start(response.status(), response.headers(), Some(response.body().len() as u64), manner);
+    let mut bytes = reply.text;
+    bytes.extend_from_slice(response.body());
+    bytes
 }
 
 /// Room for all that [`Reply::slices`] may give.

@@ -92,6 +92,18 @@ struct Sent {
     answers: Rc<RefCell<Vec<u8>>>,
 }
 
+impl Sent {
+    /// Whether this write is the one that does not go at once: with pieces, each has a pause before it.
+    fn waits_to_write(&mut self, cx: &Context<'_>) -> bool {
+        let waits = self.cut == Cut::Pieces && !self.may_write;
+        self.may_write = waits;
+        if waits {
+            cx.waker().wake_by_ref();
+        }
+        waits
+    }
+}
+
 impl AsyncRead for Sent {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let most = match self.cut {
@@ -114,9 +126,7 @@ impl AsyncRead for Sent {
 
 impl AsyncWrite for Sent {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.cut == Cut::Pieces && !std::mem::take(&mut self.may_write) {
-            self.may_write = true;
-            cx.waker().wake_by_ref();
+        if self.waits_to_write(cx) {
             return Poll::Pending;
         }
         let most = if self.cut == Cut::Whole { usize::MAX } else { 1 + self.answers.borrow().len() % 9 };
@@ -126,9 +136,7 @@ impl AsyncWrite for Sent {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.cut == Cut::Pieces && !std::mem::take(&mut self.may_write) {
-            self.may_write = true;
-            cx.waker().wake_by_ref();
+        if self.waits_to_write(cx) {
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))

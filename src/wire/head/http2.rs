@@ -12,7 +12,9 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::{HeaderValue, Method, Uri};
 
-use super::{METHOD_MAX, Seen, TOKEN, all, check_target, is_framing_twin, is_host, length, malformed, too_large};
+use super::{
+    METHOD_MAX, Seen, TOKEN, TOO_MANY_LINES, all, check_target, is_framing_twin, is_host, length, malformed, too_large,
+};
 use crate::wire::problem::{Code, Problem};
 
 /// What a field costs beside its name and value in HTTP/1.1: colon, space and line end. Limits mean the same in both.
@@ -60,7 +62,7 @@ fn fields(parts: &Parts, max_head_size: usize, max_headers: usize) -> Result<(),
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
         (lines, size) = (lines + 1, size + name.len() + value.len() + LINE);
         if lines > max_headers {
-            return Err(too_large("The request has too many header lines; send fewer, or raise client.max_headers."));
+            return Err(TOO_MANY_LINES);
         }
         // RFC 9113 8.2.1. The http crate takes `"` for a part of a name, which no parser of HTTP/1.1 does.
         if !all(name, TOKEN) {
