@@ -4,20 +4,16 @@
 //! ALPN; or a [`DialError`] that says which step failed. There is no switch that turns verification off: a private
 //! root is added, never trusted instead.
 
-use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -145,7 +141,7 @@ pub enum RootsError {
 /// A connection, ready for HTTP.
 pub struct Connection {
     /// The encrypted stream.
-    pub stream: Counted<TlsStream<ReadAhead<TcpStream>>>,
+    pub stream: TlsStream<ReadAhead<TcpStream>>,
     /// Whether the server chose HTTP/2.
     pub http2: bool,
 }
@@ -241,7 +237,7 @@ impl Dialer {
         let stream = ReadAhead::new(self.connected(origin, resolved).await?);
         let stream = self.encrypted(origin, stream).await?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Connection { stream: Counted { inner: stream, received: Rc::default(), sent: Rc::default() }, http2 })
+        Ok(Connection { stream, http2 })
     }
 
     async fn connected(
@@ -341,74 +337,4 @@ fn connect_error(origin: &Origin, source: io::Error) -> DialError {
 /// What the system says.
 pub async fn dial_local(address: std::net::SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(address).await
-}
-
-/// A stream that counts its bytes, so that of an HTTP/2 connection is known whether its server says anything, and whether
-/// anything was sent.
-pub struct Counted<S> {
-    inner: S,
-    received: Rc<Cell<u64>>,
-    sent: Rc<Cell<u64>>,
-}
-
-impl<S> Counted<S> {
-    /// The stream alone.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
-
-    /// The counter: decrypted bytes received so far.
-    pub fn received(&self) -> Rc<Cell<u64>> {
-        Rc::clone(&self.received)
-    }
-
-    /// The counter of the other direction: bytes that were taken to be encrypted and sent.
-    pub fn sent(&self) -> Rc<Cell<u64>> {
-        Rc::clone(&self.sent)
-    }
-
-    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(count)) = written {
-            self.sent.set(self.sent.get().wrapping_add(count as u64));
-        }
-        written
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.inner).poll_read(cx, buf);
-        let received = (buf.filled().len() - before) as u64;
-        self.received.set(self.received.get().wrapping_add(received));
-        result
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.count(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.count(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
 }

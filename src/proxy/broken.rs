@@ -3,6 +3,9 @@
 //! For the operator alone: callers get fixed words. It says whose fault it was, as far as that can be told.
 
 use std::io;
+use std::sync::Arc;
+
+use h2::Reason;
 
 use crate::wire::answer;
 use crate::wire::body::Interrupted;
@@ -31,24 +34,41 @@ pub enum Broken {
     Length,
     /// What HTTP/2 says.
     #[error(transparent)]
-    Http2(h2::Error),
+    Http2(Failure),
+}
+
+/// Why an HTTP/2 stream ended before its end.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// The server broke the rules, and the connection is over.
+    #[error("the server broke the rules of HTTP/2: {1} ({0})")]
+    Violation(Reason, &'static str),
+    /// It broke them on this stream alone.
+    #[error("the answer breaks the rules of HTTP/2: {0}")]
+    Malformed(&'static str),
+    /// The server reset the stream.
+    #[error("the server reset the stream: {0}")]
+    Reset(Reason),
+    /// The server has not acted on it, and will act on none any more.
+    #[error("the server takes no more requests: {0}")]
+    GoAway(Reason),
+    /// The connection was closed.
+    #[error("the connection closed before the answer was complete")]
+    Closed,
+    /// What the system, or TLS, says.
+    #[error(transparent)]
+    Io(Arc<io::Error>),
 }
 
 impl Broken {
-    /// Whether the server broke the rules of HTTP, as opposed to ending the exchange. In HTTP/2 both have the same reasons:
-    /// what h2 itself found is the server's breach, and what came in RST_STREAM or GOAWAY is the server's end.
+    /// Whether the server broke the rules of HTTP, as opposed to ending the exchange: in HTTP/2, by RST_STREAM
+    /// or GOAWAY.
     #[must_use]
     pub fn is_violation(&self) -> bool {
         match self {
             Self::Head(_) | Self::Chunks(_) => true,
-            Self::Http2(error) => error.is_library(),
+            Self::Http2(failure) => matches!(failure, Failure::Violation(..) | Failure::Malformed(_)),
             Self::Closed | Self::Io(_) | Self::Body(_) | Self::Length => false,
         }
-    }
-
-    /// What HTTP/2 says of it.
-    #[must_use]
-    pub fn h2(&self) -> Option<&h2::Error> {
-        if let Self::Http2(error) = self { Some(error) } else { None }
     }
 }

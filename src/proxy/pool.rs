@@ -6,7 +6,7 @@
 
 mod host;
 pub(super) mod http1;
-mod http2;
+pub(super) mod http2;
 mod lease;
 mod request;
 
@@ -128,7 +128,8 @@ impl Pool {
         });
         let connection = self.dialer.dial_resolved(&host.origin, resolved).await.map_err(DialErrorShared::new)?;
         self.recorder.upstream_opened();
-        host.start(connection).await
+        host.start(connection);
+        Ok(())
     }
 
     fn host(&self, origin: &Arc<Origin>) -> Rc<Host> {

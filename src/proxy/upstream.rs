@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use h2::Reason;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::{Instant, sleep};
 
-use super::broken::Broken;
+use super::broken::{Broken, Failure};
 use super::error::ProxyError;
 use super::pool::{self, Answered, Head, Lease, Need, Pool, Protocol};
 use super::rewrite::{self, Outbound};
@@ -202,10 +203,9 @@ impl Upstream {
                 Err(Failed::Sent(classify(broken, progress), Trail::Unprocessed))
             }
             Ok(Err(pool::Failed::Sent(broken))) => {
-                let trail = match broken.h2() {
-                    Some(h2) if h2.is_remote() && h2.is_go_away() => Trail::Unprocessed,
-                    Some(h2) if h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM) => Trail::Unprocessed,
-                    Some(h2) if h2.is_reset() => Trail::Unclear,
+                let trail = match &broken {
+                    Broken::Http2(Failure::GoAway(_) | Failure::Reset(Reason::REFUSED_STREAM)) => Trail::Unprocessed,
+                    Broken::Http2(Failure::Reset(_) | Failure::Malformed(_)) => Trail::Unclear,
                     _ if lease.heard(&broken) => Trail::Unclear,
                     _ => Trail::Silent,
                 };

@@ -6,11 +6,13 @@ pub mod body;
 pub mod chunks;
 pub mod deadline;
 pub mod field;
+pub mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod gate;
 pub(crate) mod gather;
 pub mod head;
+pub mod hpack;
 pub mod incoming;
 pub mod inspect;
 pub mod mask;

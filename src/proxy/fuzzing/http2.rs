@@ -8,6 +8,7 @@
 //! than streams are allowed, what is written is bounded, and everything ends.
 #![allow(clippy::expect_used, clippy::panic, reason = "a broken promise is to end the process")]
 
+pub(super) mod far;
 mod hpack;
 mod program;
 mod reading;

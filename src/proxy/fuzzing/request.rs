@@ -16,8 +16,9 @@ use bytes::Bytes;
 use http::Response;
 use http::header::CONNECTION;
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 
+use super::http2::far;
 use super::line::{Cut, send, serve};
 use super::strict::{Reading, Request, read};
 use crate::keys::KeySet;
@@ -101,9 +102,9 @@ pub(super) enum Call {
 /// A request as Cloudbeds sees it.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Sent {
-    method: String,
-    target: String,
-    fields: Vec<(String, Vec<u8>)>,
+    pub(super) method: String,
+    pub(super) target: String,
+    pub(super) fields: Vec<(String, Vec<u8>)>,
     /// Nothing where it is not whole.
     pub(super) body: Option<Vec<u8>>,
 }
@@ -206,7 +207,7 @@ impl World {
         let to = Arc::clone(&outbound.origin);
         let (head, upload) = upstream::first_try(outbound, over_http2);
         let sent = if options & HTTP2 != 0 {
-            Some(pseudo(head.http2(&upload, &to).map(|()| upload), &origin).await)
+            far::send(&head, upload, &to).await
         } else {
             parsed(&send(&head, upload).await, &origin)
         };
@@ -250,21 +251,6 @@ fn parsed(bytes: &[u8], origin: &str) -> Option<Sent> {
     let fields = request.fields.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec())).collect();
     let (method, target) = (request.method.to_owned(), String::from_utf8_lossy(request.target).into_owned());
     Some(Sent { method, target, fields, body: request.whole().map(<[u8]>::to_vec) })
-}
-
-/// The same for HTTP/2, of which nothing but the fields is ours.
-async fn pseudo<B: http_body::Body<Data = Bytes>>(request: http::Request<B>, origin: &str) -> Sent {
-    let (parts, body) = request.into_parts();
-    assert_eq!(parts.uri.scheme_str(), Some("https"));
-    assert_eq!(parts.uri.authority().map(ToString::to_string).as_deref(), Some(origin));
-    // RFC 9113 8.2.2: no field of one connection. `host` would be a second `:authority`.
-    for name in ["host", "connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"] {
-        assert!(!parts.headers.contains_key(name), "{name} in {:?}", parts.headers);
-    }
-    let fields = parts.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
-    let target = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-    let body = body.collect().await.ok().map(|body| body.to_bytes().to_vec());
-    Sent { method: parts.method.to_string(), target, fields, body }
 }
 
 /// Two outcomes that differ in nothing but where bytes were cut.

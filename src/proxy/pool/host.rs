@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::http1;
@@ -15,7 +16,7 @@ use super::http2::{Http2, Stream};
 use super::lease::{Carrier, Lease, Place};
 use super::{Need, Protocol, Settings};
 use crate::flight::Flights;
-use crate::https::{Connection, DialError, Resolved};
+use crate::https::{Connection, Resolved};
 use crate::origin::Origin;
 use crate::proxy::error::DialErrorShared;
 
@@ -59,23 +60,18 @@ impl Host {
     }
 
     /// Speaks HTTP on a new connection and makes it available.
-    pub(super) async fn start(self: &Rc<Self>, connection: Connection) -> Result<(), DialErrorShared> {
+    pub(super) fn start(&self, connection: Connection) {
         let now = Instant::now();
         if connection.http2 {
-            let started = Http2::start(connection.stream, now).await.map_err(|error| self.handshake_error(error))?;
             self.protocol.set(Some(Protocol::Http2));
-            self.shared.borrow_mut().push(Rc::new(started));
+            let (connection, turns) = Http2::new(connection.stream, now);
+            drop(spawn_local(turns));
+            self.shared.borrow_mut().push(Rc::new(connection));
         } else {
             self.protocol.set(Some(Protocol::Http1));
-            let connection = Box::new(http1::Http1::new(connection.stream.into_inner(), now));
+            let connection = Box::new(http1::Http1::new(connection.stream, now));
             self.idle.borrow_mut().push(Idle { connection, since: now });
         }
-        Ok(())
-    }
-
-    fn handshake_error(&self, error: h2::Error) -> DialErrorShared {
-        let source = std::io::Error::other(error);
-        DialErrorShared::new(DialError::Connect { origin: self.origin.to_string(), source })
     }
 
     /// A place on an HTTP/2 connection.
@@ -141,6 +137,7 @@ impl Host {
         }
         self.idle.borrow_mut().iter_mut().for_each(|idle| idle.connection.wipe());
         self.shared.borrow_mut().retain(|connection| {
+            connection.rest();
             let idle =
                 connection.in_flight.get() == 0 && now.duration_since(connection.last_used.get()) > settings.idle;
             connection.is_usable(now, settings) && !idle

@@ -106,7 +106,7 @@ impl Lease {
     pub fn start(&mut self, head: &Head, upload: Upload, origin: &Origin) {
         match &mut self.carrier {
             Carrier::Http1(connection, _) => connection.start(head, upload),
-            Carrier::Http2(_, stream) => *stream = Stream::start(head, upload, origin),
+            Carrier::Http2(place, stream) => *stream = Stream::start(&place.0, head, upload, origin),
         }
     }
 

@@ -10,8 +10,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use h2::{Ping, PingPong};
 use tokio::time::{Instant, Sleep, sleep};
+
+use super::connection::Connection;
 
 /// How long nothing may have come, while something is waited for, before the server is asked; and how long it has then.
 const QUIET: Duration = Duration::from_secs(15);
@@ -19,26 +20,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether the server is still there.
 pub(super) struct Pulse {
-    pings: PingPong,
     asked: bool,
     /// Bytes received when it was last looked at.
     seen: u64,
     due: Pin<Box<Sleep>>,
-    received: Rc<Cell<u64>>,
     in_flight: Rc<Cell<usize>>,
 }
 
 impl Pulse {
-    /// Looks after a connection that counts what it receives and what is waited for on it.
-    pub(super) fn new(pings: PingPong, received: &Rc<Cell<u64>>, in_flight: &Rc<Cell<usize>>) -> Self {
-        let (received, in_flight) = (Rc::clone(received), Rc::clone(in_flight));
-        Self { pings, asked: false, seen: 0, due: Box::pin(sleep(QUIET)), received, in_flight }
+    /// Looks after a connection, and counts what is waited for on it.
+    pub(super) fn new(in_flight: &Rc<Cell<usize>>) -> Self {
+        Self { asked: false, seen: 0, due: Box::pin(sleep(QUIET)), in_flight: Rc::clone(in_flight) }
     }
 
     /// Ready when the server is gone.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll<S>(&mut self, connection: &mut Connection<S>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.asked && self.pings.poll_pong(cx).is_ready() {
+            if self.asked && connection.pong {
                 self.asked = false;
                 self.due.as_mut().reset(Instant::now() + QUIET);
             }
@@ -46,9 +44,11 @@ impl Pulse {
             if self.asked {
                 return Poll::Ready(());
             }
-            let received = self.received.get();
-            let quiet = std::mem::replace(&mut self.seen, received) == received;
-            self.asked = quiet && self.in_flight.get() > 0 && self.pings.send_ping(Ping::opaque()).is_ok();
+            let quiet = std::mem::replace(&mut self.seen, connection.received) == connection.received;
+            self.asked = quiet && self.in_flight.get() > 0;
+            if self.asked {
+                connection.ping();
+            }
             self.due.as_mut().reset(Instant::now() + if self.asked { PATIENCE } else { QUIET });
         }
     }
@@ -56,7 +56,6 @@ impl Pulse {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use tokio::io::DuplexStream;
     use tokio::time::timeout;
 
@@ -66,15 +65,13 @@ mod tests {
 
     /// A connection on which so many requests wait, polled until its server is taken for dead.
     async fn until_given_up(stream: DuplexStream, waiting: usize) {
-        let (sender, mut connection) = h2::client::Builder::new().handshake::<_, Bytes>(stream).await.unwrap();
-        let waiting = Rc::new(Cell::new(waiting));
-        let mut pulse = Pulse::new(connection.ping_pong().unwrap(), &Rc::default(), &waiting);
+        let mut connection = Connection::new(stream);
+        let mut pulse = Pulse::new(&Rc::new(Cell::new(waiting)));
         std::future::poll_fn(|cx| {
-            let _ = Pin::new(&mut connection).poll(cx);
-            pulse.poll(cx)
+            let _ = connection.poll(cx);
+            pulse.poll(&mut connection, cx)
         })
         .await;
-        drop(sender);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,158 +3,210 @@
 //! In: a request. Out: the answer's head, then its body piece by piece. Request and answer move at the same time. A body
 //! ends with the stream's own end alone: whatever else ends it is an error.
 
-use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use h2::client::ResponseFuture;
-use h2::{RecvStream, SendStream};
-use http::{Request, Response};
+use bytes::{Buf as _, Bytes};
 use http_body::Body as _;
 
 use super::super::lease::{Answered, Failed};
 use super::super::request::Head;
-use super::{Http2, Open};
+use super::output::Request;
+use super::streams::Place;
+use super::{Http2, Io, Shared};
 use crate::origin::Origin;
 use crate::proxy::broken::Broken;
 use crate::wire::answer::{self, Malformed};
 use crate::wire::body::Upload;
 
 /// Where one exchange is.
-#[derive(Default)]
-pub(in super::super) enum Stream {
+pub(in crate::proxy) enum Stream<S = Io> {
     /// There is none, or it has ended.
-    #[default]
     Idle,
-    Ready(Box<Request<()>>, Upload),
-    /// With the count of what had been written to the connection before.
-    Sent(ResponseFuture, Option<Sending>, Open, u64),
+    /// The connection has no stream for it yet.
+    Waiting(Box<Waiting>),
+    Sent(Open<S>, Option<Sending>),
     Answering {
-        body: RecvStream,
-        _open: Open,
-        left: Option<u64>,
+        open: Open<S>,
         sending: Option<Sending>,
+        left: Option<u64>,
     },
     /// It ended before its end.
     Broken,
 }
 
-/// A request's body on its way.
-pub(in super::super) struct Sending {
-    stream: SendStream<Bytes>,
+/// A request that waits for a stream.
+pub(in crate::proxy) struct Waiting {
+    head: Head,
+    authority: Box<str>,
     upload: Upload,
 }
 
-impl Stream {
-    /// A request, of which nothing is sent before the answer is polled for.
-    pub(in super::super) fn start(head: &Head, upload: Upload, origin: &Origin) -> Self {
-        Self::Ready(Box::new(head.http2(&upload, origin)), upload)
+/// A stream of the connection. Dropped before its end, it is reset.
+pub(in crate::proxy) struct Open<S>(Shared<S>, Place);
+
+impl<S> Drop for Open<S> {
+    fn drop(&mut self) {
+        self.0.borrow_mut().leave(self.1);
+    }
+}
+
+/// A request's body on its way.
+pub(in crate::proxy) struct Sending {
+    upload: Upload,
+    /// What there is no room for yet; nothing while none of the body is at hand.
+    rest: Option<Bytes>,
+}
+
+impl<S> Stream<S> {
+    /// Puts a request on the connection, if that takes it at once.
+    pub(in crate::proxy) fn start(connection: &Http2<S>, head: &Head, upload: Upload, origin: &Origin) -> Self {
+        let authority = origin.authority().as_str();
+        if connection.is_closed() || !connection.has_room() {
+            return Self::Waiting(Box::new(Waiting { head: head.clone(), authority: authority.into(), upload }));
+        }
+        Self::open(connection, head, authority, upload)
     }
 
-    pub(in super::super) fn poll_head(
+    fn open(connection: &Http2<S>, head: &Head, authority: &str, upload: Upload) -> Self {
+        let (length, ends) = (upload.size_hint().exact(), upload.is_absent());
+        let place = connection.connection.borrow_mut().open(&Request { head, authority, length, ends });
+        let sending = (!ends).then_some(Sending { upload, rest: None });
+        Self::Sent(Open(Shared::clone(&connection.connection), place), sending)
+    }
+
+    pub(in crate::proxy) fn poll_head(
         &mut self,
-        connection: &Http2,
+        connection: &Http2<S>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Answered, Failed>> {
-        if let Self::Ready(..) = self {
+        if let Self::Waiting(_) = self {
             let closed = connection.is_closed();
             if !closed && !connection.has_room() {
-                connection.wait(cx.waker());
+                connection.connection.borrow_mut().wait(cx.waker());
                 return Poll::Pending;
             }
-            let Self::Ready(request, upload) = std::mem::take(self) else { return Poll::Pending };
+            let Self::Waiting(waiting) = std::mem::replace(self, Self::Broken) else { return Poll::Pending };
+            let Waiting { head, authority, upload } = *waiting;
             if closed {
                 return Poll::Ready(Err(Failed::Unsent(upload)));
             }
-            let absent = upload.is_absent();
-            match connection.sender.clone().send_request(*request, absent) {
-                Ok((answer, stream)) => {
-                    let sending = (!absent).then_some(Sending { stream, upload });
-                    *self = Self::Sent(answer, sending, Open::new(&connection.moving), connection.sent.get());
-                }
-                Err(error) => return Poll::Ready(Err(Failed::Sent(Broken::Http2(error)))),
-            }
+            *self = Self::open(connection, &head, &authority, upload);
         }
-        let Self::Sent(answer, sending, _, before) = self else {
+        let Self::Sent(open, sending) = self else {
             return Poll::Ready(Err(Failed::Sent(Broken::Closed)));
         };
-        if let Poll::Ready(Err(error)) = poll_sending(sending, cx) {
+        if let Poll::Ready(Err(error)) = poll_sending(open, sending, cx) {
             *self = Self::Broken;
             return Poll::Ready(Err(Failed::Sent(error)));
         }
-        let answered = ready!(Pin::new(answer).poll(cx)).map(Response::into_parts);
-        // While the connection is still ending, what h2 holds may yet be written.
-        let unwritten = connection.has_ended() && connection.sent.get() == *before;
-        let Self::Sent(_, sending, open, _) = std::mem::replace(self, Self::Broken) else { return Poll::Pending };
-        Poll::Ready(match answered {
-            Ok((parts, body)) => {
-                let left = match answer::content_length(&parts.headers) {
-                    _ if parts.headers.len() > answer::FIELDS_MAX => {
-                        return Poll::Ready(Err(Failed::Sent(Broken::Head(Malformed::TooMany))));
-                    }
-                    _ if body.is_end_stream() => Some(0),
-                    Ok(left) => left,
-                    Err(malformed) => return Poll::Ready(Err(Failed::Sent(Broken::Head(malformed)))),
-                };
-                *self = Self::Answering { body, _open: open, left, sending };
-                Ok(Answered { status: parts.status, headers: parts.headers })
-            }
-            Err(error) if unwritten => Err(Failed::Unwritten(Broken::Http2(error))),
-            Err(error) => Err(Failed::Sent(Broken::Http2(error))),
-        })
+        let polled = open.poll_answer(cx);
+        if polled.is_pending() {
+            return Poll::Pending;
+        }
+        let Self::Sent(open, sending) = std::mem::replace(self, Self::Broken) else { return Poll::Pending };
+        let (answered, left) = ready!(polled)?;
+        *self = Self::Answering { open, sending, left };
+        Poll::Ready(Ok(answered))
     }
 
     /// The next bytes of the body, never an empty piece.
-    pub(in super::super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        let Self::Answering { body, left, sending, .. } = self else { return Poll::Ready(None) };
+    pub(in crate::proxy) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let Self::Answering { open, sending, left } = self else { return Poll::Ready(None) };
         // The answer has begun, and goes on without the rest where that cannot be sent.
-        let _ = poll_sending(sending, cx);
-        loop {
-            match ready!(body.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // Whoever is handed it does not ask for more before it is written.
-                    let _ = body.flow_control().release_capacity(data.len());
-                    if let Some(left) = left {
-                        *left = left.saturating_sub(data.len() as u64);
-                    }
-                    if !data.is_empty() {
-                        return Poll::Ready(Some(Ok(data)));
-                    }
+        let _ = poll_sending(open, sending, cx);
+        match ready!(open.poll_data(cx)) {
+            Some(Ok(data)) => {
+                if let Some(left) = left {
+                    *left = left.saturating_sub(data.len() as u64);
                 }
-                // Whatever the reason, NO_ERROR too: h2 reports no reset behind the end of an answer (RFC 9113 8.1).
-                Some(Err(error)) => {
-                    *self = Self::Broken;
-                    return Poll::Ready(Some(Err(Broken::Http2(error))));
-                }
-                None => break,
+                Poll::Ready(Some(Ok(data)))
+            }
+            // Whatever the reason, NO_ERROR too (RFC 9113 8.1): it came before the end.
+            Some(Err(error)) => {
+                *self = Self::Broken;
+                Poll::Ready(Some(Err(error)))
+            }
+            None => {
+                *self = Self::Idle;
+                Poll::Ready(None)
             }
         }
-        *self = Self::Idle;
-        Poll::Ready(None)
     }
 
-    pub(in super::super) fn left(&self) -> Option<u64> {
+    pub(in crate::proxy) fn left(&self) -> Option<u64> {
         match self {
             Self::Answering { left, .. } => *left,
             Self::Idle => Some(0),
-            Self::Ready(..) | Self::Sent(..) | Self::Broken => None,
+            Self::Waiting(_) | Self::Sent(..) | Self::Broken => None,
         }
     }
 
-    pub(in super::super) fn is_end(&self) -> bool {
+    pub(in crate::proxy) fn is_end(&self) -> bool {
         match self {
-            Self::Answering { body, .. } => body.is_end_stream(),
+            Self::Answering { open, .. } => open.is_end(),
             Self::Idle => true,
-            Self::Ready(..) | Self::Sent(..) | Self::Broken => false,
+            Self::Waiting(_) | Self::Sent(..) | Self::Broken => false,
         }
+    }
+}
+
+impl<S> Open<S> {
+    /// The head, and how much follows it where that is known.
+    fn poll_answer(&self, cx: &Context<'_>) -> Poll<Result<(Answered, Option<u64>), Failed>> {
+        let mut connection = self.0.borrow_mut();
+        let (ended, taken) = (connection.has_ended(), connection.output.taken());
+        let state = connection.streams.at(self.1);
+        if let Some(answered) = state.answer.take() {
+            let left = match answer::content_length(&answered.headers) {
+                _ if answered.headers.len() > answer::FIELDS_MAX => Err(Malformed::TooMany),
+                _ if state.ended && state.is_drained() => Ok(Some(0)),
+                other => other,
+            };
+            return Poll::Ready(match left {
+                Ok(left) => Ok((answered, left)),
+                Err(malformed) => Err(Failed::Sent(Broken::Head(malformed))),
+            });
+        }
+        let Some(failure) = &state.failed else {
+            state.wait(cx);
+            return Poll::Pending;
+        };
+        // All that is queued before a request leaves before it.
+        let unwritten = ended && taken <= state.queued_before;
+        let broken = Broken::Http2(failure.clone());
+        Poll::Ready(Err(if unwritten { Failed::Unwritten(broken) } else { Failed::Sent(broken) }))
+    }
+
+    fn poll_data(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let mut connection = self.0.borrow_mut();
+        let state = connection.streams.at(self.1);
+        if let Some(data) = state.pop() {
+            // Whoever is handed it does not ask for more before it is written.
+            connection.took(self.1, data.len());
+            return Poll::Ready(Some(Ok(data)));
+        }
+        if let Some(failure) = &state.failed {
+            return Poll::Ready(Some(Err(Broken::Http2(failure.clone()))));
+        }
+        if state.ended {
+            return Poll::Ready(None);
+        }
+        state.wait(cx);
+        Poll::Pending
+    }
+
+    fn is_end(&self) -> bool {
+        let mut connection = self.0.borrow_mut();
+        let state = connection.streams.at(self.1);
+        state.ended && state.is_drained()
     }
 }
 
 /// Sends what can be sent of a request's body; an error is the caller's. That the server takes no more, its answer says.
-fn poll_sending(slot: &mut Option<Sending>, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+fn poll_sending<S>(open: &Open<S>, slot: &mut Option<Sending>, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
     let Some(sending) = slot else { return Poll::Ready(Ok(())) };
-    let sent = ready!(sending.poll(cx));
+    let sent = ready!(sending.poll(open, cx));
     *slot = None;
     Poll::Ready(match sent {
         Err(error @ Broken::Body(_)) => Err(error),
@@ -163,30 +215,44 @@ fn poll_sending(slot: &mut Option<Sending>, cx: &mut Context<'_>) -> Poll<Result
 }
 
 impl Sending {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let Self { stream, upload } = self;
+    fn poll<S>(&mut self, open: &Open<S>, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let Open(connection, place) = open;
         loop {
-            // A little is enough to ask the caller for a piece; the piece waits in h2 for the rest.
-            stream.reserve_capacity(1);
-            while stream.capacity() == 0 {
-                match ready!(stream.poll_capacity(cx)) {
-                    Some(granted) => drop(granted.map_err(Broken::Http2)?),
-                    None => return Poll::Ready(Err(Broken::Closed)),
+            let room = {
+                let mut connection = connection.borrow_mut();
+                if connection.has_ended() || connection.streams.at(*place).reset {
+                    return Poll::Ready(Err(Broken::Closed));
                 }
-            }
-            if stream.poll_reset(cx).is_ready() {
-                return Poll::Ready(Err(Broken::Closed));
-            }
-            match ready!(Pin::new(&mut *upload).poll_frame(cx)) {
-                Some(frame) => {
-                    let Ok(data) = frame.map_err(Broken::Body)?.into_data() else { continue };
-                    let last = upload.is_end_stream();
-                    stream.send_data(data, last).map_err(Broken::Http2)?;
-                    if last {
+                let room = connection.may_send(*place);
+                if room == 0 && self.rest.as_ref().is_none_or(Bytes::has_remaining) {
+                    connection.streams.at(*place).wait(cx);
+                    connection.wait(cx.waker());
+                    return Poll::Pending;
+                }
+                room
+            };
+            let Some(rest) = &mut self.rest else {
+                // A little room is enough to ask the caller for a piece.
+                match ready!(Pin::new(&mut self.upload).poll_frame(cx)) {
+                    Some(frame) => self.rest = frame.map_err(Broken::Body)?.into_data().ok(),
+                    None => {
+                        connection.borrow_mut().send(*place, &[], true);
                         return Poll::Ready(Ok(()));
                     }
                 }
-                None => return Poll::Ready(stream.send_data(Bytes::new(), true).map_err(Broken::Http2)),
+                continue;
+            };
+            let count = rest.len().min(room);
+            let last = count == rest.len() && self.upload.is_end_stream();
+            if count > 0 || last {
+                connection.borrow_mut().send(*place, &rest[..count], last);
+            }
+            rest.advance(count);
+            if last {
+                return Poll::Ready(Ok(()));
+            }
+            if rest.is_empty() {
+                self.rest = None;
             }
         }
     }

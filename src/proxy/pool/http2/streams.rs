@@ -1,0 +1,190 @@
+//! The streams of one HTTP/2 connection that somebody waits for (RFC 9113 5).
+//!
+//! In: what a stream's frames say, as `frames.rs` reads them. Out: the same, to whoever has the stream. A stream stays until
+//! its holder lets go of it; its place is then another one's, with the room that it had.
+
+use std::collections::VecDeque;
+use std::task::{Context, Waker};
+
+use bytes::{Bytes, BytesMut};
+
+use super::super::lease::Answered;
+use super::STREAM_WINDOW;
+use crate::proxy::broken::Failure;
+
+/// Pieces of a body that are shorter are put together, in bytes. So no server fills memory with what belongs to pieces.
+const SHORT: usize = 256;
+
+/// One stream.
+#[derive(Default)]
+pub(super) struct State {
+    /// The head of the answer, until it is taken.
+    pub(super) answer: Option<Answered>,
+    /// Whether it has come.
+    pub(super) answered: bool,
+    /// Whether no content can follow, whatever `Content-Length` says (RFC 9110 6.4.1), since it was asked for by HEAD.
+    pub(super) head_alone: bool,
+    /// So much of the content is still to come, where that is known.
+    pub(super) expected: Option<u64>,
+    /// Its bytes, until they are taken.
+    pieces: VecDeque<Bytes>,
+    /// Short pieces behind them.
+    short: BytesMut,
+    /// Whether the answer has come to its end.
+    pub(super) ended: bool,
+    /// Whether the request has been sent to its end.
+    pub(super) sent: bool,
+    /// Why there will be no more of it.
+    pub(super) failed: Option<Failure>,
+    /// Whether it was reset, by either side.
+    pub(super) reset: bool,
+    /// So many bytes may be sent (RFC 9113 6.9).
+    pub(super) send_window: i64,
+    /// So many may come.
+    pub(super) window: i64,
+    /// So many were taken, and the server has not been told.
+    pub(super) taken: i64,
+    /// Bytes queued on the connection before it: where no more than that was written, nothing of it was.
+    pub(super) queued_before: u64,
+    waker: Option<Waker>,
+}
+
+impl State {
+    pub(super) fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Its holder is woken when there is more to see.
+    pub(super) fn wait(&mut self, cx: &Context<'_>) {
+        if self.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+    }
+
+    pub(super) fn fail(&mut self, failure: Failure) {
+        if !self.ended && self.failed.is_none() {
+            self.failed = Some(failure);
+        }
+        self.wake();
+    }
+
+    pub(super) fn push(&mut self, data: Bytes) {
+        if data.len() < SHORT && !(self.pieces.is_empty() && self.short.is_empty()) {
+            self.short.extend_from_slice(&data);
+        } else if !data.is_empty() {
+            if !self.short.is_empty() {
+                self.pieces.push_back(self.short.split().freeze());
+            }
+            self.pieces.push_back(data);
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        self.pieces.pop_front().or_else(|| (!self.short.is_empty()).then(|| std::mem::take(&mut self.short).freeze()))
+    }
+
+    /// Whether all that has come was taken.
+    pub(super) fn is_drained(&self) -> bool {
+        self.pieces.is_empty() && self.short.is_empty()
+    }
+
+    /// Bytes that have come and were not taken.
+    pub(super) fn held(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum::<usize>() + self.short.len()
+    }
+}
+
+/// The place of a stream among the others.
+pub(super) type Place = usize;
+
+/// All of a connection.
+#[derive(Default)]
+pub(super) struct Streams {
+    /// The number of the one in each place; 0 is none.
+    numbers: Vec<u32>,
+    states: Vec<State>,
+    open: usize,
+}
+
+impl Streams {
+    /// How many there are.
+    pub(super) fn open(&self) -> usize {
+        self.open
+    }
+
+    pub(super) fn find(&self, number: u32) -> Option<Place> {
+        self.numbers.iter().position(|known| *known == number && number > 0)
+    }
+
+    /// The one in a place that is taken.
+    pub(super) fn at(&mut self, place: Place) -> &mut State {
+        &mut self.states[place]
+    }
+
+    pub(super) fn number(&self, place: Place) -> u32 {
+        self.numbers[place]
+    }
+
+    pub(super) fn add(&mut self, number: u32, send_window: i64) -> Place {
+        let place = self.numbers.iter().position(|known| *known == 0).unwrap_or_else(|| {
+            self.numbers.push(0);
+            self.states.push(State::default());
+            self.numbers.len() - 1
+        });
+        self.numbers[place] = number;
+        self.open += 1;
+        let state = &mut self.states[place];
+        state.send_window = send_window;
+        state.window = i64::from(STREAM_WINDOW);
+        place
+    }
+
+    /// Empties a place.
+    pub(super) fn remove(&mut self, place: Place) {
+        let mut pieces = std::mem::take(&mut self.states[place].pieces);
+        pieces.clear();
+        self.states[place] = State { pieces, ..State::default() };
+        self.numbers[place] = 0;
+        self.open -= 1;
+    }
+
+    /// All that there are, with their numbers.
+    pub(super) fn all(&mut self) -> impl Iterator<Item = (u32, &mut State)> {
+        self.numbers.iter().copied().zip(&mut self.states).filter(|(number, _)| *number > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_come_out_in_their_order_however_short_they_are() {
+        let mut state = State::default();
+        let (long, sizes) = (vec![7_u8; SHORT], [1, SHORT, 1, 1, SHORT, 2, SHORT - 1, 1]);
+        let mut held = Vec::new();
+        for (at, size) in sizes.into_iter().enumerate() {
+            let data: Vec<u8> = long[..size].iter().map(|byte| byte + at as u8).collect();
+            held.extend_from_slice(&data);
+            state.push(Bytes::from(data));
+        }
+        assert_eq!(state.held(), held.len());
+        let pieces: Vec<Bytes> = std::iter::from_fn(|| state.pop()).collect();
+        assert_eq!(pieces.concat(), held);
+        assert!(state.is_drained() && pieces.len() == 5);
+    }
+
+    #[test]
+    fn a_place_is_given_again_and_nothing_of_its_last_stream_is_left() {
+        let mut streams = Streams::default();
+        let (first, second) = (streams.add(1, 10), streams.add(3, 10));
+        streams.at(first).push(Bytes::from_static(b"left"));
+        streams.remove(first);
+        assert_eq!((streams.find(1), streams.find(0), streams.find(3)), (None, None, Some(second)));
+        assert_eq!(streams.add(5, 20), first);
+        assert!(streams.at(first).is_drained() && streams.at(first).send_window == 20);
+        assert_eq!(streams.all().map(|(number, _)| number).collect::<Vec<_>>(), [5, 3]);
+    }
+}
