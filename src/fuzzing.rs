@@ -7,7 +7,7 @@
 pub use crate::config::fuzzing::config;
 pub use crate::keys::fuzzing::{key_file, state};
 pub use crate::onboarding::fuzzing::{callback, token, webhook};
-pub use crate::proxy::fuzzing::{answer, http2, request, views};
+pub use crate::proxy::fuzzing::{answer, answers, http2, request, views};
 pub use crate::shared::fuzzing::redis;
 pub use crate::tls::fuzzing::crl;
 pub use crate::wire::fuzzing::{inspect, mask};
@@ -16,10 +16,11 @@ pub use crate::wire::fuzzing::{inspect, mask};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("request", request),
     ("views", views),
     ("answer", answer),
+    ("answers", answers),
     ("http2", http2),
     ("mask", mask),
     ("inspect", inspect),

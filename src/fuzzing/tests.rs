@@ -129,6 +129,11 @@ fn what_passes_the_gate_is_read_alike_by_other_parsers() {
 }
 
 #[test]
+fn answers_over_http2_are_what_a_plain_reading_finds_each_on_its_stream() {
+    holds("answers");
+}
+
+#[test]
 fn an_answer_is_what_a_plain_reading_finds_and_is_taken_for_whole_only_if_it_is() {
     holds("answer");
 }

@@ -13,6 +13,6 @@ mod strict;
 mod views;
 
 pub use self::answer::answer;
-pub use self::http2::http2;
+pub use self::http2::{answers, http2};
 pub use self::request::request;
 pub use self::views::views;

@@ -8,6 +8,7 @@
 //! than streams are allowed, what is written is bounded, and everything ends.
 #![allow(clippy::expect_used, clippy::panic, reason = "a broken promise is to end the process")]
 
+mod answers;
 pub(super) mod far;
 mod hpack;
 mod program;
@@ -29,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
+pub use self::answers::answers;
 use self::reading::{Asked, read};
 use super::line::LIMITS;
 use super::request::{self, Call, World};

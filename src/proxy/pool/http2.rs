@@ -63,7 +63,7 @@ impl<S> Drop for Http2<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Http2<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
     /// Speaks HTTP/2 on a stream that has just been opened; and what must be polled as long as it is wanted.
     pub(in crate::proxy) fn new(stream: S, now: Instant) -> (Self, impl Future<Output = ()>) {
         let connection = Rc::new(RefCell::new(Connection::new(stream)));

@@ -1,4 +1,4 @@
-//! A second reading of a caller's HTTP/2 (RFC 9113), to compare h2's with.
+//! A second reading of HTTP/2 (RFC 9113), to compare h2's with, of callers, and ours, of servers.
 //!
 //! In: all bytes of a connection. Out: every head in them, with the body behind it. It follows frames and header
 //! blocks and leaves out what a server may refuse besides: whatever h2 makes a request of must be among what is read
@@ -24,7 +24,7 @@ pub(super) const PRIORITY: u8 = 0x20;
 
 /// A request as its caller has sent it.
 pub(super) struct Asked {
-    stream: u32,
+    pub(super) stream: u32,
     pub(super) fields: Vec<Field>,
     pub(super) body: Vec<u8>,
     /// Whether the body has come to its end.
@@ -35,6 +35,10 @@ impl Asked {
     /// The values of a field, in order.
     pub(super) fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s [u8]> + 's {
         self.fields.iter().filter(move |(known, _)| known == name.as_bytes()).map(|(_, value)| &value[..])
+    }
+
+    fn is_interim(&self) -> bool {
+        self.body.is_empty() && self.values(":status").any(|status| status.starts_with(b"1"))
     }
 }
 
@@ -72,8 +76,9 @@ pub(super) fn read(bytes: &[u8]) -> Vec<Asked> {
                 let Some(fields) = block(&frame, &mut rest).and_then(|block| decoder.decode(&block)) else {
                     return all;
                 };
-                // A second block is one of trailers.
+                // A second block is one of trailers, unless the first was no more than an interim answer.
                 match open(&mut all, frame.stream) {
+                    Some(asked) if asked.is_interim() => (asked.fields, asked.whole) = (fields, ended),
                     Some(asked) => asked.whole = ended,
                     None => all.push(Asked { stream: frame.stream, fields, body: Vec::new(), whole: ended }),
                 }

@@ -27,7 +27,7 @@ pub(super) const LIST_MAX: u32 = 64 * 1024;
 const READ: usize = 16 * 1024;
 const TURN: u64 = 256 * 1024;
 
-/// So many of the streams that we reset last are known, so that frames that were on their way are no breach.
+/// So many of the streams that were reset last are known, so that frames that were on their way are no breach.
 const RESETS: usize = 1024;
 
 /// The last number that a stream may have, in RFC 9113 5.1.1.
@@ -64,7 +64,7 @@ pub(super) struct Connection<S> {
     pub(super) allowed: Allowed,
     /// The number of the next stream.
     pub(super) next: u32,
-    /// Those that we reset.
+    /// Those that were reset.
     pub(super) resets: VecDeque<u32>,
     /// Whether the server's settings have come.
     pub(super) greeted: bool,
@@ -207,11 +207,16 @@ impl<S> Connection<S> {
     /// Resets a stream.
     pub(super) fn reset(&mut self, number: u32, reason: Reason) {
         self.output.reset(number, reason);
+        self.note_reset(number);
+        self.ask();
+    }
+
+    /// Of a stream that was reset, frames may still be on their way.
+    pub(super) fn note_reset(&mut self, number: u32) {
         if self.resets.len() == RESETS {
             self.resets.pop_front();
         }
         self.resets.push_back(number);
-        self.ask();
     }
 
     /// So many bytes of the connection's window are free again.

@@ -20,6 +20,11 @@ use crate::wire::hpack::{Fault, Fields};
 const BLOCK_MAX: usize = LIST_MAX as usize;
 const BLOCK_FRAMES: usize = 64;
 
+const TOO_LITTLE: Fault = "less content than its head says";
+
+/// 5.1: nothing that counts comes behind the end. An answer that was whole is so all the same.
+const BEHIND: Failure = violation(Reason::STREAM_CLOSED, "a frame on a stream that has ended");
+
 const fn violation(reason: Reason, words: &'static str) -> Failure {
     Failure::Violation(reason, words)
 }
@@ -119,7 +124,7 @@ impl<S> Connection<S> {
         let Some(place) = self.streams.find(stream) else { return self.unknown(stream) };
         let state = self.streams.at(place);
         if state.ended {
-            return self.behind_the_end(place);
+            return Err(BEHIND);
         }
         if state.failed.is_some() {
             return Ok(());
@@ -147,6 +152,9 @@ impl<S> Connection<S> {
         // What is no length is told further on.
         let length = content_length(&fields.headers).unwrap_or(None);
         state.expected = if state.head_alone || is_without_content(status) { Some(0) } else { length };
+        if ends && state.expected.is_some_and(|length| length > 0) {
+            return Err(TOO_LITTLE);
+        }
         state.answered = true;
         state.answer = Some(Answered { status, headers: fields.headers });
         state.wake();
@@ -173,7 +181,7 @@ impl<S> Connection<S> {
         if state.ended || state.failed.is_some() || overflows || !state.answered {
             self.release(all);
             match self.streams.at(place) {
-                state if state.ended => return self.behind_the_end(place),
+                state if state.ended => return Err(BEHIND),
                 state if state.failed.is_some() => {}
                 _ if overflows => self.malformed(place, "more content than its window", Reason::FLOW_CONTROL_ERROR),
                 _ => self.malformed(place, "content before its head", Reason::PROTOCOL_ERROR),
@@ -203,7 +211,7 @@ impl<S> Connection<S> {
     fn end_of(&mut self, place: Place) {
         let state = self.streams.at(place);
         if state.expected.is_some_and(|left| left > 0) {
-            return self.malformed(place, "less content than its head says", Reason::PROTOCOL_ERROR);
+            return self.malformed(place, TOO_LITTLE, Reason::PROTOCOL_ERROR);
         }
         state.ended = true;
         state.wake();
@@ -219,15 +227,6 @@ impl<S> Connection<S> {
         }
     }
 
-    /// 5.1, half-closed (remote): nothing that counts comes behind the end. The answer is whole all the same.
-    fn behind_the_end(&mut self, place: Place) -> Result<(), Failure> {
-        let number = self.streams.number(place);
-        if !std::mem::replace(&mut self.streams.at(place).reset, true) {
-            self.reset(number, Reason::STREAM_CLOSED);
-        }
-        Ok(())
-    }
-
     /// A frame for a stream that nobody has: one that was given up, one that ended, or one that never was.
     fn unknown(&self, stream: u32) -> Result<(), Failure> {
         if self.is_idle(stream) {
@@ -236,7 +235,7 @@ impl<S> Connection<S> {
         if self.resets.contains(&stream) {
             return Ok(());
         }
-        Err(violation(Reason::STREAM_CLOSED, "a frame on a stream that has ended"))
+        Err(BEHIND)
     }
 
     /// Ours are odd, and each is greater than the one before.
@@ -253,6 +252,7 @@ impl<S> Connection<S> {
             let state = self.streams.at(place);
             state.reset = true;
             state.fail(Failure::Reset(number(code).into()));
+            self.note_reset(head.stream);
         }
         Ok(())
     }
@@ -371,10 +371,13 @@ impl<S> Connection<S> {
         };
         let (last, reason) = (number(last) & !(1 << 31), Reason::from(number(code)));
         self.goaway = true;
-        for (_, state) in self.streams.all().filter(|(number, _)| *number > last) {
+        let mut excluded = Vec::new();
+        for (number, state) in self.streams.all().filter(|(number, _)| *number > last) {
             state.reset = true;
             state.fail(Failure::GoAway(reason));
+            excluded.push(number);
         }
+        excluded.into_iter().for_each(|number| self.note_reset(number));
         self.wake_waiting();
         self.ask();
         Ok(())
