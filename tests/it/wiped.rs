@@ -1,7 +1,7 @@
 //! What is left in memory of a key that was replaced: nothing of what is ours.
 //!
 //! The process is not dumpable, so only root can look. Each scene also finds the key in force where it looks, or it could
-//! not fail. What HTTP/2 sends is Huffman-coded, and is not looked for: those buffers are h2's.
+//! not fail. Over HTTP/2 keys are sent as they are, too, and never kept in a table.
 
 use std::fs;
 use std::path::Path;
