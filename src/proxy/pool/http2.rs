@@ -18,13 +18,11 @@ use h2::client::{Connection, SendRequest};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
-use tokio_rustls::client::TlsStream;
 
 use self::pulse::Pulse;
 pub(super) use self::stream::Stream;
 use super::Settings;
-use crate::https::Counted;
-use crate::wire::ahead::ReadAhead;
+use crate::https::{Counted, Encrypted};
 
 /// Streams on one connection before another is opened, unless the server allows fewer. nginx and most gateways allow 100
 /// to 128.
@@ -36,7 +34,7 @@ const STREAMS: usize = 100;
 const STREAM_WINDOW: u32 = 1 << 18;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
-type Io = Counted<TlsStream<ReadAhead<TcpStream>>>;
+type Io = Counted<Encrypted<TcpStream>>;
 
 /// A connection.
 pub(super) struct Http2 {
