@@ -4,6 +4,12 @@
 //! ALPN; or a [`DialError`] that says which step failed. There is no switch that turns verification off: a private
 //! root is added, never trusted instead.
 
+mod encrypted;
+mod handshake;
+mod older;
+mod output;
+mod records;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,8 +25,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+pub use self::encrypted::Encrypted;
 use crate::origin::Origin;
-use crate::wire::ahead::ReadAhead;
 
 /// How connections are made; shared by all cores (rustls keeps the TLS sessions to resume in it).
 #[derive(Clone)]
@@ -141,7 +147,7 @@ pub enum RootsError {
 /// A connection, ready for HTTP.
 pub struct Connection {
     /// The encrypted stream.
-    pub stream: TlsStream<ReadAhead<TcpStream>>,
+    pub stream: Encrypted<TcpStream>,
     /// Whether the server chose HTTP/2.
     pub http2: bool,
 }
@@ -196,6 +202,8 @@ impl Dialer {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        // For `records.rs`, which goes on behind the handshake.
+        config.enable_secret_extraction = true;
         Ok((Self { tls: TlsConnector::from(Arc::new(config)), connect, handshake }, source))
     }
 
@@ -207,7 +215,7 @@ impl Dialer {
         self.dial_resolved(origin, resolve(origin)).await
     }
 
-    /// The same without reading ahead and counting, for a connection that may move between threads.
+    /// The same without records of our own and without counting, for a connection that may move between threads.
     ///
     /// # Errors
     /// A [`DialError`] for the first step that failed or took too long.
@@ -234,9 +242,10 @@ impl Dialer {
         origin: &Origin,
         resolved: impl Future<Output = Resolved>,
     ) -> Result<Connection, DialError> {
-        let stream = ReadAhead::new(self.connected(origin, resolved).await?);
-        let stream = self.encrypted(origin, stream).await?;
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let stream = self.connected(origin, resolved).await?;
+        let handshake = handshake::shake(self.tls.config(), origin.server_name().clone(), stream);
+        let (stream, protocol) = self.in_time(origin, handshake).await?;
+        let http2 = protocol.as_deref() == Some(b"h2");
         Ok(Connection { stream, http2 })
     }
 
@@ -256,7 +265,14 @@ impl Dialer {
         origin: &Origin,
         stream: S,
     ) -> Result<TlsStream<S>, DialError> {
-        let handshake = self.tls.connect(origin.server_name().clone(), stream);
+        self.in_time(origin, self.tls.connect(origin.server_name().clone(), stream)).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        origin: &Origin,
+        handshake: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, DialError> {
         tokio::time::timeout(self.handshake, handshake)
             .await
             .map_err(|_| DialError::TlsTimeout { origin: origin.to_string(), limit: self.handshake })?

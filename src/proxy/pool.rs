@@ -9,6 +9,7 @@ pub(super) mod http1;
 pub(super) mod http2;
 mod lease;
 mod request;
+pub(super) mod socket;
 
 use std::cell::RefCell;
 use std::rc::Rc;

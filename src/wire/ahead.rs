@@ -28,7 +28,6 @@ pub struct ReadAhead<S> {
     /// The last read filled its room.
     more: bool,
     left: Option<Left>,
-    taken: u64,
 }
 
 /// Bytes that have been read and not yet asked for.
@@ -42,24 +41,7 @@ struct Left {
 impl<S> ReadAhead<S> {
     /// Reads ahead on this stream from now on.
     pub fn new(inner: S) -> Self {
-        Self { inner, more: false, left: None, taken: 0 }
-    }
-
-    /// Whether bytes are at hand that have been read and not yet asked for.
-    pub fn has_more(&self) -> bool {
-        self.left.is_some()
-    }
-
-    /// How many bytes the stream under it has taken for writing.
-    pub fn taken(&self) -> u64 {
-        self.taken
-    }
-
-    fn took(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(count)) = polled {
-            self.taken += count as u64;
-        }
-        polled
+        Self { inner, more: false, left: None }
     }
 
     /// The stream under it; what was read ahead is not in it any more.
@@ -111,8 +93,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.took(polled)
+        Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -120,8 +101,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = poll_write_gathered(Pin::new(&mut self.inner), cx, bufs);
-        self.took(polled)
+        poll_write_gathered(Pin::new(&mut self.inner), cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

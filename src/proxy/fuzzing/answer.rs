@@ -12,12 +12,14 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
+use bytes::BytesMut;
 use http::{HeaderMap, Method};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use crate::proxy::pool::Head;
-use crate::proxy::pool::http1::{Http1, Socket};
+use crate::proxy::pool::http1::Http1;
+use crate::proxy::pool::socket::Socket;
 use crate::wire::body::Upload;
 
 /// The bits of the first byte: asks by HEAD; the others say how the bytes are cut.
@@ -231,22 +233,15 @@ impl Socket for Server<'_> {
         0
     }
 
-    fn has_more(&self) -> bool {
-        self.piece == usize::MAX && !self.rest.get().is_empty()
-    }
-}
-
-impl AsyncRead for Server<'_> {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<io::Result<Option<BytesMut>>> {
         self.paused = !self.paused;
         if !self.asked || self.paused {
             return Poll::Pending;
         }
         let rest = self.rest.get();
-        let (piece, rest) = rest.split_at(self.piece.min(rest.len()).min(buf.remaining()));
-        buf.put_slice(piece);
+        let (piece, rest) = rest.split_at(self.piece.min(rest.len()));
         self.rest.set(rest);
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok((!piece.is_empty()).then(|| piece.into())))
     }
 }
 

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::Response;
 use http_body_util::Full;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,7 +22,8 @@ use super::strict::{Body, Reading, read};
 use crate::proxy::connection::Open;
 use crate::proxy::connection::http1::talk;
 use crate::proxy::pool::Head;
-use crate::proxy::pool::http1::{Http1, Socket};
+use crate::proxy::pool::http1::Http1;
+use crate::proxy::pool::socket::Socket;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Recorder;
 use crate::wire::body::Upload;
@@ -173,8 +174,16 @@ impl Socket for Upstream {
         self.arrived.borrow().len() as u64
     }
 
-    fn has_more(&self) -> bool {
-        false
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<BytesMut>>> {
+        // Before a request it has nothing to say.
+        let whole = if self.arrived.borrow().is_empty() { None } else { self.is_whole() };
+        if whole.is_none() {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let answers = whole == Some(true) && !self.answered;
+        self.answered |= answers;
+        Poll::Ready(Ok(answers.then(|| (&b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"[..]).into())))
     }
 }
 
@@ -199,22 +208,6 @@ impl Upstream {
                 Body::Malformed => Some(false),
             },
         }
-    }
-}
-
-impl AsyncRead for Upstream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // Before a request it has nothing to say.
-        let whole = if self.arrived.borrow().is_empty() { None } else { self.is_whole() };
-        if whole.is_none() {
-            self.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        if whole == Some(true) && !self.answered {
-            self.answered = true;
-            buf.put_slice(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
-        }
-        Poll::Ready(Ok(()))
     }
 }
 

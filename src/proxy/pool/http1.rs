@@ -6,59 +6,29 @@
 
 mod output;
 
-use std::future::Future as _;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::client::TlsStream;
 
 use self::output::Output;
 use super::Settings;
 use super::lease::Failed;
 use super::request::Head;
+use super::socket::Socket;
+use crate::https::Encrypted;
 use crate::proxy::broken::Broken;
-use crate::wire::ahead::ReadAhead;
 use crate::wire::answer::{self, Framing};
 use crate::wire::body::Upload;
 use crate::wire::chunks::Chunks;
 use crate::wire::deadline::Deadline;
 
-/// What is read at a time, in bytes: a full TLS record.
-const READ: usize = 16 * 1024;
-
-/// Room to find that a connection has something to say, in bytes.
-const GLANCE: usize = 64;
-
-/// How much of a body is read before it is handed on, in bytes, if that much is here already.
-const BATCH: usize = 64 * 1024;
-
-/// What an exchange needs of its stream beside the bytes.
-pub(in crate::proxy) trait Socket: AsyncRead + AsyncWrite + Unpin {
-    /// Bytes that the system has taken for sending, since the beginning.
-    fn taken(&self) -> u64;
-
-    /// Whether bytes have been received that were not asked for yet.
-    fn has_more(&self) -> bool;
-}
-
-impl Socket for TlsStream<ReadAhead<TcpStream>> {
-    fn taken(&self) -> u64 {
-        self.get_ref().0.taken()
-    }
-
-    fn has_more(&self) -> bool {
-        self.get_ref().0.has_more()
-    }
-}
-
 /// A connection to Cloudbeds.
-pub(super) type Connection = Http1<TlsStream<ReadAhead<TcpStream>>>;
+pub(super) type Connection = Http1<Encrypted<TcpStream>>;
 
 /// A connection.
 pub(in crate::proxy) struct Http1<S> {
@@ -70,8 +40,6 @@ pub(in crate::proxy) struct Http1<S> {
     pub(super) deadline: Deadline,
     /// Received and not handed out.
     input: BytesMut,
-    /// What went wrong behind it.
-    failed: Option<io::Error>,
     output: Output,
     /// The request's body, until all of it was handed over.
     upload: Option<Upload>,
@@ -105,7 +73,6 @@ impl<S: Socket> Http1<S> {
             used: false,
             deadline: Deadline::default(),
             input: BytesMut::new(),
-            failed: None,
             output: Output::default(),
             upload: None,
             at: At::Idle,
@@ -118,7 +85,7 @@ impl<S: Socket> Http1<S> {
     pub(super) fn is_usable(&mut self, now: Instant, settings: Settings) -> bool {
         // Nobody needs to be woken: the connection is asked again when it is wanted.
         now.duration_since(self.opened) < settings.max_age
-            && self.poll_fill(GLANCE, &mut Context::from_waker(Waker::noop())).is_pending()
+            && self.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Puts a request on it; nothing is written before the answer is polled for.
@@ -147,7 +114,7 @@ impl<S: Socket> Http1<S> {
         if let At::Ready(method) = &self.at {
             let method = method.clone();
             // Whatever comes before the request is no answer to it: a server that closes, perhaps with a 408.
-            if let Poll::Ready(read) = self.poll_fill(GLANCE, cx) {
+            if let Poll::Ready(read) = self.poll_fill(cx) {
                 return Poll::Ready(self.unsent(read.err()));
             }
             let before = self.io.taken();
@@ -166,7 +133,7 @@ impl<S: Socket> Http1<S> {
             if let Some(head) = self.next_head()? {
                 return Poll::Ready(Ok(head));
             }
-            match self.poll_fill(READ, cx) {
+            match self.poll_fill(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failed::Sent(Broken::Closed))),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::Sent(Broken::Io(error)))),
@@ -181,7 +148,7 @@ impl<S: Socket> Http1<S> {
 
     /// The request cannot be sent on: what the server has said before it closed is worth more than that it did.
     fn last_words(&mut self, error: Broken, cx: &mut Context<'_>) -> Result<answer::Head, Failed> {
-        while self.input.len() < answer::HEAD_MAX && matches!(self.poll_fill(READ, cx), Poll::Ready(Ok(1..))) {}
+        while self.input.len() < answer::HEAD_MAX && matches!(self.poll_fill(cx), Poll::Ready(Ok(1..))) {}
         self.next_head()?.ok_or(Failed::Sent(error))
     }
 
@@ -198,6 +165,7 @@ impl<S: Socket> Http1<S> {
         while !self.input.is_empty() {
             let head = answer::take(&mut self.input, method).map_err(|error| Failed::Sent(Broken::Head(error)))?;
             let Some(head) = head else { return Ok(None) };
+            let_go(&mut self.input);
             if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
                 continue;
             }
@@ -227,7 +195,7 @@ impl<S: Socket> Http1<S> {
                 self.upload = None;
                 self.keep_alive = false;
             }
-            match ready!(self.poll_batch(cx)) {
+            match ready!(self.poll_fill(cx)) {
                 Ok(0) if matches!(self.at, At::UntilClose) => self.at = At::Idle,
                 Ok(0) => return self.broken(Broken::Closed),
                 Ok(_) => {}
@@ -250,6 +218,9 @@ impl<S: Socket> Http1<S> {
                 if *left == 0 {
                     self.at = At::Idle;
                 }
+                if count == self.input.len() {
+                    return Ok(Some(std::mem::take(&mut self.input).freeze()));
+                }
                 Ok(Some(self.input.split_to(count).freeze()))
             }
             At::Chunked(chunks) => {
@@ -257,9 +228,10 @@ impl<S: Socket> Http1<S> {
                 if chunks.is_done() {
                     self.at = At::Idle;
                 }
+                let_go(&mut self.input);
                 Ok(piece)
             }
-            At::UntilClose if !self.input.is_empty() => Ok(Some(self.input.split().freeze())),
+            At::UntilClose if !self.input.is_empty() => Ok(Some(std::mem::take(&mut self.input).freeze())),
             _ => Ok(None),
         }
     }
@@ -289,13 +261,6 @@ impl<S: Socket> Http1<S> {
         let _ = Pin::new(&mut self.io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
     }
 
-    /// Makes room for what waits, before it waits without a request.
-    pub(super) fn rest(&mut self) {
-        if self.input.capacity() > READ {
-            self.input = BytesMut::new();
-        }
-    }
-
     /// Wipes what it sent last, since no answer is awaited. Not after each request: the next one writes over it.
     pub(super) fn wipe(&mut self) {
         self.output.wipe();
@@ -309,33 +274,24 @@ impl<S: Socket> Http1<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// As [`poll_fill`](Self::poll_fill), with as much as is here.
-    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let first = ready!(self.poll_fill(READ, cx))?;
-        while first > 0 && self.input.len() < BATCH && self.io.has_more() {
-            match self.poll_fill(READ, cx) {
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Err(error)) => {
-                    // After what has been received; TLS says it once.
-                    self.failed = Some(error);
-                    break;
-                }
-                // The end is found again.
-                Poll::Ready(Ok(_)) | Poll::Pending => break,
-            }
+    /// Receives once; `Ok(0)` is the end of the stream. Of a body nothing is left by then, so its bytes are not copied.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(piece) = ready!(self.io.poll_piece(cx))? else { return Poll::Ready(Ok(0)) };
+        self.heard = true;
+        let count = piece.len();
+        if self.input.is_empty() {
+            self.input = piece;
+        } else {
+            self.input.extend_from_slice(&piece);
         }
-        Poll::Ready(Ok(first))
-    }
-
-    /// Reads once; `Ok(0)` is the end of the stream.
-    fn poll_fill(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if let Some(error) = self.failed.take() {
-            return Poll::Ready(Err(error));
-        }
-        self.input.reserve(room);
-        let count = ready!(pin!(self.io.read_buf(&mut self.input)).poll(cx))?;
-        self.heard |= count > 0;
         Poll::Ready(Ok(count))
+    }
+}
+
+/// Keeps no part of a buffer that nothing is left in: others receive there.
+fn let_go(input: &mut BytesMut) {
+    if input.is_empty() {
+        *input = BytesMut::new();
     }
 }
 
@@ -354,17 +310,7 @@ mod tests {
             0
         }
 
-        fn has_more(&self) -> bool {
-            false
-        }
-    }
-
-    impl AsyncRead for Stuck {
-        fn poll_read(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            _: &mut tokio::io::ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
+        fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<io::Result<Option<BytesMut>>> {
             Poll::Pending
         }
     }

@@ -15,17 +15,16 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Poll;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::client::TlsStream;
 
 use self::connection::Connection;
 use self::pulse::Pulse;
 pub(in crate::proxy) use self::stream::Stream;
 use super::Settings;
+use super::socket::Socket;
+use crate::https::Encrypted;
 use crate::proxy::broken::Failure;
-use crate::wire::ahead::ReadAhead;
 
 /// Streams on one connection before another is opened, unless the server allows fewer. nginx and most gateways allow 100
 /// to 128.
@@ -37,7 +36,7 @@ const STREAMS: usize = 100;
 const STREAM_WINDOW: u32 = 1 << 18;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
-type Io = TlsStream<ReadAhead<TcpStream>>;
+type Io = Encrypted<TcpStream>;
 
 /// A connection and whoever has a hand on it.
 type Shared<S> = Rc<RefCell<Connection<S>>>;
@@ -63,7 +62,7 @@ impl<S> Drop for Http2<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
+impl<S: Socket> Http2<S> {
     /// Speaks HTTP/2 on a stream that has just been opened; and what must be polled as long as it is wanted.
     pub(in crate::proxy) fn new(stream: S, now: Instant) -> (Self, impl Future<Output = ()>) {
         let connection = Rc::new(RefCell::new(Connection::new(stream)));
@@ -113,7 +112,7 @@ impl<S> Http2<S> {
 }
 
 /// Gives the connection its turns until it ends.
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(connection: Shared<S>, mut pulse: Pulse) {
+async fn run<S: Socket>(connection: Shared<S>, mut pulse: Pulse) {
     std::future::poll_fn(|cx| {
         let mut connection = connection.borrow_mut();
         if connection.poll(cx).is_ready() {

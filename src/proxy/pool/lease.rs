@@ -174,9 +174,8 @@ impl Lease {
     /// Makes the connection available again, if it can carry another request; to be called once the answer's body has
     /// been read to its end.
     pub fn give_back(self) {
-        let Carrier::Http1(mut connection, host) = self.carrier else { return };
+        let Carrier::Http1(connection, host) = self.carrier else { return };
         if connection.is_reusable() {
-            connection.rest();
             host.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
         } else {
             connection.close();

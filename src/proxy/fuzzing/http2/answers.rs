@@ -12,8 +12,9 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::BytesMut;
 use http::{HeaderMap, Method};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use super::reading::{Asked, PREFACE, read};
@@ -21,6 +22,7 @@ use super::{RUNTIME, program};
 use crate::origin::Origin;
 use crate::proxy::pool::Head;
 use crate::proxy::pool::http2::{Http2, Stream};
+use crate::proxy::pool::socket::Socket;
 use crate::wire::body::Upload;
 
 /// The bits of the first byte: the first of the two asks by HEAD; the others say how the bytes are cut.
@@ -143,23 +145,23 @@ struct Server<'a> {
     written: Rc<Cell<usize>>,
 }
 
-impl AsyncRead for Server<'_> {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+impl Socket for Server<'_> {
+    fn taken(&self) -> u64 {
+        self.written.get() as u64
+    }
+
+    fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<io::Result<Option<BytesMut>>> {
         self.paused = !self.paused;
         if self.written.get() == 0 || self.paused {
             return Poll::Pending;
         }
         if self.greeted > 0 {
-            if self.greeted == LOOKS {
-                buf.put_slice(GREETING);
-            }
             self.greeted -= 1;
-            return if self.greeted + 1 == LOOKS { Poll::Ready(Ok(())) } else { Poll::Pending };
+            return if self.greeted + 1 == LOOKS { Poll::Ready(Ok(Some(GREETING.into()))) } else { Poll::Pending };
         }
-        let (piece, rest) = self.rest.split_at(self.piece.min(self.rest.len()).min(buf.remaining()));
-        buf.put_slice(piece);
+        let (piece, rest) = self.rest.split_at(self.piece.min(self.rest.len()));
         self.rest = rest;
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok((!piece.is_empty()).then(|| piece.into())))
     }
 }
 

@@ -10,7 +10,8 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::BytesMut;
+use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use super::super::request::Sent;
@@ -18,6 +19,7 @@ use super::reading::{Asked, read};
 use crate::origin::Origin;
 use crate::proxy::pool::Head;
 use crate::proxy::pool::http2::{Http2, Stream};
+use crate::proxy::pool::socket::Socket;
 use crate::wire::body::Upload;
 
 /// SETTINGS with the largest window, and as much more for the connection.
@@ -74,18 +76,20 @@ fn checked(asked: Asked, origin: &str) -> Sent {
     Sent { method: text(&first[0].1), target: text(&first[3].1), fields, body: asked.whole.then_some(asked.body) }
 }
 
-impl AsyncRead for Far {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+impl Socket for Far {
+    fn taken(&self) -> u64 {
+        self.arrived.borrow().len() as u64
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<BytesMut>>> {
         if !std::mem::replace(&mut self.greeted, true) {
-            buf.put_slice(GREETING);
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(Some(GREETING.into())));
         }
         let there = self.arrived.borrow().len();
         let grown = std::mem::replace(&mut self.read, there) != there;
         if !self.answered && grown && read(&self.arrived.borrow()).first().is_some_and(|asked| asked.whole) {
             self.answered = true;
-            buf.put_slice(ANSWER);
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(Some(ANSWER.into())));
         }
         self.reader = Some(cx.waker().clone());
         Poll::Pending

@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use h2::Reason;
 use http::StatusCode;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
+use super::super::socket::Socket;
 use super::output::{Output, Request};
 use super::streams::{Place, Streams};
 use super::{CONNECTION_WINDOW, STREAM_WINDOW, STREAMS};
@@ -23,8 +23,7 @@ use crate::wire::hpack::Decoder;
 /// The largest list of fields an answer may have, in bytes (RFC 9113 6.5.2).
 pub(super) const LIST_MAX: u32 = 64 * 1024;
 
-/// What is read at a time, and in one turn, in bytes.
-const READ: usize = 16 * 1024;
+/// What is read in one turn, in bytes, before others have theirs.
 const TURN: u64 = 256 * 1024;
 
 /// So many of the streams that were reset last are known, so that frames that were on their way are no breach.
@@ -57,6 +56,8 @@ pub(super) struct Connection<S> {
     /// Nothing once it has ended.
     io: Option<S>,
     pub(super) input: BytesMut,
+    /// What is still to come of a DATA frame, as a frame.
+    pub(super) data: Option<frame::Head>,
     pub(super) output: Output,
     pub(super) decoder: Decoder,
     pub(super) block: Option<Block>,
@@ -110,6 +111,7 @@ impl<S> Connection<S> {
         Self {
             io: Some(io),
             input: BytesMut::new(),
+            data: None,
             output,
             decoder: Decoder::default(),
             block: None,
@@ -274,9 +276,6 @@ impl<S> Connection<S> {
     /// What is kept when nothing is asked for: no room, and no byte of a request.
     pub(super) fn rest(&mut self) {
         self.output.rest();
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
-        }
     }
 
     /// It is over: all that wait are told why.
@@ -289,7 +288,7 @@ impl<S> Connection<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: Socket> Connection<S> {
     /// A turn: reads and writes what there is. Ready when the connection has ended.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
@@ -342,12 +341,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.ask();
                 break;
             }
-            self.input.reserve(READ);
-            match pin!(io.read_buf(&mut self.input)).poll(cx) {
+            match io.poll_piece(cx) {
                 Poll::Pending => break,
-                Poll::Ready(Ok(0)) => return Err(Failure::Closed),
-                Poll::Ready(Ok(count)) => {
-                    self.received += count as u64;
+                Poll::Ready(Ok(None)) => return Err(Failure::Closed),
+                Poll::Ready(Ok(Some(piece))) => {
+                    self.received += piece.len() as u64;
+                    // Most often all frames of the piece before have come whole, so nothing is copied.
+                    if self.input.is_empty() {
+                        self.input = piece;
+                    } else {
+                        self.input.extend_from_slice(&piece);
+                    }
                     self.frames()?;
                 }
                 Poll::Ready(Err(error)) => return Err(error.into()),

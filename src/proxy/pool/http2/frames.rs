@@ -44,7 +44,12 @@ const fn flow(words: &'static str) -> Failure {
 impl<S> Connection<S> {
     /// Acts on all frames that have come whole.
     pub(super) fn frames(&mut self) -> Result<(), Failure> {
-        while let Some(head) = Head::read(&self.input) {
+        loop {
+            self.rest_of_data();
+            if self.data.is_some() {
+                break;
+            }
+            let Some(head) = Head::read(&self.input) else { break };
             if head.length > frame::PAYLOAD_MAX {
                 return Err(size("a frame is longer than it may be"));
             }
@@ -56,19 +61,39 @@ impl<S> Connection<S> {
             if !expected {
                 return Err(protocol("a header block is interrupted"));
             }
+            if head.kind == kind::DATA && !head.has(flag::PADDED) {
+                self.input.advance(frame::HEAD);
+                self.begin_data(head, head.length)?;
+                self.data = Some(head);
+                continue;
+            }
             if self.input.len() < frame::HEAD + head.length {
-                return Ok(());
+                break;
             }
             self.input.advance(frame::HEAD);
             let payload = self.input.split_to(head.length).freeze();
             self.frame(head, payload)?;
         }
+        if self.input.is_empty() {
+            // Keeps no part of a buffer that nothing is left in: others receive there.
+            self.input = BytesMut::new();
+        }
         Ok(())
+    }
+
+    /// A frame of content is handed on as it comes, and judged as soon as its length is known.
+    fn rest_of_data(&mut self) {
+        let Some(head) = self.data.take() else { return };
+        let there = head.length.min(self.input.len());
+        let (last, length) = (there == head.length, head.length - there);
+        let content = self.input.split_to(there).freeze();
+        self.content(head.stream, content, 0, last && head.has(flag::END_STREAM));
+        self.data = (!last).then_some(Head { length, ..head });
     }
 
     fn frame(&mut self, head: Head, payload: Bytes) -> Result<(), Failure> {
         match head.kind {
-            kind::DATA => self.data(head, payload),
+            kind::DATA => self.data(head, &payload),
             kind::HEADERS => self.headers(head, payload),
             kind::CONTINUATION => self.continuation(head, &payload),
             kind::SETTINGS => self.settings(head, &payload),
@@ -161,50 +186,61 @@ impl<S> Connection<S> {
         Ok(())
     }
 
-    fn data(&mut self, head: Head, payload: Bytes) -> Result<(), Failure> {
-        let data = frame::unpadded(head.flags, &payload).ok_or(protocol("more padding than payload"))?;
+    /// Padded content.
+    fn data(&mut self, head: Head, payload: &Bytes) -> Result<(), Failure> {
+        let data = frame::unpadded(head.flags, payload).ok_or(protocol("more padding than payload"))?;
+        self.begin_data(head, data.len())?;
+        let padding = head.length - data.len();
+        self.content(head.stream, payload.slice_ref(data), padding, head.has(flag::END_STREAM));
+        Ok(())
+    }
+
+    /// Judges a frame with so much content.
+    fn begin_data(&mut self, head: Head, content: usize) -> Result<(), Failure> {
         if head.stream == 0 {
             return Err(protocol("content on no stream"));
         }
-        let all = head.length as i64;
-        self.window -= all;
+        self.window -= head.length as i64;
         if self.window < 0 {
             return Err(flow("more content than the connection's window has room for"));
         }
-        let Some(place) = self.streams.find(head.stream) else {
-            self.release(all);
-            return self.unknown(head.stream);
-        };
+        let Some(place) = self.streams.find(head.stream) else { return self.unknown(head.stream) };
         let state = self.streams.at(place);
-        state.window -= all;
-        let overflows = state.window < 0;
-        if state.ended || state.failed.is_some() || overflows || !state.answered {
-            self.release(all);
-            match self.streams.at(place) {
-                state if state.ended => return Err(BEHIND),
-                state if state.failed.is_some() => {}
-                _ if overflows => self.malformed(place, "more content than its window", Reason::FLOW_CONTROL_ERROR),
-                _ => self.malformed(place, "content before its head", Reason::PROTOCOL_ERROR),
-            }
+        if state.ended {
+            return Err(BEHIND);
+        }
+        if state.failed.is_some() {
             return Ok(());
         }
-        let count = data.len();
-        if let Some(expected) = &mut state.expected {
-            let Some(left) = expected.checked_sub(count as u64) else {
-                self.release(all);
-                self.malformed(place, "more content than its head says", Reason::PROTOCOL_ERROR);
-                return Ok(());
-            };
-            *expected = left;
-        }
-        state.push(payload.slice_ref(data));
-        state.wake();
-        // Padding is taken at once.
-        self.took(place, head.length - count);
-        if head.has(flag::END_STREAM) {
-            self.end_of(place);
+        state.window -= head.length as i64;
+        let left = state.expected.map(|left| left.checked_sub(content as u64));
+        if state.window < 0 {
+            self.malformed(place, "more content than its window has room for", Reason::FLOW_CONTROL_ERROR);
+        } else if !state.answered {
+            self.malformed(place, "content before its head", Reason::PROTOCOL_ERROR);
+        } else if left == Some(None) {
+            self.malformed(place, "more content than its head says", Reason::PROTOCOL_ERROR);
+        } else {
+            state.expected = left.flatten();
         }
         Ok(())
+    }
+
+    /// A part of a frame that was judged. What nobody takes is free again at once, as padding is.
+    fn content(&mut self, stream: u32, data: Bytes, padding: usize, ends: bool) {
+        let place = self.streams.find(stream);
+        let Some(place) = place.filter(|place| self.streams.at(*place).failed.is_none()) else {
+            return self.release((data.len() + padding) as i64);
+        };
+        let state = self.streams.at(place);
+        if !data.is_empty() {
+            state.push(data);
+            state.wake();
+        }
+        self.took(place, padding);
+        if ends {
+            self.end_of(place);
+        }
     }
 
     /// An answer's end.
