@@ -300,6 +300,8 @@ mod tests {
     use http::HeaderMap;
     use http::uri::PathAndQuery;
 
+    use tokio::io::AsyncWrite;
+
     use super::*;
 
     /// Takes what is written into a buffer of its own, as TLS does, and cannot pass it on.

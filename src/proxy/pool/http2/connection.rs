@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
@@ -325,7 +325,7 @@ impl<S: Socket> Connection<S> {
                 self.output.goaway(Reason::NO_ERROR);
                 let _ = self.output.poll_write(io, cx);
             }
-            let _ = pin!(io).poll_shutdown(cx);
+            let _ = Pin::new(io).poll_shutdown(cx);
             return Err(Failure::Closed);
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! In: bytes. Out: what they change in the connection and its streams. What breaks the rules ends the connection, or the one
 //! stream that it is about, as the RFC has it; an answer that contradicts itself never looks whole.
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use h2::Reason;
 use http::StatusCode;
 
