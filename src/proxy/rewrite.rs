@@ -143,12 +143,12 @@ fn strip(headers: &mut HeaderMap, replaced: impl Fn(&HeaderName) -> bool) {
     }
 }
 
-/// Removes every field that `keep` does not want or `Connection` nominates, all its lines together. `keep` must want those
-/// that are about the content, and is not asked.
+/// Removes every field that `keep` does not want or `Connection` nominates, all its lines together. `keep` is not asked
+/// about those that pass both ways, which it must want.
 pub(super) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
     let nominated = nominated(headers);
     let stays = |name: &HeaderName| {
-        (is_about_content(name) || keep(name))
+        (passes_both_ways(name) || keep(name))
             && !nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
     };
     let gone: Vec<HeaderName> = headers.keys().filter(|name| !stays(name)).cloned().collect();
@@ -175,8 +175,9 @@ fn nominated(headers: &HeaderMap) -> Vec<Bytes> {
     names
 }
 
-/// What most fields are that pass, in either direction: a look at the number that the http crate has for each of them.
-pub(super) fn is_about_content(name: &HeaderName) -> bool {
+/// Whether it is one of the fields that most heads consist of and that pass in either direction: a look at the number that
+/// the http crate has for each of them, where a name is compared with dozens.
+fn passes_both_ways(name: &HeaderName) -> bool {
     matches!(
         *name,
         ACCEPT
@@ -334,14 +335,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_about_content_would_stay_by_its_name() {
-        let about = |name: &&str| HeaderName::try_from(*name).is_ok_and(|name| is_about_content(&name));
+    fn what_passes_both_ways_would_stay_by_its_name() {
+        let passes = |name: &&str| HeaderName::try_from(*name).is_ok_and(|name| passes_both_ways(&name));
         let names = ["accept", "accept-encoding", "accept-language", "cache-control", "content-encoding", "vary"];
         for name in names.iter().chain(&["content-length", "content-type", "date", "etag", "server", "user-agent"]) {
-            assert!(about(name) && stays(name) && super::super::sanitize::is_shown(name), "{name}");
+            assert!(passes(name) && stays(name) && super::super::sanitize::is_shown(name), "{name}");
         }
         for name in ["authorization", "connection", "cookie", "host", "set-cookie", "te", "x-property-id", "x-any"] {
-            assert!(!about(&name), "{name}");
+            assert!(!passes(&name), "{name}");
         }
     }
 
