@@ -124,7 +124,7 @@ fn gate((runtime, mut gates): (LocalRuntime, Vec<Gate<Memory>>)) {
 
 // The stages up to the upstream.
 
-fn identified(requests: Vec<Request<Incoming>>) -> Vec<Identified> {
+fn identified(requests: Vec<Box<Request<Incoming>>>) -> Vec<Identified> {
     let one = |request| proxy::identify::property(request, proxy::identify::Settings::default()).unwrap();
     requests.into_iter().map(one).collect()
 }
@@ -147,12 +147,12 @@ fn keys(rows: u64) -> KeySet {
     KeySet::parse("bench", &inputs::key_file(rows)).unwrap()
 }
 
-fn to_identify() -> Vec<Request<Incoming>> {
+fn to_identify() -> Vec<Box<Request<Incoming>>> {
     requests(CALLS)
 }
 
 #[library_benchmark(setup = to_identify)]
-fn identify(requests: Vec<Request<Incoming>>) -> Vec<Identified> {
+fn identify(requests: Vec<Box<Request<Incoming>>>) -> Vec<Identified> {
     identified(requests)
 }
 
@@ -284,18 +284,18 @@ fn sanitize((world, answers): (World, Vec<Answer>)) {
     forget(world);
 }
 
-fn to_respond() -> (World, Vec<(Sanitized, Trace)>) {
+fn to_respond() -> (World, Vec<(Sanitized, Box<Trace>)>) {
     let (world, answers) = answers();
     let inside = world.inside();
     let sanitized = sanitized(&world, answers);
-    let trace = |request| Trace::start(&world.proxy, &request);
+    let trace = |request: Box<Request<Incoming>>| Trace::start(&world.proxy, &*request);
     let both = sanitized.into_iter().zip(to_identify().into_iter().map(trace)).collect();
     drop(inside);
     (world, both)
 }
 
 #[library_benchmark(setup = to_respond)]
-fn respond((world, sanitized): (World, Vec<(Sanitized, Trace)>)) {
+fn respond((world, sanitized): (World, Vec<(Sanitized, Box<Trace>)>)) {
     for (sanitized, trace) in sanitized {
         forget(black_box(proxy::respond::answer(sanitized, trace, LONG, Afterwards::KeepAlive)));
     }

@@ -44,12 +44,12 @@ pub(crate) fn usual_head(number: usize) -> Vec<u8> {
 }
 
 /// So many requests as the gate hands them to the proxy.
-pub(crate) fn requests(count: usize) -> Vec<Request<Incoming>> {
+pub(crate) fn requests(count: usize) -> Vec<Box<Request<Incoming>>> {
     let request = |number| {
         let head = Bytes::from(usual_head(number));
         let mut lines = Lines::default();
         assert_eq!(lines.find(&head), Some(head.len()));
-        head::read(&head, &lines, 100).unwrap().request.map(|()| Incoming::Absent)
+        head::read(&head, &lines, 100).unwrap().request
     };
     (0..count).map(request).collect()
 }

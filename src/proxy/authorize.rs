@@ -77,11 +77,12 @@ impl Policy {
             return Err(ProxyError::Method);
         }
         let headers = request.headers();
+        let wants = Wants::of(headers);
         // RFC 9110 7.8: HTTP/1.0 has no upgrades; there the field is overlooked, and does not travel.
-        if request.version() != Version::HTTP_10 && wants_upgrade(headers) {
+        if request.version() != Version::HTTP_10 && wants.upgrade {
             return Err(ProxyError::Upgrade);
         }
-        if headers.get_all(EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        if wants.other_than_continue {
             return Err(ProxyError::Expectation);
         }
         let uri = request.uri();
@@ -133,11 +134,28 @@ pub(super) fn is_below(path: &[u8], prefix: &[u8]) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| prefix.ends_with(b"/") || rest.is_empty() || rest.starts_with(b"/"))
 }
 
-fn wants_upgrade(headers: &HeaderMap) -> bool {
-    let nominated = |value: &http::HeaderValue| {
-        value.as_bytes().split(|byte| *byte == b',').any(|name| name.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-    };
-    headers.contains_key(UPGRADE) || headers.get_all(CONNECTION).iter().any(nominated)
+/// What a head asks of the connection.
+#[derive(Default)]
+struct Wants {
+    upgrade: bool,
+    other_than_continue: bool,
+}
+
+impl Wants {
+    /// Looks at every field once, which is quicker than to look three of them up.
+    fn of(headers: &HeaderMap) -> Self {
+        let is_upgrade = |name: &[u8]| name.trim_ascii().eq_ignore_ascii_case(b"upgrade");
+        let mut wants = Self::default();
+        for (name, value) in headers {
+            match *name {
+                UPGRADE => wants.upgrade = true,
+                CONNECTION => wants.upgrade |= value.as_bytes().split(|byte| *byte == b',').any(is_upgrade),
+                EXPECT => wants.other_than_continue |= !value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
+                _ => {}
+            }
+        }
+        wants
+    }
 }
 
 /// RFC 9112 3.2.2: absolute-form must be accepted; it must name this listener, as it is spoken to.
@@ -157,7 +175,8 @@ fn is_ours(uri: &Uri, arrival: &Arrival) -> bool {
 /// The path, decoded as often as it can be where anything is encoded; refused when a second reading of it could differ.
 fn unambiguous(path: &str) -> Result<Cow<'_, [u8]>, ProxyError> {
     let raw = path.as_bytes();
-    if raw.first() != Some(&b'/') || !raw.iter().all(u8::is_ascii_graphic) {
+    // Every byte is looked at, so that many are at a time; so it is in `plain`.
+    if raw.first() != Some(&b'/') || !raw.iter().fold(true, |graphic, byte| graphic & byte.is_ascii_graphic()) {
         return Err(ProxyError::Path);
     }
     plain(raw)?;
@@ -212,8 +231,13 @@ fn well_encoded(raw: &[u8]) -> bool {
 
 /// No empty or dot segment, with its parameters or without, no backslash, no control byte, no `#`.
 fn plain(path: &[u8]) -> Result<(), ProxyError> {
-    if path.iter().any(|byte| *byte < b' ' || matches!(*byte, b'\\' | b'#' | 0x7f)) {
+    if path.iter().fold(false, |bad, byte| bad | (*byte < b' ') | matches!(*byte, b'\\' | b'#' | 0x7f)) {
         return Err(ProxyError::Path);
+    }
+    // What begins with another byte is neither empty nor of dots, with parameters, spaces or without.
+    let begins_oddly = |slash: usize| matches!(path.get(slash + 1), Some(b'/' | b'.' | b';' | b' '));
+    if !memchr::memchr_iter(b'/', path).any(begins_oddly) {
+        return Ok(());
     }
     let mut segments = path.split(|byte| *byte == b'/').skip(1).peekable();
     while let Some(segment) = segments.next() {
@@ -239,8 +263,7 @@ fn is_credential_path(decoded: &[u8]) -> bool {
     let is = |name: &[u8], known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     let mut last: [&[u8]; 4] = [b""; 4];
     while let Some(name) = segments.next() {
-        last.rotate_left(1);
-        last[3] = name;
+        last = [last[1], last[2], last[3], name];
         // What an app may know of the way to a token is public; the way itself is not for it.
         let mut behind = segments.clone();
         let mut is_metadata = || behind.next().is_some_and(|next| is(next, "metadata")) && behind.next().is_none();

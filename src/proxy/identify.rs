@@ -9,19 +9,14 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, Request, Uri};
+use http::{HeaderMap, HeaderValue, Request, Uri};
 use percent_encoding::percent_decode;
 
 use super::error::ProxyError;
 use crate::property::PropertyId;
 use crate::wire::field::is_twin;
+pub use crate::wire::field::{X_ORGANIZATION_ID, X_PROPERTY_ID};
 use crate::wire::incoming::Incoming;
-
-/// The header's name, as HTTP/2 spells it.
-pub const X_PROPERTY_ID: HeaderName = HeaderName::from_static("x-property-id");
-
-/// The organisation's header: Cloudbeds' newer endpoints want it, some of them without a property.
-pub(super) const X_ORGANIZATION_ID: HeaderName = HeaderName::from_static("x-organization-id");
 
 /// Where else a property may be named, for applications that cannot send a header. All off by default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,6 +71,9 @@ impl Properties {
 
     /// A comma list of ids, or one id.
     fn parse(text: &[u8]) -> Option<Self> {
+        if let Ok(one) = PropertyId::from_bytes(text) {
+            return Some(Self::one(one));
+        }
         let mut ids = text.split(|byte| *byte == b',').map(|id| PropertyId::from_bytes(id.trim_ascii()));
         let first = ids.next()?.ok()?;
         let more = ids.collect::<Result<_, _>>().ok()?;
@@ -115,7 +113,7 @@ impl Subject {
 /// A request whose property or organisation is known.
 #[derive(Debug)]
 pub struct Identified {
-    pub(super) request: Request<Incoming>,
+    pub(super) request: Box<Request<Incoming>>,
     pub(super) subject: Subject,
     /// Whether the query names a property.
     pub(super) in_query: bool,
@@ -127,11 +125,13 @@ pub struct Identified {
 ///
 /// # Errors
 /// When none is named, more than one, something that is no id, or two that disagree; or an organisation in two ways.
-pub fn property(mut request: Request<Incoming>, settings: Settings) -> Result<Identified, ProxyError> {
-    let twins = Twins::among(request.headers());
-    let mut named = header(&request, &twins)?;
+pub fn property(mut request: Box<Request<Incoming>>, settings: Settings) -> Result<Identified, ProxyError> {
+    let Named { property, organization } = Named::among(request.headers());
+    let mut named = header(&property)?;
     // Beside a property too: Cloudbeds may go by either, so neither may be read in two ways.
-    organization_once(&request, &twins)?;
+    if organization.has_twin || organization.more {
+        return Err(ProxyError::OrganizationInvalid);
+    }
     let prefix = if settings.path_prefix { take_prefix(&mut request)? } else { None };
     if let Some(id) = prefix {
         agree(&mut named, Properties::one(id))?;
@@ -143,7 +143,7 @@ pub fn property(mut request: Request<Incoming>, settings: Settings) -> Result<Id
     let in_query = from_query.is_some();
     let subject = match (named, from_query) {
         (None, from_query) if !settings.query || !in_query => {
-            let name = organization(&request)?.ok_or(ProxyError::PropertyMissing)?;
+            let name = organization_name(&request)?.ok_or(ProxyError::PropertyMissing)?;
             Subject::Organization { name, within: from_query }
         }
         (mut named, from_query) => {
@@ -154,45 +154,64 @@ pub fn property(mut request: Request<Incoming>, settings: Settings) -> Result<Id
     Ok(Identified { request, subject, in_query, prefix })
 }
 
-/// Which of the fields that name somebody have a twin with an underscore.
+/// The fields that name somebody.
 #[derive(Default)]
-struct Twins {
-    property: bool,
-    organization: bool,
+struct Named<'a> {
+    property: Lines<'a>,
+    organization: Lines<'a>,
 }
 
-impl Twins {
-    /// Looks at every name once.
-    fn among(headers: &HeaderMap) -> Self {
-        headers.keys().map(HeaderName::as_str).fold(Self::default(), |found, name| Self {
-            property: found.property || is_twin(name, X_PROPERTY_ID.as_str()),
-            organization: found.organization || is_twin(name, X_ORGANIZATION_ID.as_str()),
-        })
+/// The lines of one field.
+#[derive(Default)]
+struct Lines<'a> {
+    first: Option<&'a HeaderValue>,
+    /// Whether there are others.
+    more: bool,
+    /// Whether there is a field whose name differs by underscores alone.
+    has_twin: bool,
+}
+
+impl<'a> Named<'a> {
+    /// Looks at every name once: that is quicker than to look each of these up, and twins must be looked for anyway.
+    fn among(headers: &'a HeaderMap) -> Self {
+        let mut named = Self::default();
+        let (property, organization) = (X_PROPERTY_ID, X_ORGANIZATION_ID);
+        for (name, value) in headers {
+            named.property.see(name.as_str(), property.as_str(), value);
+            named.organization.see(name.as_str(), organization.as_str(), value);
+        }
+        named
     }
 }
 
-/// Checks that an organisation is named once at most.
-fn organization_once(request: &Request<Incoming>, twins: &Twins) -> Result<(), ProxyError> {
-    if twins.organization || request.headers().get_all(X_ORGANIZATION_ID).iter().nth(1).is_some() {
-        return Err(ProxyError::OrganizationInvalid);
+impl<'a> Lines<'a> {
+    #[inline]
+    fn see(&mut self, name: &str, mine: &str, value: &'a HeaderValue) {
+        if name.len() != mine.len() {
+            return;
+        }
+        if name == mine {
+            self.more |= self.first.is_some();
+            self.first.get_or_insert(value);
+        } else {
+            self.has_twin |= is_twin(name, mine);
+        }
     }
-    Ok(())
 }
 
 /// The organisation.
-fn organization(request: &Request<Incoming>) -> Result<Option<Box<str>>, ProxyError> {
+fn organization_name(request: &Request<Incoming>) -> Result<Option<Box<str>>, ProxyError> {
     let Some(line) = request.headers().get(X_ORGANIZATION_ID) else { return Ok(None) };
     let name = line.to_str().map_err(|_| ProxyError::OrganizationInvalid)?.trim();
     Ok((!name.is_empty()).then(|| name.into()))
 }
 
-fn header(request: &Request<Incoming>, twins: &Twins) -> Result<Option<Properties>, ProxyError> {
-    if twins.property {
+fn header(lines: &Lines<'_>) -> Result<Option<Properties>, ProxyError> {
+    if lines.has_twin {
         return Err(ProxyError::PropertyTwin);
     }
-    let mut lines = request.headers().get_all(X_PROPERTY_ID).iter();
-    let Some(line) = lines.next() else { return Ok(None) };
-    if lines.next().is_some() {
+    let Some(line) = lines.first else { return Ok(None) };
+    if lines.more {
         return Err(ProxyError::PropertyTwice);
     }
     Properties::parse(line.as_bytes()).map(Some).ok_or(ProxyError::PropertyInvalid)

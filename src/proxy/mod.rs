@@ -128,7 +128,7 @@ impl Proxy {
     /// When its caller is gone, and nobody is there to be answered.
     pub async fn serve(
         &self,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         arrival: &Arrival,
         caller: &Caller,
     ) -> Result<Response<Download>, CallerGone> {
@@ -161,7 +161,7 @@ impl Proxy {
 
     async fn forward(
         &self,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         arrival: &Arrival,
         caller: &Caller,
         trace: &mut Trace,

@@ -45,15 +45,19 @@ pub enum Afterwards {
 
 /// Cloudbeds' answer.
 #[must_use]
-pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards: Afterwards) -> Response<Download> {
+pub fn answer(
+    sanitized: Sanitized,
+    mut trace: Box<Trace>,
+    idle: Duration,
+    afterwards: Afterwards,
+) -> Response<Download> {
     let Sanitized { status, headers, body, key, leaks } = sanitized;
     verdict::head(&key, trace.property(), status);
     trace.leaks(Leak::Header, leaks);
     trace.answered(status, None, &headers);
     let id = trace.id();
     let source = Source::Upstream { body, key, masked: 0, idle: Idle::new(idle) };
-    let download = Download { source, trace, ending: None };
-    let mut response = Response::new(download);
+    let mut response = Response::new(Download::new(source, trace));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     finish(&mut response, id.header_value(), afterwards);
@@ -62,7 +66,12 @@ pub fn answer(sanitized: Sanitized, mut trace: Trace, idle: Duration, afterwards
 
 /// A failure of our own, as the answer to a request with this method.
 #[must_use]
-pub fn failure(error: &ProxyError, method: &Method, mut trace: Trace, afterwards: Afterwards) -> Response<Download> {
+pub fn failure(
+    error: &ProxyError,
+    method: &Method,
+    mut trace: Box<Trace>,
+    afterwards: Afterwards,
+) -> Response<Download> {
     if let ProxyError::UpstreamRefused(Refusal::Leak) = error {
         trace.leaks(Leak::Coded, 1);
     }
@@ -86,7 +95,7 @@ pub fn failure(error: &ProxyError, method: &Method, mut trace: Trace, afterwards
     }
     trace.answered(own.status(), Some(problem.code), own.headers());
     let id = trace.id();
-    let mut response = own.map(|body| Download { source: Source::Own(body), trace, ending: None });
+    let mut response = own.map(|body| Download::new(Source::Own(body), trace));
     finish(&mut response, id.header_value(), afterwards);
     response
 }
@@ -116,19 +125,21 @@ impl std::fmt::Display for Sources<'_> {
     }
 }
 
-/// The body of an answer; the record of the request ends with it.
-pub struct Download {
+/// The body of an answer; the record of the request ends with it. In a box, as all that is handed on with an answer.
+pub struct Download(Box<Rest>);
+
+/// What is still to come of an answer.
+struct Rest {
     source: Source,
-    trace: Trace,
+    trace: Box<Trace>,
     /// Why the body ends early, once that is known. It is said one poll later: h2 drops what it has not written
     /// yet, head included, when a body fails, and writes it out when a body has nothing to give.
     ending: Option<Cut>,
 }
 
-#[allow(clippy::large_enum_variant, reason = "a box would cost every answer an allocation; failures are rare")]
 enum Source {
     Own(Bytes),
-    Upstream { body: Clean, key: Arc<Key>, masked: u32, idle: Idle },
+    Upstream { body: Box<Clean>, key: Arc<Key>, masked: u32, idle: Idle },
 }
 
 /// The limit between two bytes.
@@ -150,6 +161,12 @@ impl Idle {
 }
 
 impl Download {
+    fn new(source: Source, trace: Box<Trace>) -> Self {
+        Self(Box::new(Rest { source, trace, ending: None }))
+    }
+}
+
+impl Rest {
     /// Everything was handed over. Only where it was `polled` is there a runtime to see the rest through.
     fn end(&mut self, polled: bool) {
         if let Source::Upstream { body, key, .. } = &mut self.source
@@ -168,6 +185,13 @@ impl Download {
             }
         }
         self.trace.complete();
+    }
+
+    fn is_end(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_empty(),
+            Source::Upstream { body, .. } => body.is_end(),
+        }
     }
 
     fn cut(&mut self, cut: Cut, cx: &mut Context<'_>) {
@@ -196,7 +220,7 @@ impl Body for Download {
     type Error = Cut;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let this = self.get_mut();
+        let this = &mut *self.get_mut().0;
         if let Some(cut) = this.ending.take() {
             return Poll::Ready(Some(Err(cut)));
         }
@@ -224,7 +248,7 @@ impl Body for Download {
             Poll::Ready(Some(Ok(bytes))) => {
                 this.trace.sent(bytes.len());
                 // Nobody polls for an end that is already visible.
-                if this.is_end_stream() {
+                if this.is_end() {
                     this.end(true);
                 }
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
@@ -242,14 +266,11 @@ impl Body for Download {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Own(bytes) => bytes.is_empty(),
-            Source::Upstream { body, .. } => body.is_end(),
-        }
+        self.0.is_end()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
+        match &self.0.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Upstream { body, .. } => body.size_hint(),
         }
@@ -259,8 +280,8 @@ impl Body for Download {
 impl Drop for Download {
     fn drop(&mut self) {
         // An answer without a body is never polled.
-        if self.is_end_stream() {
-            self.end(false);
+        if self.0.is_end() {
+            self.0.end(false);
         }
     }
 }

@@ -9,7 +9,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, Entry, HOST};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING,
+    CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HOST, SERVER, USER_AGENT, VARY,
+};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -78,10 +81,10 @@ pub fn for_cloudbeds(credentialed: Credentialed, routes: &Routes) -> Outbound {
     let mut headers = parts.headers;
     match &identified.subject {
         Subject::Properties(properties) => {
-            strip(&mut headers, |name| matches!(name, "host" | "authorization" | "x-property-id"));
+            strip(&mut headers, |name| matches!(*name, HOST | AUTHORIZATION) || *name == X_PROPERTY_ID);
             headers.insert(X_PROPERTY_ID, property_header(properties));
         }
-        Subject::Organization { .. } => strip(&mut headers, |name| matches!(name, "host" | "authorization")),
+        Subject::Organization { .. } => strip(&mut headers, |name| matches!(*name, HOST | AUTHORIZATION)),
     }
     headers.insert(HOST, origin.host_header().clone());
     authorize(&mut headers, &key);
@@ -115,34 +118,38 @@ fn with_property(target: PathAndQuery, subject: &Subject) -> PathAndQuery {
 }
 
 fn property_header(properties: &Properties) -> HeaderValue {
+    let first = properties.first().get();
     if properties.more().is_empty() {
-        return HeaderValue::from(properties.first().get());
+        // Made to measure, where `HeaderValue::from` leaves room that it has to keep count of.
+        return HeaderValue::from_str(itoa::Buffer::new().format(first)).unwrap_or_else(|_| HeaderValue::from(first));
     }
     let list: Vec<String> =
         std::iter::once(&properties.first()).chain(properties.more()).map(ToString::to_string).collect();
     // Digits and commas are always a valid value.
-    HeaderValue::try_from(list.join(",")).unwrap_or_else(|_| HeaderValue::from(properties.first().get()))
+    HeaderValue::try_from(list.join(",")).unwrap_or_else(|_| HeaderValue::from(first))
 }
 
 /// Takes the caller's fields out that must not travel, but for those that are about to be `replaced`, all lines of them:
 /// that costs half of taking them out first. What stays is not moved: a map built anew would cost more than all the
 /// looking.
-fn strip(headers: &mut HeaderMap, replaced: impl Fn(&str) -> bool) {
-    retain(headers, |name| stays(name) || replaced(name));
-    if let Entry::Occupied(mut entry) = headers.entry(ACCEPT_ENCODING) {
-        for value in entry.iter_mut() {
-            if let Some(fewer) = inspectable(value) {
-                *value = fewer;
-            }
+fn strip(headers: &mut HeaderMap, replaced: impl Fn(&HeaderName) -> bool) {
+    retain(headers, |name| replaced(name) || stays(name.as_str()));
+    for (name, value) in headers.iter_mut() {
+        if *name == ACCEPT_ENCODING
+            && let Some(fewer) = inspectable(value)
+        {
+            *value = fewer;
         }
     }
 }
 
-/// Removes every field that `keep` does not want or `Connection` nominates, all its lines together.
-pub(super) fn retain(headers: &mut HeaderMap, keep: impl Fn(&str) -> bool) {
+/// Removes every field that `keep` does not want or `Connection` nominates, all its lines together. `keep` is not asked
+/// about those that pass both ways, which it must want.
+pub(super) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
     let nominated = nominated(headers);
     let stays = |name: &HeaderName| {
-        keep(name.as_str()) && !nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
+        (passes_both_ways(name) || keep(name))
+            && !nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
     };
     let gone: Vec<HeaderName> = headers.keys().filter(|name| !stays(name)).cloned().collect();
     for name in gone {
@@ -153,7 +160,10 @@ pub(super) fn retain(headers: &mut HeaderMap, keep: impl Fn(&str) -> bool) {
 /// What the caller's `Connection` lines nominate (RFC 9110 7.6.1). What frames the body cannot be nominated away.
 fn nominated(headers: &HeaderMap) -> Vec<Bytes> {
     let mut names = Vec::new();
-    for line in headers.get_all(CONNECTION) {
+    for (_, line) in headers.iter().filter(|(name, _)| **name == CONNECTION) {
+        if matches!(line.as_bytes(), b"keep-alive" | b"Keep-Alive" | b"close") {
+            continue;
+        }
         for name in line.as_bytes().split(|byte| *byte == b',') {
             let name = name.trim_ascii();
             let keep_alive = name.eq_ignore_ascii_case(b"keep-alive") || name.eq_ignore_ascii_case(b"close");
@@ -163,6 +173,26 @@ fn nominated(headers: &HeaderMap) -> Vec<Bytes> {
         }
     }
     names
+}
+
+/// Whether it is one of the fields that most heads consist of and that pass in either direction: a look at the number that
+/// the http crate has for each of them, where a name is compared with dozens.
+fn passes_both_ways(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        ACCEPT
+            | ACCEPT_ENCODING
+            | ACCEPT_LANGUAGE
+            | CACHE_CONTROL
+            | CONTENT_ENCODING
+            | CONTENT_LENGTH
+            | CONTENT_TYPE
+            | DATE
+            | ETAG
+            | SERVER
+            | USER_AGENT
+            | VARY
+    )
 }
 
 /// Whether a request field travels on.
@@ -225,6 +255,10 @@ fn inspectable(value: &HeaderValue) -> Option<HeaderValue> {
         let name = member.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         name.eq_ignore_ascii_case(b"identity") || Coding::parse(name).is_some_and(|coding| coding != Coding::Zstd)
     };
+    // What nearly every client says.
+    if matches!(value.as_bytes(), b"gzip" | b"gzip, deflate" | b"gzip, deflate, br") {
+        return None;
+    }
     let members = || value.as_bytes().split(|byte| *byte == b',');
     if members().all(|member| can(&member)) {
         return None;
@@ -301,6 +335,18 @@ mod tests {
     }
 
     #[test]
+    fn what_passes_both_ways_would_stay_by_its_name() {
+        let passes = |name: &&str| HeaderName::try_from(*name).is_ok_and(|name| passes_both_ways(&name));
+        let names = ["accept", "accept-encoding", "accept-language", "cache-control", "content-encoding", "vary"];
+        for name in names.iter().chain(&["content-length", "content-type", "date", "etag", "server", "user-agent"]) {
+            assert!(passes(name) && stays(name) && super::super::sanitize::is_shown(name), "{name}");
+        }
+        for name in ["authorization", "connection", "cookie", "host", "set-cookie", "te", "x-property-id", "x-any"] {
+            assert!(!passes(&name), "{name}");
+        }
+    }
+
+    #[test]
     fn what_connection_nominates_goes_and_repeated_fields_stay_together() {
         let mut kept = rewritten(&[
             ("connection", "close, X-Secret ,content-length"),
@@ -340,7 +386,9 @@ mod tests {
             let sent = HeaderValue::try_from(value).unwrap();
             inspectable(&sent).unwrap_or(sent).to_str().unwrap().to_owned()
         };
-        assert_eq!(asked("gzip,deflate;q=0.5,  br"), "gzip,deflate;q=0.5,  br");
+        for all in ["gzip", "gzip, deflate", "gzip, deflate, br", "gzip,deflate;q=0.5,  br"] {
+            assert_eq!(asked(all), all);
+        }
         assert_eq!(asked("gzip, zstd, br, dcb"), "gzip, br");
         for nothing in ["*", "zstd", ""] {
             assert_eq!(asked(nothing), "identity");

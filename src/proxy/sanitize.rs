@@ -32,7 +32,8 @@ use crate::wire::peek::{Peek, Seen};
 pub struct Sanitized {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    pub(super) body: Clean,
+    /// In a box: it is moved often, and holds a connection.
+    pub(super) body: Box<Clean>,
     /// The key it was answered with.
     pub(super) key: Arc<Key>,
     /// Keys covered in header fields.
@@ -52,7 +53,10 @@ pub async fn answer(
     idle: Duration,
 ) -> Result<Sanitized, ProxyError> {
     let Answer { status, mut headers, lease, prefix, method, key } = answer;
-    check_framing(&headers)?;
+    let coded = Coded::of(&headers);
+    if coded.for_transfer {
+        check_framing(&headers)?;
+    }
     if status.as_u16() > 599 {
         return Err(ProxyError::UpstreamStatus);
     }
@@ -63,17 +67,36 @@ pub async fn answer(
     let leaks = clean_headers(&mut headers, origin, prefix);
     let empty =
         method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || lease.is_end();
-    let (filter, legible) =
-        if empty { (Filter::Plain(Mask::default()), false) } else { filter(status, &headers, unreadable)? };
+    let (filter, legible) = if empty || !coded.content {
+        (Filter::Plain(Mask::default()), !empty)
+    } else {
+        filter(status, &headers, unreadable)?
+    };
     let left = if empty { Some(0) } else { lease.left() };
     // Cloudbeds' failures come with 200; of anything else nobody wants to know more than the status.
     let peek = if legible && status == StatusCode::OK { Peek::default() } else { Peek::off() };
-    let mut body = Clean { lease: Some(lease), filter, peek, left, first: None };
+    let mut body = Box::new(Clean { lease: Some(lease), filter, peek, left, first: None });
     if matches!(body.filter, Filter::Coded(..)) {
         // In a box: nearly every request goes without.
         Box::pin(body.inspect_first(idle)).await?;
     }
     Ok(Sanitized { status, headers, body, key, leaks })
+}
+
+/// Which codings a head speaks of, from one look at each field: nearly all speak of none.
+#[derive(Default)]
+struct Coded {
+    for_transfer: bool,
+    content: bool,
+}
+
+impl Coded {
+    fn of(headers: &HeaderMap) -> Self {
+        headers.keys().fold(Self::default(), |coded, name| Self {
+            for_transfer: coded.for_transfer | (*name == TRANSFER_ENCODING),
+            content: coded.content | (*name == CONTENT_ENCODING),
+        })
+    }
 }
 
 /// An answer whose fields contradict each other about its length, or that hides its content behind a transfer coding
@@ -110,14 +133,16 @@ fn filter(status: StatusCode, headers: &HeaderMap, unreadable: bool) -> Result<(
 
 /// Leaves the fields that may be seen, keys in them covered; how many were.
 fn clean_headers(headers: &mut HeaderMap, origin: &Origin, prefix: Option<PropertyId>) -> u32 {
-    retain(headers, is_shown);
-    if let Some(location) = headers.get_mut(LOCATION)
-        && let Some(ours) = our_location(location, origin, prefix)
-    {
-        *location = ours;
-    }
-    let mut leaks = 0;
-    for value in headers.values_mut() {
+    retain(headers, |name| is_shown(name.as_str()));
+    let (mut leaks, mut located) = (0, false);
+    for (name, value) in headers.iter_mut() {
+        // The first one; others are no location of anybody's.
+        if *name == LOCATION
+            && !std::mem::replace(&mut located, true)
+            && let Some(ours) = our_location(value, origin, prefix)
+        {
+            *value = ours;
+        }
         if let Some(covered) = mask::value(value.as_bytes()) {
             leaks += 1;
             // Letters became asterisks, so it is as good a value as before.
@@ -144,7 +169,7 @@ fn one_length(headers: &mut HeaderMap) {
 }
 
 /// Whether a field of an answer may be seen at all.
-fn is_shown(name: &str) -> bool {
+pub(super) fn is_shown(name: &str) -> bool {
     let folded = folded(name);
     let credential = matches!(
         &*folded,

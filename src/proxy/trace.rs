@@ -16,6 +16,7 @@ use crate::telemetry::RequestId;
 use crate::telemetry::access::{AccessLines, Connection, End, Finished};
 use crate::telemetry::metrics::{Leak, Recorder};
 use crate::wire::body::Progress;
+use crate::wire::field::X_REQUEST_ID;
 use crate::wire::problem::Code;
 
 /// The record in the making.
@@ -37,10 +38,10 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The record of a request that has just arrived.
+    /// The record of a request that has just arrived. In a box, since it is handed on until the answer has ended.
     #[must_use]
-    pub fn start<B>(proxy: &Proxy, request: &Request<B>) -> Self {
-        Self {
+    pub fn start<B>(proxy: &Proxy, request: &Request<B>) -> Box<Self> {
+        Box::new(Self {
             recorder: Rc::clone(&proxy.recorder),
             lines: Rc::clone(&proxy.lines),
             id: proxy.ids.next(),
@@ -56,7 +57,7 @@ impl Trace {
             bytes_down: 0,
             exchange: Exchange { shared: request.version() == Version::HTTP_2, ..Exchange::default() },
             vendor_id: None,
-        }
+        })
     }
 
     /// Our name for the request.
@@ -103,7 +104,8 @@ impl Trace {
     pub fn answered(&mut self, status: StatusCode, code: Option<Code>, headers: &HeaderMap) {
         self.status = Some(status);
         self.code = code;
-        self.vendor_id = headers.get("x-request-id").cloned();
+        // Not on answers of our own.
+        self.vendor_id = if code.is_none() { headers.get(X_REQUEST_ID).cloned() } else { None };
     }
 
     /// Bytes of the answer's body that were handed to the connection.

@@ -167,7 +167,11 @@ impl AccessLines {
         if bytes.is_empty() {
             self.begun.notify_one();
         }
-        write_line(Line::start(bytes, form == Form::Json, stamp.at(SystemTime::now())), request);
+        let now = stamp.at(SystemTime::now());
+        match form {
+            Form::Json => write_line(Line::<true>::start(bytes, now), request),
+            Form::Text => write_line(Line::<false>::start(bytes, now), request),
+        }
         if bytes.len() >= BUNDLE {
             drop(pending);
             self.flush();
@@ -218,8 +222,8 @@ const CONNECTION: Name = name!("connection");
 const UPSTREAM_PROTOCOL: Name = name!("upstream_protocol");
 const UPSTREAM_REQUEST_ID: Name = name!("upstream_request_id");
 
-fn write_line(mut line: Line<'_>, request: &Finished<'_>) {
-    line.word(&REQUEST_ID, request.id.as_str());
+fn write_line<const JSON: bool>(mut line: Line<'_, JSON>, request: &Finished<'_>) {
+    line.word(&REQUEST_ID, request.id.as_bytes());
     if let Some(caller) = request.caller {
         line.text(&CALLER, caller);
     }

@@ -1,7 +1,8 @@
 //! One access line, being written.
 //!
 //! In: names and values, in the order they are to stand. Out: ASCII, JSON or `name=value`, at the end of a buffer the
-//! core keeps. No value can end the line or its own quotes.
+//! core keeps. No value can end the line or its own quotes. The form is a part of the type, and what is ours is put
+//! together inline: copying three bytes by a call takes ten times as long as the three bytes.
 
 use std::io::Write;
 
@@ -25,57 +26,57 @@ impl Name {
     }
 }
 
-/// The line. Dropped without [`end`](Self::end), it stays open.
-pub(super) struct Line<'a> {
-    out: &'a mut Vec<u8>,
-    json: bool,
-}
+/// The line, as JSON or as text. Dropped without [`end`](Self::end), it stays open.
+pub(super) struct Line<'a, const JSON: bool>(&'a mut Vec<u8>);
 
-impl<'a> Line<'a> {
+impl<'a, const JSON: bool> Line<'a, JSON> {
     /// Begins like every other line of the log.
-    pub(super) fn start(out: &'a mut Vec<u8>, json: bool, timestamp: &[u8]) -> Self {
-        let (before, after): (&[u8], &[u8]) = match json {
-            true => (b"{\"timestamp\":\"", b"\",\"level\":\"INFO\",\"target\":\"access\""),
-            false => (b"", b"  INFO access:"),
-        };
-        for part in [before, timestamp, after] {
-            out.extend_from_slice(part);
+    pub(super) fn start(out: &'a mut Vec<u8>, timestamp: &[u8; 24]) -> Self {
+        if JSON {
+            out.extend_from_slice(b"{\"timestamp\":\"");
+            out.extend_from_slice(timestamp);
+            out.extend_from_slice(b"\",\"level\":\"INFO\",\"target\":\"access\"");
+        } else {
+            out.extend_from_slice(timestamp);
+            out.extend_from_slice(b"  INFO access:");
         }
-        Self { out, json }
+        Self(out)
     }
 
     pub(super) fn end(self) {
-        self.out.extend_from_slice(if self.json { b"}\n" } else { b"\n" });
+        self.0.extend_from_slice(if JSON { b"}\n" } else { b"\n" });
     }
 
+    #[inline(always)]
     fn name(&mut self, name: &Name) {
-        self.out.extend_from_slice(if self.json { name.json } else { name.text });
+        self.0.extend_from_slice(if JSON { name.json } else { name.text });
     }
 
     /// A value from outside.
+    #[inline(always)]
     pub(super) fn text(&mut self, name: &Name, value: &str) {
         self.name(name);
-        // Without quotes only what no reader of `name=value` can misunderstand.
-        let bare = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=');
-        if !self.json && !value.is_empty() && value.bytes().all(bare) {
-            self.out.extend_from_slice(value.as_bytes());
+        if !JSON && is_bare(value) {
+            self.0.extend_from_slice(value.as_bytes());
         } else {
             self.quoted(value);
         }
     }
 
     /// A word of ours: letters, digits, `_`, `.`, `/`, `-`.
-    pub(super) fn word(&mut self, name: &Name, value: &str) {
+    #[inline(always)]
+    pub(super) fn word(&mut self, name: &Name, value: impl AsRef<[u8]>) {
         self.name(name);
-        if self.json {
-            self.out.push(b'"');
+        if JSON {
+            self.0.push(b'"');
         }
-        self.out.extend_from_slice(value.as_bytes());
-        if self.json {
-            self.out.push(b'"');
+        self.0.extend_from_slice(value.as_ref());
+        if JSON {
+            self.0.push(b'"');
         }
     }
 
+    #[inline(always)]
     pub(super) fn number(&mut self, name: &Name, value: u64) {
         self.name(name);
         self.digits(value);
@@ -87,27 +88,29 @@ impl<'a> Line<'a> {
     }
 
     /// Milliseconds to the microsecond.
+    #[inline(always)]
     pub(super) fn millis(&mut self, name: &Name, value: std::time::Duration) {
         self.name(name);
         let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
         self.digits(micros / 1000);
         let rest = (micros % 1000) as u16;
         let digit = |value: u16| b'0' + (value % 10) as u8;
-        self.out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+        self.0.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
     }
 
     fn digits(&mut self, value: u64) {
-        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        self.0.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
     fn quoted(&mut self, value: &str) {
-        self.out.push(b'"');
-        if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
-            self.out.extend_from_slice(value.as_bytes());
+        self.0.push(b'"');
+        // Here as in `is_bare` every byte is looked at, so that many are at a time.
+        if value.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & !matches!(byte, b'"' | b'\\')) {
+            self.0.extend_from_slice(value.as_bytes());
         } else {
             self.escaped(value);
         }
-        self.out.push(b'"');
+        self.0.push(b'"');
     }
 
     /// RFC 8259 7, with everything outside ASCII escaped too: what is invisible or turns the direction of reading
@@ -117,14 +120,20 @@ impl<'a> Line<'a> {
         let mut units = [0; 2];
         for character in value.chars() {
             match character {
-                '"' | '\\' => self.out.extend([b'\\', character as u8]),
-                ' '..='~' => self.out.push(character as u8),
+                '"' | '\\' => self.0.extend([b'\\', character as u8]),
+                ' '..='~' => self.0.push(character as u8),
                 _ => {
                     for unit in character.encode_utf16(&mut units) {
-                        let _ = write!(self.out, "\\u{unit:04x}"); // Writing to a Vec cannot fail.
+                        let _ = write!(self.0, "\\u{unit:04x}"); // Writing to a Vec cannot fail.
                     }
                 }
             }
         }
     }
+}
+
+/// Whether a value can stand without quotes: only what no reader of `name=value` can misunderstand.
+fn is_bare(value: &str) -> bool {
+    let bare = |byte: u8| byte.is_ascii_graphic() & !matches!(byte, b'"' | b'\\' | b'=');
+    value.bytes().fold(!value.is_empty(), |all, byte| all & bare(byte))
 }

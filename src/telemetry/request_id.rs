@@ -31,6 +31,11 @@ impl RequestId {
         std::str::from_utf8(&self.0).unwrap_or_default() // Digits are ASCII.
     }
 
+    /// The same as bytes.
+    pub(super) fn as_bytes(&self) -> &[u8; PROCESS + WORKER + COUNT] {
+        &self.0
+    }
+
     /// The id as a header's value.
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {

@@ -11,6 +11,8 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use httparse::{ParserConfig, Response, Status};
 
+use super::field::usual;
+
 /// The longest head accepted, in bytes.
 pub const HEAD_MAX: usize = 64 * 1024;
 
@@ -68,7 +70,6 @@ pub enum Malformed {
 }
 
 /// Where one field is in the bytes of a head: a name's end and a value's, from their beginnings.
-#[derive(Clone, Copy, Default)]
 struct Place {
     name: (usize, usize),
     value: (usize, usize),
@@ -79,7 +80,6 @@ struct Place {
 /// # Errors
 /// [`Malformed`]; what `input` holds is of no use then.
 pub fn take(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malformed> {
-    let mut places = [Place::default(); FIELDS_MAX];
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = Response::new(&mut []);
     let status = ParserConfig::default()
@@ -95,15 +95,16 @@ pub fn take(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malfo
         let from = part.as_ptr().addr() - base;
         (from, from + part.len())
     };
-    let (code, minor, count) = (parsed.code.unwrap_or_default(), parsed.version, parsed.headers.len());
-    for (place, field) in places.iter_mut().zip(parsed.headers.iter()) {
-        *place = Place { name: within(field.name.as_bytes()), value: within(field.value) };
-    }
+    let (code, minor) = (parsed.code.unwrap_or_default(), parsed.version);
+    let place =
+        |field: &httparse::Header<'_>| Place { name: within(field.name.as_bytes()), value: within(field.value) };
+    let places: Vec<Place> = parsed.headers.iter().map(place).collect();
     let status = StatusCode::from_u16(code).map_err(|_| Malformed::Status)?;
     let head = input.split_to(end).freeze();
-    let headers = headers(&head, places.get(..count).unwrap_or_default())?;
+    let (headers, of_connection) = headers(&head, &places)?;
     let framing = framing(method, status, minor == Some(0), &headers)?;
-    let stays = if minor == Some(0) { says(&headers, "keep-alive") } else { !says(&headers, "close") };
+    let says = |option| of_connection && says(&headers, option);
+    let stays = if minor == Some(0) { says("keep-alive") } else { !says("close") };
     // A 204 that announces a body may well send it (RFC 9112 6.3): what came then would be taken for the next answer.
     let clean = status != StatusCode::NO_CONTENT
         || !headers.contains_key(TRANSFER_ENCODING) && matches!(content_length(&headers), Ok(None | Some(0)));
@@ -111,14 +112,17 @@ pub fn take(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malfo
     Ok(Some(Head { status, headers, framing, keep_alive }))
 }
 
-fn headers(head: &Bytes, places: &[Place]) -> Result<HeaderMap, Malformed> {
-    let mut headers = HeaderMap::with_capacity(places.len());
+/// The fields, and whether `Connection` is among them.
+fn headers(head: &Bytes, places: &[Place]) -> Result<(HeaderMap, bool), Malformed> {
+    let (mut headers, mut of_connection) = (HeaderMap::with_capacity(places.len()), false);
     for place in places {
-        let name = HeaderName::from_bytes(&head[place.name.0..place.name.1]).map_err(|_| Malformed::Field)?;
+        let name = &head[place.name.0..place.name.1];
+        let name = usual(name).map_or_else(|| HeaderName::from_bytes(name), Ok).map_err(|_| Malformed::Field)?;
+        of_connection |= name == CONNECTION;
         let value = HeaderValue::from_maybe_shared(head.slice(place.value.0..place.value.1));
         headers.try_append(name, value.map_err(|_| Malformed::Field)?).map_err(|_| Malformed::Field)?;
     }
-    Ok(headers)
+    Ok((headers, of_connection))
 }
 
 /// RFC 9112 6.3. An answer with a coding that nobody here undoes ends with the connection; it is refused further on.

@@ -11,9 +11,12 @@ pub mod http2;
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
+use http::header::{self, CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use memchr::{memchr, memmem};
 
+use super::field::usual;
+use super::incoming::Incoming;
 use super::problem::{Code, Problem};
 
 /// The longest method accepted, in bytes. The longest registered one, UPDATEREDIRECTREF, has 17.
@@ -51,8 +54,9 @@ pub(super) const fn too_large(detail: &'static str) -> Problem {
 /// A head that may be acted on.
 #[derive(Debug)]
 pub struct Head {
-    /// The request: method, target, version and all fields, in their order.
-    pub request: Request<()>,
+    /// The request: method, target, version and all fields, in their order; as yet without its body. In a box: it goes
+    /// from hand to hand, and its two hundred bytes would be copied each time.
+    pub request: Box<Request<Incoming>>,
     /// What follows.
     pub framing: Framing,
     /// Whether its caller wants to send another one on the connection (RFC 9112 9.3).
@@ -74,13 +78,16 @@ impl Lines {
     /// Looks on in what has come of a head; how long it is, once its last line is there. A line that ends in a bare LF
     /// ends the search too: [`read`] refuses it, and waiting for a CRLF would be waiting for ever.
     pub fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut start = self.ends.last().map_or(0, |last| last + 1);
         while let Some(found) = memchr(b'\n', bytes.get(self.searched..)?) {
-            let (start, end) = (self.ends.last().map_or(0, |last| last + 1), self.searched + found);
+            let end = self.searched + found;
             self.ends.push(end);
             self.searched = end + 1;
-            if bytes[start..end] == *b"\r" || !bytes[start..end].ends_with(b"\r") {
+            let line = &bytes[start..end];
+            if line == b"\r" || line.last() != Some(&b'\r') {
                 return Some(end + 1);
             }
+            start = end + 1;
         }
         self.searched = bytes.len();
         None
@@ -123,20 +130,19 @@ pub fn read(head: &Bytes, lines: &Lines, max_headers: usize) -> Result<Head, Pro
     if count > max_headers {
         return Err(TOO_MANY_LINES);
     }
-    let (mut headers, mut seen) = (HeaderMap::with_capacity(count), Seen::default());
+    let (mut request, mut seen) = (Box::new(Request::new(Incoming::Absent)), Seen::default());
+    request.headers_mut().try_reserve(count).map_err(|_| TOO_MANY_LINES)?;
     for line in ends {
         let line = line?;
         if line.is_empty() {
             break;
         }
-        header_line(line, head, &mut headers, &mut seen)?;
+        header_line(line, head, request.headers_mut(), &mut seen)?;
     }
     let old = version == Version::HTTP_10;
     let (keep_alive, expects) = (if old { seen.keeps && !seen.closes } else { !seen.closes }, seen.expects && !old);
     let framing = seen.framing(old)?;
-    let mut request = Request::new(());
     (*request.method_mut(), *request.uri_mut(), *request.version_mut()) = (method, target, version);
-    *request.headers_mut() = headers;
     Ok(Head { request, framing, keep_alive, expects })
 }
 
@@ -286,7 +292,7 @@ fn header_line(line: &[u8], head: &Bytes, headers: &mut HeaderMap, seen: &mut Se
         // RFC 9112 5.2: a server must refuse folded lines or replace them; we do not guess.
         return Err(malformed("A header line starts with white space; folded headers are not accepted."));
     }
-    let Some(colon) = memchr(b':', line) else {
+    let Some(colon) = line.iter().position(|byte| *byte == b':') else {
         return Err(malformed("A header line has no colon; write `Name: value`."));
     };
     let (name, value) = (&line[..colon], &line[colon + 1..]);
@@ -294,25 +300,25 @@ fn header_line(line: &[u8], head: &Bytes, headers: &mut HeaderMap, seen: &mut Se
         return Err(too_large("A header name is longer than 65535 bytes; send what is long in the body."));
     }
     // The http crate takes `"` for a part of a name, which RFC 9110 5.6.2 does not.
-    let known = if all(name, TOKEN) { HeaderName::from_bytes(name).ok() } else { None };
+    let known = usual(name).or_else(|| if all(name, TOKEN) { HeaderName::from_bytes(name).ok() } else { None });
     let known = known
         .ok_or_else(|| malformed("A header name contains white space or another character that names cannot have."))?;
     let value = without_space(value);
     let held = HeaderValue::from_maybe_shared(head.slice_ref(value))
         .map_err(|_| malformed("A header value contains a control character; remove it."))?;
-    match name.len() {
-        4 if name.eq_ignore_ascii_case(b"host") => host(value, seen)?,
-        6 if name.eq_ignore_ascii_case(b"expect") => seen.expects = value.eq_ignore_ascii_case(b"100-continue"),
-        10 if name.eq_ignore_ascii_case(b"connection") => {
+    match known {
+        header::HOST => host(value, seen)?,
+        EXPECT => seen.expects = value.eq_ignore_ascii_case(b"100-continue"),
+        CONNECTION => {
             for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                 seen.closes |= option.eq_ignore_ascii_case(b"close");
                 seen.keeps |= option.eq_ignore_ascii_case(b"keep-alive");
             }
         }
-        14 if name.eq_ignore_ascii_case(b"content-length") => length(value, seen)?,
-        17 if name.eq_ignore_ascii_case(b"transfer-encoding") => coding(value, seen)?,
+        CONTENT_LENGTH => length(value, seen)?,
+        TRANSFER_ENCODING => coding(value, seen)?,
         // Proxies that fold `_` to `-` would frame the message by these (RFC 3875 4.1.18 and its fruits).
-        14 | 17 if is_framing_twin(name) => {
+        _ if is_framing_twin(name) => {
             return Err(malformed("A header name is an underscore twin of a framing header; spell it with hyphens."));
         }
         _ => {}

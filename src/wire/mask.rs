@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 use bytes::{Bytes, BytesMut};
 use memchr::memmem::Finder;
 
+use super::field::has_underscore;
 use crate::secret::{KEY_PREFIX, is_key_byte};
 
 static PREFIX: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(KEY_PREFIX.as_bytes()));
@@ -138,11 +139,16 @@ fn prefix_at_end(chunk: &[u8]) -> u8 {
     (1..=longest).rev().find(|len| chunk.ends_with(&KEY_PREFIX.as_bytes()[..*len])).map_or(0, |len| len as u8)
 }
 
+/// Up to this many bytes a value counts as short.
+const SHORT: usize = 64;
+
 /// A whole value, such as a header's; `None` when there is nothing to cover.
 #[must_use]
 pub fn value(bytes: &[u8]) -> Option<Vec<u8>> {
-    // Values are short, and an underscore is rare in them: looking for that one byte is cheaper than a search for five.
-    memchr::memchr_iter(b'_', bytes).find(|at| bytes[..=*at].ends_with(KEY_PREFIX.as_bytes()))?;
+    // Most values are short and without an underscore, and a look at all their bytes is over before a search has begun.
+    if bytes.len() < SHORT && !has_underscore(bytes) {
+        return None;
+    }
     let mut mask = Mask::default();
     let at = mask.first_cover(bytes)?;
     let mut copy = bytes.to_vec();

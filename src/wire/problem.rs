@@ -5,7 +5,6 @@
 //! `Proxy-Status` (RFC 9209). Nothing a caller or an upstream sent is ever quoted; property ids are numbers by type.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -235,7 +234,7 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Ok(value) = HeaderValue::from_str(&self.proxy_status()) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(self.proxy_status())) {
             headers.insert(PROXY_STATUS, value);
         }
         if self.code == Code::CallerUnknown {
@@ -258,41 +257,49 @@ impl Problem {
     }
 
     fn proxy_status(&self) -> String {
-        format!("cloudbeds-auth-proxy; error={}; details=\"{}\"", self.proxy_error, self.code.as_str())
+        let code = self.code.as_str();
+        ["cloudbeds-auth-proxy; error=", self.proxy_error, "; details=\"", code, "\""].concat()
     }
 
     fn body(&self) -> Bytes {
-        let code = self.code;
-        let (status, title, code) = (code.status().as_u16(), code.title(), code.as_str());
-        let detail = escaped(&self.detail);
-        let mut json = String::with_capacity(256 + 2 * detail.len());
-        // Writing to a String cannot fail.
-        let _ = write!(
-            json,
-            "{{\"type\":\"urn:cloudbeds-auth-proxy:problem:{code}\",\"title\":\"{title}\",\"status\":{status},\
-             \"detail\":\"{detail}\",\"code\":\"{code}\",\"success\":false,\"message\":\"{detail}\""
-        );
+        let (status, code, detail) = (self.code.status(), self.code.as_str(), escaped(&self.detail));
+        let mut json = String::with_capacity(320 + 2 * detail.len());
+        json.push_str("{\"type\":\"urn:cloudbeds-auth-proxy:problem:");
+        json.push_str(code);
+        json.push_str("\",\"title\":\"");
+        json.push_str(self.code.title());
+        json.push_str("\",\"status\":");
+        json.push_str(status.as_str());
+        json.push_str(",\"detail\":\"");
+        json.push_str(&detail);
+        json.push_str("\",\"code\":\"");
+        json.push_str(code);
+        json.push_str("\",\"success\":false,\"message\":\"");
+        json.push_str(&detail);
+        json.push('"');
         if let Some(about) = &self.about {
-            let _ = write!(json, ",\"verdict\":\"{}\"", about.verdict);
-            if let Some(link) = &about.link {
-                let _ = write!(json, ",\"connect_url\":\"{}\"", escaped(link));
-            }
+            about.add_to(&mut json);
         }
         json.push_str("}\n");
         Bytes::from(json)
     }
 }
 
-/// A sentence or a link inside a JSON text.
-fn escaped(plain: &str) -> String {
-    let mut text = String::with_capacity(plain.len());
-    for character in plain.chars() {
-        match character {
-            '"' | '\\' => text.extend(['\\', character]),
-            plain => text.push(plain),
+impl About {
+    fn add_to(&self, json: &mut String) {
+        json.extend([",\"verdict\":\"", self.verdict, "\""]);
+        if let Some(link) = &self.link {
+            json.extend([",\"connect_url\":\"", &escaped(link), "\""]);
         }
     }
-    text
+}
+
+/// A sentence or a link inside a JSON text.
+fn escaped(plain: &str) -> Cow<'_, str> {
+    if memchr::memchr2(b'"', b'\\', plain.as_bytes()).is_none() {
+        return Cow::Borrowed(plain);
+    }
+    Cow::Owned(plain.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 #[cfg(test)]

@@ -84,22 +84,22 @@ impl Reply {
                 DATE => dated = true,
                 _ => {}
             }
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                out.extend_from_slice(part);
-            }
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
-        // A vector takes whatever is written.
         match self.framing {
             Framing::None if bodiless => {
                 if let Some(length @ 1..) = length
                     && manner.bare
                     && !sized
                 {
-                    drop(write!(out, "content-length: {length}\r\n"));
+                    content_length(out, length);
                 }
             }
             Framing::None => out.extend_from_slice(b"content-length: 0\r\n"),
-            Framing::Length(length) => drop(write!(out, "content-length: {length}\r\n")),
+            Framing::Length(length) => content_length(out, length),
             Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
             Framing::UntilClose => {}
         }
@@ -268,6 +268,12 @@ fn status_line(out: &mut Vec<u8>, status: StatusCode, old: bool) {
     out.extend_from_slice(status.as_str().as_bytes());
     out.extend_from_slice(b" ");
     out.extend_from_slice(status.canonical_reason().unwrap_or("Unknown").as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn content_length(out: &mut Vec<u8>, length: u64) {
+    out.extend_from_slice(b"content-length: ");
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 

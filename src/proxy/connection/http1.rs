@@ -62,7 +62,7 @@ pub(in crate::proxy) async fn talk<S, F, R, B>(
 ) -> Result<(), Broke>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
-    F: Fn(Request<Incoming>) -> R,
+    F: Fn(Box<Request<Incoming>>) -> R,
     R: Future<Output = Result<Response<B>, CallerGone>>,
     B: Body<Data = Bytes> + Unpin,
 {
@@ -72,14 +72,13 @@ where
         Poll::Ready(())
     })
     .await;
-    while let Some(Head { request, framing, keep_alive, .. }) = poll_fn(|cx| poll_next(gate, entry, cx)).await? {
+    while let Some(Head { mut request, framing, keep_alive, .. }) = poll_fn(|cx| poll_next(gate, entry, cx)).await? {
         let (old, bare) = (request.version() == Version::HTTP_10, request.method() == Method::HEAD);
-        let number = gate.borrow().number();
-        let body = match framing {
-            Framing::None => Incoming::Absent,
-            Framing::Length(_) | Framing::Chunked => Incoming::Http1(Piecewise::new(gate.clone(), number)),
-        };
-        let response = answer(request.map(|()| body)).await?;
+        if framing != Framing::None {
+            let number = gate.borrow().number();
+            *request.body_mut() = Incoming::Http1(Piecewise::new(gate.clone(), number));
+        }
+        let response = answer(request).await?;
         send(gate, response, Manner { old, bare, keep_alive }, &mut reply).await?;
         if !reply.keeps_alive() || !gate.borrow().is_between() {
             break;

@@ -98,7 +98,7 @@ impl Served {
         admitted: Result<(), Problem>,
     ) -> Result<Response<Download>, CallerGone> {
         match admitted {
-            Ok(()) => self.proxy.serve(request, &self.arrival, &self.caller).await,
+            Ok(()) => self.proxy.serve(Box::new(request), &self.arrival, &self.caller).await,
             Err(problem) => Ok(self.proxy.refuse(&request, problem)),
         }
     }

@@ -74,7 +74,7 @@ where
     let refusal = RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let gate = Rc::new(RefCell::new(Gate::new(caller, LIMITS, LONG, Instant::now())));
-            let answer = async |request| Ok(service(request).await);
+            let answer = async |request: Box<http::Request<Incoming>>| Ok(service(*request).await);
             talk(&gate, answer, &entry).await.expect("nothing breaks off that stays in memory");
             let taken = gate.borrow_mut().take_stream();
             taken.and_then(|(_, outcome)| if let Outcome::Refused(problem) = outcome { Some(problem) } else { None })

@@ -225,7 +225,7 @@ impl World {
         let local = Some(([127, 0, 0, 1], 8080).into());
         let arrival = Arrival { identify: settings, local, encrypted: false, known: None, shown: None };
         let known = policy.who(request.headers(), &arrival, || None)?;
-        let identified = identify::property(request, arrival.identify)?;
+        let identified = identify::property(Box::new(request), arrival.identify)?;
         let authorized = policy.authorize(identified, known, &arrival)?;
         let credentialed = credential::attach(limit::unlimited(authorized), &self.keys, &self.links)?;
         Ok(rewrite::for_cloudbeds(credentialed, &self.routes))
