@@ -203,6 +203,13 @@ impl Upload {
         self.progress.stage.set(Stage::Upstream);
     }
 
+    /// Nothing is asked of the caller while the upstream takes nothing: it is that which is waited for.
+    pub fn held_up(&self) {
+        if self.progress.stage() == Stage::Caller {
+            note(&self.progress, Stage::Upstream);
+        }
+    }
+
     /// Whether there is no body at all.
     #[must_use]
     pub fn is_absent(&self) -> bool {

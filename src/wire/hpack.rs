@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use self::fixed::FIXED;
+use self::fixed::{FIXED, Fixed};
 use super::head::is_token;
 
 /// The largest dynamic table that is kept, in bytes (RFC 9113 6.5.2).
@@ -42,8 +42,17 @@ enum Name {
 #[derive(Debug)]
 struct Entry {
     name: Name,
-    value: HeaderValue,
+    /// How many bytes the name has.
+    name_size: usize,
+    /// Nothing where it is none that a field may have.
+    value: Option<HeaderValue>,
     size: usize,
+}
+
+/// A field that an index stands for.
+enum Known<'a> {
+    Fixed(&'a Fixed),
+    Kept(&'a Entry),
 }
 
 /// What is wrong with a header block that could be read.
@@ -94,8 +103,12 @@ impl Decoder {
         let mut begun = false;
         while let Some(first) = rest.first().copied() {
             if first & 0x80 != 0 {
-                let (name, value, size) = self.entry(integer(&mut rest, 7)?)?;
-                fields.add(name.clone(), value.clone(), size, limit);
+                match self.entry(integer(&mut rest, 7)?)? {
+                    Known::Fixed(known) => {
+                        fields.add(known.name.clone(), Some(known.value.clone()), known.size(), limit)
+                    }
+                    Known::Kept(known) => fields.add(known.name.clone(), known.value.clone(), known.size, limit),
+                }
             } else if first & 0xe0 == 0x20 {
                 // 4.2: only before the first field.
                 self.most = integer(&mut rest, 5)?;
@@ -112,10 +125,10 @@ impl Decoder {
                         let name = name(text.unwrap_or(&self.scratch));
                         (name, text.map_or(self.scratch.len(), <[u8]>::len))
                     }
-                    index => {
-                        let (name, value, size) = self.entry(index)?;
-                        (name.clone(), size - value.len() - ENTRY)
-                    }
+                    index => match self.entry(index)? {
+                        Known::Fixed(known) => (known.name.clone(), known.name.len()),
+                        Known::Kept(known) => (known.name.clone(), known.name_size),
+                    },
                 };
                 let text = self.text(&mut rest)?;
                 let size = name_size + text.map_or(self.scratch.len(), <[u8]>::len) + ENTRY;
@@ -124,12 +137,9 @@ impl Decoder {
                     Some(text) if !kept => HeaderValue::from_maybe_shared(block.slice_ref(text)),
                     text => HeaderValue::from_bytes(text.unwrap_or(&self.scratch)),
                 };
-                let (name, value) = match value {
-                    Ok(value) => (name, value),
-                    Err(_) => (Name::Bad, HeaderValue::from_static("")),
-                };
+                let value = value.ok();
                 if kept {
-                    self.keep(Entry { name: name.clone(), value: value.clone(), size });
+                    self.keep(Entry { name: name.clone(), name_size, value: value.clone(), size });
                 }
                 fields.add(name, value, size, limit);
             }
@@ -138,13 +148,12 @@ impl Decoder {
         Ok(fields)
     }
 
-    fn entry(&self, index: usize) -> Result<(&Name, &HeaderValue, usize), Undecodable> {
+    fn entry(&self, index: usize) -> Result<Known<'_>, Undecodable> {
         let at = index.checked_sub(1).ok_or(Undecodable)?;
         if let Some(fixed) = FIXED.get(at) {
-            return Ok((&fixed.name, &fixed.value, fixed.name.len() + fixed.value.len() + ENTRY));
+            return Ok(Known::Fixed(fixed));
         }
-        let entry = self.table.get(at - FIXED.len()).ok_or(Undecodable)?;
-        Ok((&entry.name, &entry.value, entry.size))
+        self.table.get(at - FIXED.len()).map(Known::Kept).ok_or(Undecodable)
     }
 
     /// 4.4: a field that has no room in an empty table empties it, and is no error.
@@ -201,10 +210,14 @@ fn name(text: &[u8]) -> Name {
 }
 
 impl Fields {
-    fn add(&mut self, name: Name, value: HeaderValue, size: usize, limit: usize) {
+    fn add(&mut self, name: Name, value: Option<HeaderValue>, size: usize, limit: usize) {
         if self.fault.is_some() {
             return;
         }
+        let Some(value) = value else {
+            self.fault = Some("its head has a value that is none");
+            return;
+        };
         self.size += size;
         if self.size > limit {
             self.fault = Some("its head is too large");
@@ -415,7 +428,12 @@ mod tests {
         fields(&mut decoder, b"\x3f\x03\x40\x01a\x01b\x40\x01c\x01d");
         assert_eq!(lines(&fields(&mut decoder, b"\xbe")), [("c", &b"d"[..])]);
         assert_eq!(decoder.table.len(), 1);
-        fields(&mut decoder, b"\x40\x03too\x05large");
+        // A value that is none takes as much room as it takes its writer, and its name is as good as any.
+        fields(&mut decoder, b"\x3f\x80\x01\x40\x01a\x03b\x7fc");
+        assert_eq!(decoder.size, 34 + 36);
+        assert_eq!(lines(&fields(&mut decoder, b"\x7e\x01d")), [("a", &b"d"[..])]);
+        assert_eq!(decoder.size, 34 + 36 + 34);
+        fields(&mut decoder, b"\x3f\x03\x40\x03too\x05large");
         assert_eq!((decoder.size, decoder.table.len()), (0, 0));
     }
 

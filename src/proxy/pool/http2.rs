@@ -103,11 +103,9 @@ impl<S> Http2<S> {
         self.stuck.set(true);
     }
 
-    /// Nothing is asked for on it: it keeps no room, and no byte of a request.
+    /// Where nothing waits to be sent it keeps no room for it, and no byte of a request.
     pub(super) fn rest(&self) {
-        if self.in_flight.get() == 0 {
-            self.connection.borrow_mut().rest();
-        }
+        self.connection.borrow_mut().output.rest();
     }
 }
 

@@ -12,6 +12,13 @@ pub(super) struct Fixed {
     pub(super) value: HeaderValue,
 }
 
+impl Fixed {
+    /// As RFC 7541 4.1 has it.
+    pub(super) fn size(&self) -> usize {
+        self.name.len() + self.value.len() + super::ENTRY
+    }
+}
+
 const fn field(name: &'static str, value: &'static str) -> Fixed {
     Fixed { name: Name::Field(HeaderName::from_static(name)), value: HeaderValue::from_static(value) }
 }

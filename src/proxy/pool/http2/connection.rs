@@ -224,7 +224,8 @@ impl<S> Connection<S> {
     /// So many bytes of the connection's window are free again.
     pub(super) fn release(&mut self, bytes: i64) {
         self.taken += bytes;
-        if self.taken >= i64::from(CONNECTION_WINDOW / 2) {
+        // Half of what is left: what others hold and do not take must not keep it from those who do.
+        if self.taken > 0 && self.taken >= self.window / 2 {
             let taken = std::mem::take(&mut self.taken);
             self.window += taken;
             self.output.window(0, taken);
@@ -273,17 +274,13 @@ impl<S> Connection<S> {
         self.ask();
     }
 
-    /// What is kept when nothing is asked for: no room, and no byte of a request.
-    pub(super) fn rest(&mut self) {
-        self.output.rest();
-    }
-
     /// It is over: all that wait are told why.
     pub(super) fn end(&mut self, why: &Failure) {
         self.io = None;
         self.at_the_end = self.streams.open();
         self.streams.all().for_each(|(_, state)| state.fail(why.clone()));
         self.input = BytesMut::new();
+        self.output.discard();
         self.wake_waiting();
     }
 }
@@ -304,21 +301,29 @@ impl<S: Socket> Connection<S> {
         Poll::Ready(())
     }
 
+    /// First what has come, since it may say that what waits is better sent elsewhere.
     fn turn(&mut self, io: &mut S, cx: &mut Context<'_>) -> Result<(), Failure> {
-        let was_full = self.output.is_full();
-        let mut written = self.output.poll_write(io, cx)?.is_ready();
-        if let Err(why) = self.read(io, cx) {
+        let (was_full, was_flooded) = (self.output.is_full(), self.output.is_flooded());
+        if let Err(why) = self.read(io, false, cx) {
             if let Failure::Violation(reason, _) = why {
                 self.output.goaway(reason);
                 let _ = self.output.poll_write(io, cx);
             }
             return Err(why);
         }
-        if self.output.is_waiting() {
-            written = self.output.poll_write(io, cx)?.is_ready();
-        }
+        let written = match self.output.poll_write(io, cx) {
+            Poll::Ready(Err(error)) => {
+                // What the server has said before it went counts.
+                self.read(io, true, cx)?;
+                return Err(error.into());
+            }
+            polled => polled.is_ready(),
+        };
         if was_full && !self.output.is_full() {
             self.wake_waiting();
+        }
+        if was_flooded && !self.output.is_flooded() {
+            self.ask();
         }
         if self.streams.open() == 0 && (self.goaway || self.deserted) && written {
             if self.deserted {
@@ -331,11 +336,11 @@ impl<S: Socket> Connection<S> {
         Ok(())
     }
 
-    /// Reads and acts on what is read, until there is no more.
-    fn read(&mut self, io: &mut S, cx: &mut Context<'_>) -> Result<(), Failure> {
+    /// Reads and acts on what is read, until there is no more; at the `last`, whatever waits to be written.
+    fn read(&mut self, io: &mut S, last: bool, cx: &mut Context<'_>) -> Result<(), Failure> {
         let before = self.received;
         // What a server does not read, it cannot make us answer.
-        while !self.output.is_full() {
+        while last || !self.output.is_flooded() {
             if self.received - before > TURN {
                 // Others have their turns first.
                 self.ask();

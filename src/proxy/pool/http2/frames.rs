@@ -22,9 +22,6 @@ const BLOCK_FRAMES: usize = 64;
 
 const TOO_LITTLE: Fault = "less content than its head says";
 
-/// 5.1: nothing that counts comes behind the end. An answer that was whole is so all the same.
-const BEHIND: Failure = violation(Reason::STREAM_CLOSED, "a frame on a stream that has ended");
-
 const fn violation(reason: Reason, words: &'static str) -> Failure {
     Failure::Violation(reason, words)
 }
@@ -149,7 +146,8 @@ impl<S> Connection<S> {
         let Some(place) = self.streams.find(stream) else { return self.unknown(stream) };
         let state = self.streams.at(place);
         if state.ended {
-            return Err(BEHIND);
+            self.behind_the_end(place);
+            return Ok(());
         }
         if state.failed.is_some() {
             return Ok(());
@@ -174,9 +172,11 @@ impl<S> Connection<S> {
             return if none { Err("an interim answer that can be none") } else { Ok(()) };
         }
         let state = self.streams.at(place);
-        // What is no length is told further on.
-        let length = content_length(&fields.headers).unwrap_or(None);
-        state.expected = if state.head_alone || is_without_content(status) { Some(0) } else { length };
+        state.expected = if state.head_alone || is_without_content(status) {
+            Some(0)
+        } else {
+            content_length(&fields.headers).map_err(|_| "its Content-Length is no length")?
+        };
         if ends && state.expected.is_some_and(|length| length > 0) {
             return Err(TOO_LITTLE);
         }
@@ -207,7 +207,8 @@ impl<S> Connection<S> {
         let Some(place) = self.streams.find(head.stream) else { return self.unknown(head.stream) };
         let state = self.streams.at(place);
         if state.ended {
-            return Err(BEHIND);
+            self.behind_the_end(place);
+            return Ok(());
         }
         if state.failed.is_some() {
             return Ok(());
@@ -229,7 +230,7 @@ impl<S> Connection<S> {
     /// A part of a frame that was judged. What nobody takes is free again at once, as padding is.
     fn content(&mut self, stream: u32, data: Bytes, padding: usize, ends: bool) {
         let place = self.streams.find(stream);
-        let Some(place) = place.filter(|place| self.streams.at(*place).failed.is_none()) else {
+        let Some(place) = place.filter(|place| self.streams.at(*place).goes_on()) else {
             return self.release((data.len() + padding) as i64);
         };
         let state = self.streams.at(place);
@@ -263,15 +264,23 @@ impl<S> Connection<S> {
         }
     }
 
-    /// A frame for a stream that nobody has: one that was given up, one that ended, or one that never was.
-    fn unknown(&self, stream: u32) -> Result<(), Failure> {
+    /// 5.1, half-closed (remote): nothing that counts comes behind the end. The answer is whole all the same.
+    fn behind_the_end(&mut self, place: Place) {
+        let number = self.streams.number(place);
+        if !std::mem::replace(&mut self.streams.at(place).reset, true) {
+            self.reset(number, Reason::STREAM_CLOSED);
+        }
+    }
+
+    /// A frame for a stream that nobody has: one that was given up, one that has ended, or one that never was.
+    fn unknown(&mut self, stream: u32) -> Result<(), Failure> {
         if self.is_idle(stream) {
             return Err(protocol("a frame on a stream that nobody opened"));
         }
-        if self.resets.contains(&stream) {
-            return Ok(());
+        if !self.resets.contains(&stream) {
+            self.reset(stream, Reason::STREAM_CLOSED);
         }
-        Err(BEHIND)
+        Ok(())
     }
 
     /// Ours are odd, and each is greater than the one before.
@@ -286,9 +295,11 @@ impl<S> Connection<S> {
         }
         if let Some(place) = self.streams.find(head.stream) {
             let state = self.streams.at(place);
-            state.reset = true;
+            let first = !std::mem::replace(&mut state.reset, true);
             state.fail(Failure::Reset(number(code).into()));
-            self.note_reset(head.stream);
+            if first {
+                self.note_reset(head.stream);
+            }
         }
         Ok(())
     }
@@ -409,9 +420,10 @@ impl<S> Connection<S> {
         self.goaway = true;
         let mut excluded = Vec::new();
         for (number, state) in self.streams.all().filter(|(number, _)| *number > last) {
-            state.reset = true;
             state.fail(Failure::GoAway(reason));
-            excluded.push(number);
+            if !std::mem::replace(&mut state.reset, true) {
+                excluded.push(number);
+            }
         }
         excluded.into_iter().for_each(|number| self.note_reset(number));
         self.wake_waiting();

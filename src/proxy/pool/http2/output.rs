@@ -12,18 +12,20 @@ use h2::Reason;
 use http::Method;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::io::AsyncWrite;
 use zeroize::Zeroize;
 
 use super::super::request::{Head, says_that_none_follows};
+use super::super::socket::Socket;
 use crate::wire::frame::{self, flag, kind};
 use crate::wire::hpack;
 
 /// Room that is kept, in bytes.
 const ROOM: usize = 16 * 1024;
 
-/// With so many bytes waiting there is no room for more of a body, and nothing is read that would have to be answered.
+/// With so many bytes waiting there is no room for more of a body; with so many, which no body makes, nothing is read that
+/// would have to be answered. So uploads hold up no other stream's answer, and a server that does not read makes us keep little.
 const FULL: usize = 64 * 1024;
+const FLOODED: usize = 2 * FULL;
 
 /// The queue.
 #[derive(Default)]
@@ -50,14 +52,14 @@ impl Output {
         self.taken
     }
 
-    /// Whether too much waits.
+    /// Whether too much waits for a body to go on.
     pub(super) fn is_full(&self) -> bool {
         self.bytes.len() - self.at >= FULL
     }
 
-    /// Whether anything waits, here or below.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.at < self.bytes.len() || self.held
+    /// Whether too much waits for anything to be read.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.bytes.len() - self.at >= FLOODED
     }
 
     pub(super) fn put(&mut self, bytes: &[u8]) {
@@ -139,13 +141,15 @@ impl Output {
     }
 
     /// Writes what waits; ready when all of it has left.
-    pub(super) fn poll_write<S: AsyncWrite + Unpin>(
-        &mut self,
-        io: &mut S,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    pub(super) fn poll_write<S: Socket>(&mut self, io: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.at < self.bytes.len() {
-            let count = ready!(Pin::new(&mut *io).poll_write(cx, &self.bytes[self.at..]))?;
+            let before = io.taken();
+            let written = ready!(Pin::new(&mut *io).poll_write(cx, &self.bytes[self.at..]));
+            if written.is_err() && io.taken() != before {
+                // Some of it may have left all the same.
+                self.taken = self.queued;
+            }
+            let count = written?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -163,10 +167,15 @@ impl Output {
     /// Leaves nothing of what has left, and takes no room.
     pub(super) fn rest(&mut self) {
         if self.bytes.is_empty() {
-            // All of its room.
-            self.bytes.zeroize();
-            self.bytes = Vec::new();
+            self.discard();
         }
+    }
+
+    /// Nothing of it will leave any more.
+    pub(super) fn discard(&mut self) {
+        // All of its room.
+        self.bytes.zeroize();
+        (self.bytes, self.at) = (Vec::new(), 0);
     }
 }
 

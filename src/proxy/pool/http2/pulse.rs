@@ -41,7 +41,8 @@ impl Pulse {
                 self.due.as_mut().reset(Instant::now() + QUIET);
             }
             ready!(self.due.as_mut().poll(cx));
-            if self.asked {
+            // Nobody waits for a connection that has been given up to take its last words.
+            if self.asked || connection.deserted && connection.streams.open() == 0 {
                 return Poll::Ready(());
             }
             let quiet = std::mem::replace(&mut self.seen, connection.received) == connection.received;

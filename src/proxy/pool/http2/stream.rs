@@ -227,6 +227,7 @@ impl Sending {
                 if room == 0 && self.rest.as_ref().is_none_or(Bytes::has_remaining) {
                     connection.streams.at(*place).wait(cx);
                     connection.wait(cx.waker());
+                    self.upload.held_up();
                     return Poll::Pending;
                 }
                 room

@@ -12,8 +12,9 @@ use super::super::lease::Answered;
 use super::STREAM_WINDOW;
 use crate::proxy::broken::Failure;
 
-/// Pieces of a body that are shorter are put together, in bytes. So no server fills memory with what belongs to pieces.
-const SHORT: usize = 256;
+/// Pieces of a body behind the first that are shorter are put together, in bytes: each may be a part of a large buffer, and
+/// holds all of it.
+const SHORT: usize = 4 * 1024;
 
 /// One stream.
 #[derive(Default)]
@@ -63,8 +64,13 @@ impl State {
         }
     }
 
+    /// Whether more of the answer is awaited.
+    pub(super) fn goes_on(&self) -> bool {
+        !self.ended && self.failed.is_none()
+    }
+
     pub(super) fn fail(&mut self, failure: Failure) {
-        if !self.ended && self.failed.is_none() {
+        if self.goes_on() {
             self.failed = Some(failure);
         }
         self.wake();
