@@ -1,9 +1,10 @@
 //! One HTTP/2 connection to Cloudbeds (RFC 9113).
 //!
 //! In: an encrypted stream. Out: a place for requests, each on a stream of its own (`stream.rs`). The connection has a task
-//! that reads and writes for all of them (`connection.rs`, `frames.rs`, `output.rs`) and sees whether the server is still
+//! that reads and writes for all of them (`connection.rs`, `frames.rs`, `answers.rs`, `output.rs`) and sees whether the server is still
 //! there (`pulse.rs`); all else is done by whoever waits for the answer, the sending of the request's body too.
 
+mod answers;
 mod connection;
 mod frames;
 mod output;
