@@ -6,6 +6,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "gungraun's macros make public items")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark may end itself")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench talks to people")]
+#![allow(clippy::vec_box, reason = "requests are in boxes when the gate hands them out")]
 
 mod counts;
 #[path = "../budget_day/crowd.rs"]
