@@ -247,7 +247,8 @@ async fn no_log_level_shows_a_key_wherever_a_caller_puts_it() {
         proxy.raw(format!("GET / {key}\r\n\r\n")).await;
         proxy.raw(format!("GET / HTTP/1.1\r\nhost: x\r\nx-property-id: 1001\r\n{key}\r\n\r\n")).await;
         proxy.raw(format!("GET http://{key}/ HTTP/1.1\r\nhost: x\r\nx-property-id: 1001\r\n\r\n")).await;
-        // hyper has no events of its own for HTTP/1.1; h2 has many, headers among them. The harness searches them all.
-        assert_eq!(proxy.log().contains("TRACE"), protocols == Protocols::Http2);
+        // Nothing on this path has events at trace; towards callers h2 has, headers among them (`http2_callers.rs`). The harness
+        // searches the whole log, which is not empty.
+        assert!(proxy.log().contains("/sandbox/upload") && !proxy.log().contains("TRACE"));
     }
 }
