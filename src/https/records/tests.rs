@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::cipher::{
     AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
 };
@@ -32,13 +33,18 @@ struct Peers {
 
 impl Peers {
     fn new(version: &'static SupportedProtocolVersion, resumption: Resumption) -> Self {
+        Self::with(rustls::crypto::ring::default_provider(), version, resumption)
+    }
+
+    /// With a server that can do no more than this.
+    fn with(server: CryptoProvider, version: &'static SupportedProtocolVersion, resumption: Resumption) -> Self {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
         let certificate = CertificateDer::from(certificate);
         let mut roots = RootCertStore::empty();
         roots.add(certificate.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        let mut client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .unwrap()
             .with_root_certificates(roots)
@@ -47,7 +53,7 @@ impl Peers {
         client.resumption = resumption;
         client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let mut server = ServerConfig::builder_with_provider(provider)
+        let mut server = ServerConfig::builder_with_provider(Arc::new(server))
             .with_protocol_versions(&[version])
             .unwrap()
             .with_no_client_auth()
