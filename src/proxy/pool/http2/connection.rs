@@ -17,7 +17,7 @@ use super::output::{Output, Request};
 use super::streams::{Place, Streams};
 use super::{CONNECTION_WINDOW, STREAM_WINDOW, STREAMS};
 use crate::proxy::broken::Failure;
-use crate::wire::frame::{self, flag, kind, setting};
+use crate::wire::frame::{self, kind, setting};
 use crate::wire::hpack::Decoder;
 
 /// The largest list of fields an answer may have, in bytes (RFC 9113 6.5.2).
@@ -258,8 +258,7 @@ impl<S> Connection<S> {
 
     /// Sends a piece of a request's body, no more than [`may_send`](Self::may_send).
     pub(super) fn send(&mut self, place: Place, data: &[u8], last: bool) {
-        let flags = if last { flag::END_STREAM } else { 0 };
-        self.output.frame(kind::DATA, flags, self.streams.number(place), data);
+        self.output.content(self.streams.number(place), data, last, self.allowed.frame);
         let state = self.streams.at(place);
         state.send_window -= data.len() as i64;
         state.sent |= last;

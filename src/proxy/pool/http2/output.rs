@@ -39,6 +39,16 @@ pub(super) struct Output {
     held: bool,
     /// Whether a header block has been written.
     begun: bool,
+    /// The frame that was queued last, if it is one of content and may go on.
+    content: Option<Content>,
+}
+
+/// A frame of content: how many bytes were queued before it, whose it is, and how long.
+#[derive(Clone, Copy)]
+struct Content {
+    before: u64,
+    stream: u32,
+    length: usize,
 }
 
 impl Output {
@@ -68,7 +78,27 @@ impl Output {
         self.queued += bytes.len() as u64;
     }
 
+    /// Content of a request. Callers may have it in many short pieces; servers do not put up with as many short frames.
+    pub(super) fn content(&mut self, stream: u32, data: &[u8], last: bool, frame_max: usize) {
+        let flags = if last { flag::END_STREAM } else { 0 };
+        let open = self
+            .content
+            .filter(|open| open.stream == stream && self.taken <= open.before && open.length + data.len() <= frame_max);
+        let begun = open.unwrap_or(Content { before: self.queued, stream, length: 0 });
+        let content = Content { length: begun.length + data.len(), ..begun };
+        let head = frame::Head { length: content.length, kind: kind::DATA, flags, stream }.bytes();
+        if open.is_some() {
+            let from = self.bytes.len() - (self.queued - content.before) as usize;
+            self.bytes[from..from + frame::HEAD].copy_from_slice(&head);
+        } else {
+            self.put(&head);
+        }
+        self.put(data);
+        self.content = (!last).then_some(content);
+    }
+
     pub(super) fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        self.content = None;
         let head = frame::Head { length: payload.len(), kind, flags, stream };
         self.put(&head.bytes());
         self.put(payload);
@@ -92,6 +122,7 @@ impl Output {
     /// The head of a request: HEADERS, and where the server's frames are too short for it, CONTINUATION.
     pub(super) fn request(&mut self, stream: u32, request: &Request<'_>, frame_max: usize) {
         let Request { head: Head { method, target, headers }, authority, length, ends } = request;
+        self.content = None;
         let size = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 8).sum::<usize>();
         self.reserve(size + authority.len() + target.as_str().len() + 64);
         let from = self.bytes.len();
@@ -206,5 +237,44 @@ fn put_fields(out: &mut Vec<u8>, headers: &HeaderMap) {
     let passes = |name: &HeaderName| *name != HOST && *name != CONTENT_LENGTH;
     for (name, value) in headers.iter().filter(|(name, _)| passes(name)) {
         hpack::put_field(out, name, value, *name == AUTHORIZATION);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_pieces_of_content_become_one_frame_while_nothing_of_it_has_left() {
+        let mut output = Output::default();
+        output.content(1, b"a", false, 4);
+        output.content(1, b"bc", false, 4);
+        // No longer than a frame may be; not another stream's; not behind another frame.
+        output.content(1, b"de", false, 4);
+        output.content(3, b"f", false, 4);
+        output.reset(5, Reason::CANCEL);
+        output.content(3, b"g", true, 4);
+        let frames: [&[u8]; 5] = [
+            b"\0\0\x03\0\0\0\0\0\x01abc",
+            b"\0\0\x02\0\0\0\0\0\x01de",
+            b"\0\0\x01\0\0\0\0\0\x03f",
+            b"\0\0\x04\x03\0\0\0\0\x05\0\0\0\x08",
+            b"\0\0\x01\0\x01\0\0\0\x03g",
+        ];
+        assert_eq!(output.bytes, frames.concat());
+        assert_eq!(output.queued(), frames.concat().len() as u64);
+        let (mut near, mut far) = tokio::io::duplex(1024);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(output.poll_write(&mut near, &mut cx).is_ready());
+        // What has left is what it was.
+        output.content(7, b"h", false, 4);
+        assert!(output.poll_write(&mut near, &mut cx).is_ready());
+        output.content(7, b"i", false, 4);
+        assert_eq!(output.bytes, b"\0\0\x01\0\0\0\0\0\x07i");
+        let mut left = bytes::BytesMut::new();
+        while let Poll::Ready(Ok(Some(piece))) = far.poll_piece(&mut cx) {
+            left.extend_from_slice(&piece);
+        }
+        assert_eq!(left[..frames.concat().len()], frames.concat());
     }
 }
