@@ -34,7 +34,7 @@ fn misbehaved(expected: PeerMisbehaved) -> impl Fn(&Error) -> bool {
 }
 
 fn invalid(expected: InvalidMessage) -> impl Fn(&Error) -> bool {
-    move |error| *error == Error::InvalidMessage(expected.clone())
+    move |error| *error == Error::InvalidMessage(expected)
 }
 
 const UNEXPECTED: Option<Alert> = Some(Alert::UnexpectedMessage);

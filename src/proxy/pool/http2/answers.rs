@@ -204,7 +204,7 @@ impl<S> Connection<S> {
 
     /// Ours are odd, and each is greater than the one before.
     pub(super) fn is_idle(&self, stream: u32) -> bool {
-        stream % 2 == 0 || stream >= self.next
+        stream.is_multiple_of(2) || stream >= self.next
     }
 }
 

@@ -192,11 +192,11 @@ impl<S> Connection<S> {
         let number = self.streams.number(place);
         let state = self.streams.at(place);
         let held = state.held() as i64;
-        let unfinished = !(state.ended && state.sent) && !state.reset;
+        let finished = state.reset || state.ended && state.sent;
         self.streams.remove(place);
         if !self.has_ended() {
             self.release(held);
-            if unfinished {
+            if !finished {
                 self.reset(number, Reason::CANCEL);
             }
         }
