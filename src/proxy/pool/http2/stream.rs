@@ -11,6 +11,7 @@ use http_body::Body as _;
 
 use super::super::lease::{Answered, Failed};
 use super::super::request::Head;
+use super::connection::is_without_content;
 use super::output::Request;
 use super::streams::Place;
 use super::{Http2, Io, Shared};
@@ -160,6 +161,8 @@ impl<S> Open<S> {
         if let Some(answered) = state.answer.take() {
             let left = match answer::content_length(&answered.headers) {
                 _ if answered.headers.len() > answer::FIELDS_MAX => Err(Malformed::TooMany),
+                // Where no content can follow, the length may be anything.
+                _ if state.head_alone || is_without_content(answered.status) => Ok(Some(0)),
                 _ if state.ended && state.is_drained() => Ok(Some(0)),
                 other => other,
             };
