@@ -60,6 +60,12 @@ pub enum Failure {
     Io(Arc<io::Error>),
 }
 
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
 impl Broken {
     /// Whether the server broke the rules of HTTP, as opposed to ending the exchange: in HTTP/2, by RST_STREAM
     /// or GOAWAY.

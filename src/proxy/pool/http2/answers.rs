@@ -9,7 +9,7 @@ use h2::Reason;
 use http::StatusCode;
 
 use super::super::lease::Answered;
-use super::connection::{Block, Connection, LIST_MAX, is_without_content};
+use super::connection::{Block, Connection, LIST_MAX};
 use super::frames::{flow, protocol, size, violation};
 use super::streams::Place;
 use crate::proxy::broken::Failure;
@@ -62,16 +62,9 @@ impl<S> Connection<S> {
     fn head(&mut self, stream: u32, ends: bool, block: &Bytes) -> Result<(), Failure> {
         let fields = self.decoder.decode(block, LIST_MAX as usize);
         let fields = fields.map_err(|_| violation(Reason::COMPRESSION_ERROR, "a header block cannot be read"))?;
-        let Some(place) = self.streams.find(stream) else { return self.unknown(stream) };
-        let state = self.streams.at(place);
-        if state.ended {
-            self.behind_the_end(place);
-            return Ok(());
-        }
-        if state.failed.is_some() {
-            return Ok(());
-        }
-        let judged = if state.answered { trailers(&fields, ends) } else { self.answer(place, fields, ends) };
+        let Some(place) = self.awaited(stream)? else { return Ok(()) };
+        let judged =
+            if self.streams.at(place).answered { trailers(&fields, ends) } else { self.answer(place, fields, ends) };
         if let Err(fault) = judged {
             self.malformed(place, fault, Reason::PROTOCOL_ERROR);
         } else if ends {
@@ -91,15 +84,15 @@ impl<S> Connection<S> {
             return if none { Err("an interim answer that can be none") } else { Ok(()) };
         }
         let state = self.streams.at(place);
-        state.expected = if state.head_alone || is_without_content(status) {
+        let length = if state.head_alone || is_without_content(status) {
             Some(0)
         } else {
             content_length(&fields.headers).map_err(|_| "its Content-Length is no length")?
         };
-        if ends && state.expected.is_some_and(|length| length > 0) {
+        if ends && length.is_some_and(|length| length > 0) {
             return Err(TOO_LITTLE);
         }
-        state.answered = true;
+        (state.length, state.expected, state.answered) = (length, length, true);
         state.answer = Some(Answered { status, headers: fields.headers });
         state.wake();
         Ok(())
@@ -123,15 +116,8 @@ impl<S> Connection<S> {
         if self.window < 0 {
             return Err(flow("more content than the connection's window has room for"));
         }
-        let Some(place) = self.streams.find(head.stream) else { return self.unknown(head.stream) };
+        let Some(place) = self.awaited(head.stream)? else { return Ok(()) };
         let state = self.streams.at(place);
-        if state.ended {
-            self.behind_the_end(place);
-            return Ok(());
-        }
-        if state.failed.is_some() {
-            return Ok(());
-        }
         state.window -= head.length as i64;
         let left = state.expected.map(|left| left.checked_sub(content as u64));
         if state.window < 0 {
@@ -175,31 +161,33 @@ impl<S> Connection<S> {
 
     /// An answer that breaks the rules (RFC 9113 8.1.1).
     pub(super) fn malformed(&mut self, place: Place, fault: Fault, reason: Reason) {
-        let number = self.streams.number(place);
-        let state = self.streams.at(place);
-        state.fail(Failure::Malformed(fault));
-        if !std::mem::replace(&mut state.reset, true) {
-            self.reset(number, reason);
-        }
+        self.streams.at(place).fail(Failure::Malformed(fault));
+        self.reset_once(place, reason);
     }
 
-    /// 5.1, half-closed (remote): nothing that counts comes behind the end. The answer is whole all the same.
-    fn behind_the_end(&mut self, place: Place) {
-        let number = self.streams.number(place);
+    fn reset_once(&mut self, place: Place, reason: Reason) {
         if !std::mem::replace(&mut self.streams.at(place).reset, true) {
-            self.reset(number, Reason::STREAM_CLOSED);
+            self.reset(self.streams.number(place), reason);
         }
     }
 
-    /// A frame for a stream that nobody has: one that was given up, one that has ended, or one that never was.
-    fn unknown(&mut self, stream: u32) -> Result<(), Failure> {
-        if self.is_idle(stream) {
-            return Err(protocol("a frame on a stream that nobody opened"));
+    /// The stream that a frame of an answer is for, where more of that is awaited. There is none for one that was given up,
+    /// one that has ended (5.1, half-closed (remote): nothing that counts comes behind the end, and the answer is whole all
+    /// the same), or one that never was.
+    fn awaited(&mut self, stream: u32) -> Result<Option<Place>, Failure> {
+        let Some(place) = self.streams.find(stream) else {
+            if self.is_idle(stream) {
+                return Err(protocol("a frame on a stream that nobody opened"));
+            }
+            if !self.resets.contains(&stream) {
+                self.reset(stream, Reason::STREAM_CLOSED);
+            }
+            return Ok(None);
+        };
+        if self.streams.at(place).ended {
+            self.reset_once(place, Reason::STREAM_CLOSED);
         }
-        if !self.resets.contains(&stream) {
-            self.reset(stream, Reason::STREAM_CLOSED);
-        }
-        Ok(())
+        Ok(Some(place).filter(|place| self.streams.at(*place).goes_on()))
     }
 
     /// Ours are odd, and each is greater than the one before.
@@ -215,4 +203,9 @@ fn trailers(fields: &Fields, ends: bool) -> Result<(), Fault> {
     }
     fields.fault.map_or(Ok(()), Err)?;
     if fields.status.is_some() { Err("trailers with a status") } else { Ok(()) }
+}
+
+/// Whether an answer with this status has no content (RFC 9110 15.3.5 and 15.4.5).
+fn is_without_content(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }

@@ -4,13 +4,11 @@
 //! when there is something for it, and whoever gives the turns when there is something to write.
 
 use std::collections::VecDeque;
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use h2::Reason;
-use http::StatusCode;
 
 use super::super::socket::Socket;
 use super::output::{Output, Request};
@@ -239,7 +237,7 @@ impl<S> Connection<S> {
         let number = self.streams.number(place);
         let state = self.streams.at(place);
         state.taken += bytes as i64;
-        if state.taken >= i64::from(STREAM_WINDOW / 2) && !state.ended && state.failed.is_none() {
+        if state.taken >= i64::from(STREAM_WINDOW / 2) && state.goes_on() {
             let taken = std::mem::take(&mut state.taken);
             state.window += taken;
             self.output.window(number, taken);
@@ -363,15 +361,4 @@ impl<S: Socket> Connection<S> {
         }
         Ok(())
     }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Io(std::sync::Arc::new(error))
-    }
-}
-
-/// Whether an answer with this status has no content (RFC 9110 15.3.5 and 15.4.5).
-pub(super) fn is_without_content(status: StatusCode) -> bool {
-    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }

@@ -11,13 +11,12 @@ use http_body::Body as _;
 
 use super::super::lease::{Answered, Failed};
 use super::super::request::Head;
-use super::connection::is_without_content;
 use super::output::Request;
 use super::streams::Place;
 use super::{Http2, Io, Shared};
 use crate::origin::Origin;
 use crate::proxy::broken::Broken;
-use crate::wire::answer::{self, Malformed};
+use crate::wire::answer::{FIELDS_MAX, Malformed};
 use crate::wire::body::Upload;
 
 /// Where one exchange is.
@@ -159,17 +158,11 @@ impl<S> Open<S> {
         let (ended, taken) = (connection.has_ended(), connection.output.taken());
         let state = connection.streams.at(self.1);
         if let Some(answered) = state.answer.take() {
-            let left = match answer::content_length(&answered.headers) {
-                _ if answered.headers.len() > answer::FIELDS_MAX => Err(Malformed::TooMany),
-                // Where no content can follow, the length may be anything.
-                _ if state.head_alone || is_without_content(answered.status) => Ok(Some(0)),
-                _ if state.ended && state.is_drained() => Ok(Some(0)),
-                other => other,
-            };
-            return Poll::Ready(match left {
-                Ok(left) => Ok((answered, left)),
-                Err(malformed) => Err(Failed::Sent(Broken::Head(malformed))),
-            });
+            if answered.headers.len() > FIELDS_MAX {
+                return Poll::Ready(Err(Failed::Sent(Broken::Head(Malformed::TooMany))));
+            }
+            let left = if state.ended && state.is_drained() { Some(0) } else { state.length };
+            return Poll::Ready(Ok((answered, left)));
         }
         let Some(failure) = &state.failed else {
             state.wait(cx);

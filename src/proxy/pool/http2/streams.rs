@@ -25,7 +25,9 @@ pub(super) struct State {
     pub(super) answered: bool,
     /// Whether no content can follow, whatever `Content-Length` says (RFC 9110 6.4.1), since it was asked for by HEAD.
     pub(super) head_alone: bool,
-    /// So much of the content is still to come, where that is known.
+    /// How much content its head announces, where that is known.
+    pub(super) length: Option<u64>,
+    /// So much of it is still to come.
     pub(super) expected: Option<u64>,
     /// Its bytes, until they are taken.
     pieces: VecDeque<Bytes>,
