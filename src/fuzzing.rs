@@ -5,6 +5,7 @@
 //! private there; none of this is compiled into the program: only into tests, and for `fuzz/` by the feature `fuzzing`.
 
 pub use crate::config::fuzzing::config;
+pub use crate::https::fuzzing::records;
 pub use crate::keys::fuzzing::{key_file, state};
 pub use crate::onboarding::fuzzing::{callback, token, webhook};
 pub use crate::proxy::fuzzing::{answer, answers, http2, request, views};
@@ -16,12 +17,13 @@ pub use crate::wire::fuzzing::{inspect, mask};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     ("request", request),
     ("views", views),
     ("answer", answer),
     ("answers", answers),
     ("http2", http2),
+    ("records", records),
     ("mask", mask),
     ("inspect", inspect),
     ("key_file", key_file),

@@ -5,6 +5,8 @@
 //! root is added, never trusted instead.
 
 mod encrypted;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handshake;
 mod older;
 mod output;

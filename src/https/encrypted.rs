@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::older::Older;
 use super::records::Records;
@@ -33,15 +33,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Encrypted<S> {
         match self {
             Self::Records(stream) => stream.taken(),
             Self::Older(stream) => stream.taken(),
-        }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Encrypted<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Records(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Older(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }

@@ -11,7 +11,7 @@ use bytes::{Buf as _, BytesMut};
 use rustls::Error;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::unbuffered::{ConnectionState, EncryptError, UnbufferedStatus, WriteTraffic};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use super::handshake::{encode, farewell};
 use super::output::Output;
@@ -143,21 +143,6 @@ fn with_room(
     encrypt(records).map(|count| records.truncate(count))
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Older<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if buf.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        let Some(mut piece) = ready!(this.poll_piece(cx))? else { return Poll::Ready(Ok(())) };
-        let count = buf.remaining().min(piece.len());
-        buf.put_slice(&piece[..count]);
-        piece.advance(count);
-        this.plain = piece;
-        Poll::Ready(Ok(()))
-    }
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Older<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
@@ -184,8 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Older<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { io, output, .. } = self.get_mut();
-        ready!(output.poll_send(io, cx))?;
-        Pin::new(io).poll_flush(cx)
+        output.poll_flush(io, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -199,11 +183,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Older<S> {
             let _ = this.process(goodbye);
             this.output.push(records);
         }
-        ready!(this.output.poll_send(&mut this.io, cx))?;
-        match ready!(Pin::new(&mut this.io).poll_shutdown(cx)) {
-            // It has ended already.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
-            ended => Poll::Ready(ended),
-        }
+        this.output.poll_shutdown(&mut this.io, cx)
     }
 }

@@ -72,6 +72,30 @@ impl Output {
         Poll::Ready(Ok(()))
     }
 
+    /// Sends what waits, and has the stream below do so.
+    pub(super) fn poll_flush<S: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(io, cx))?;
+        Pin::new(io).poll_flush(cx)
+    }
+
+    /// Sends what waits, and ends the stream below.
+    pub(super) fn poll_shutdown<S: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(io, cx))?;
+        match ready!(Pin::new(io).poll_shutdown(cx)) {
+            // It has ended already.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            ended => Poll::Ready(ended),
+        }
+    }
+
     fn wrote(&mut self, count: usize) {
         self.taken += count as u64;
         self.waiting = self.waiting.saturating_sub(count);

@@ -6,6 +6,8 @@
 //! and that no sequence number is used twice. A stream that ends without the server's close_notify has not ended well.
 
 mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod messages;
 mod reading;
 mod room;
@@ -17,12 +19,12 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use rustls::client::ClientConnectionData;
 use rustls::crypto::cipher::{AeadKey, Iv, MessageDecrypter, MessageEncrypter};
 use rustls::kernel::KernelConnection;
 use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets, SupportedCipherSuite, Tls13CipherSuite};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::fault::Fault;
 use self::reading::{Got, Reader};
@@ -36,6 +38,10 @@ const HEADER: usize = 5;
 const FRAGMENT_MAX: usize = 1 << 14;
 const EXPANSION_MAX: usize = 256;
 
+/// The levels of alerts (RFC 8446 6).
+const WARNING: u8 = 1;
+const FATAL: u8 = 2;
+
 /// An encrypted stream.
 pub struct Records<S> {
     io: S,
@@ -44,8 +50,6 @@ pub struct Records<S> {
     writer: Writer,
     /// Received and not decrypted.
     input: BytesMut,
-    /// Decrypted, and asked for in part.
-    plain: BytesMut,
     output: Output,
     state: State,
 }
@@ -101,8 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Records<S> {
         let ((received, rx), (sent, tx)) = (secrets.rx, secrets.tx);
         let reader = Reader::new(session.decrypter(rx)?, received);
         let writer = Writer::new(session.encrypter(tx)?, sent, suite.common.confidentiality_limit);
-        let (plain, output) = (BytesMut::new(), Output::default());
-        Ok(Self { io, session, reader, writer, input, plain, output, state: State::Open })
+        Ok(Self { io, session, reader, writer, input, output: Output::default(), state: State::Open })
     }
 
     /// Bytes of ciphertext that the system has taken.
@@ -112,9 +115,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Records<S> {
 
     /// The next bytes of the stream, in the buffer they came in; `None` at its end.
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<BytesMut>>> {
-        if !self.plain.is_empty() {
-            return Poll::Ready(Ok(Some(std::mem::take(&mut self.plain))));
-        }
         loop {
             match &self.state {
                 State::Open => {}
@@ -162,23 +162,6 @@ fn broken(error: Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Records<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if buf.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        let Some(mut piece) = ready!(this.poll_piece(cx))? else { return Poll::Ready(Ok(())) };
-        let count = buf.remaining().min(piece.len());
-        buf.put_slice(&piece[..count]);
-        piece.advance(count);
-        if !piece.is_empty() {
-            this.plain = piece;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Records<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(buf)])
@@ -210,18 +193,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Records<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { io, output, .. } = self.get_mut();
-        ready!(output.poll_send(io, cx))?;
-        Pin::new(io).poll_flush(cx)
+        output.poll_flush(io, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { io, writer, output, .. } = self.get_mut();
         writer.goodbye(output);
-        ready!(output.poll_send(io, cx))?;
-        match ready!(Pin::new(io).poll_shutdown(cx)) {
-            // It has ended already.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
-            ended => Poll::Ready(ended),
-        }
+        output.poll_shutdown(io, cx)
     }
 }

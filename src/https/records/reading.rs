@@ -12,7 +12,7 @@ use rustls::{AlertDescription, ContentType, Error, InvalidMessage, PeerMisbehave
 
 use super::fault::Fault;
 use super::messages::{Asked, Messages};
-use super::{EXPANSION_MAX, FRAGMENT_MAX, HEADER, Session};
+use super::{EXPANSION_MAX, FATAL, FRAGMENT_MAX, HEADER, Session, WARNING};
 
 /// The type and version that all records have outside (RFC 8446 5.2).
 const OUTSIDE: [u8; 3] = [23, 3, 3];
@@ -66,12 +66,13 @@ pub(super) fn missing(input: &[u8]) -> usize {
 
 /// The length of the first record's content, if all of it is here.
 fn whole(input: &[u8]) -> Result<Option<usize>, Fault> {
-    let Some(header) = input.first_chunk::<HEADER>() else { return Ok(None) };
+    let Some(header) = input.first_chunk::<HEADER>() else {
+        // A server that speaks no TLS may say no more than that.
+        return input.first().map_or(Ok(None), |kind| outside(*kind).map(|()| None));
+    };
     let [kind, major, minor, high, low] = *header;
     let length = usize::from(u16::from_be_bytes([high, low]));
-    if kind != OUTSIDE[0] {
-        return Err(inappropriate(ContentType::from(kind)));
-    }
+    outside(kind)?;
     if [major, minor] != OUTSIDE[1..] {
         return Err(InvalidMessage::UnknownProtocolVersion.into());
     }
@@ -79,6 +80,10 @@ fn whole(input: &[u8]) -> Result<Option<usize>, Fault> {
         return Err(Error::PeerSentOversizedRecord.into());
     }
     Ok((input.len() >= HEADER + length).then_some(length))
+}
+
+fn outside(kind: u8) -> Result<(), Fault> {
+    if kind == OUTSIDE[0] { Ok(()) } else { Err(inappropriate(ContentType::from(kind))) }
 }
 
 /// Whether a whole record comes next that holds little.
@@ -181,18 +186,18 @@ impl Reader {
         }
     }
 
-    /// An alert is a record of its own, and its level says nothing (RFC 8446 6).
+    /// An alert is a record of its own. Its level says nothing (RFC 8446 6), but that it is one of the two rustls insists on.
     fn alert(&mut self, content: &[u8]) -> Result<Option<Got>, Fault> {
-        let &[_, description] = content else { return Err(InvalidMessage::MessageTooShort.into()) };
-        match AlertDescription::from(description) {
-            AlertDescription::CloseNotify => Ok(Some(Got::Closed)),
+        let &[level, description] = content else { return Err(InvalidMessage::MessageTooShort.into()) };
+        match (level, AlertDescription::from(description)) {
+            (WARNING | FATAL, AlertDescription::CloseNotify) => Ok(Some(Got::Closed)),
             // Of no use, and some servers say it before they say goodbye.
-            AlertDescription::UserCanceled if self.warnings < WARNINGS_MAX => {
+            (WARNING, AlertDescription::UserCanceled) if self.warnings < WARNINGS_MAX => {
                 self.warnings += 1;
                 Ok(None)
             }
-            AlertDescription::UserCanceled => Err(PeerMisbehaved::TooManyWarningAlertsReceived.into()),
-            other => Err(Error::AlertReceived(other).into()),
+            (WARNING, AlertDescription::UserCanceled) => Err(PeerMisbehaved::TooManyWarningAlertsReceived.into()),
+            (_, other) => Err(Error::AlertReceived(other).into()),
         }
     }
 }

@@ -9,14 +9,10 @@ use std::io::{self, IoSlice};
 use rustls::crypto::cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage};
 use rustls::{AlertDescription, ContentType, Error, ProtocolVersion};
 
-use super::{FRAGMENT_MAX, Output, Session};
+use super::{FATAL, FRAGMENT_MAX, Output, Session, WARNING};
 
 /// Slices that are taken at a time.
 const SLICES: usize = 16;
-
-/// The levels of alerts (RFC 8446 6).
-const WARNING: u8 = 1;
-const FATAL: u8 = 2;
 
 /// The message that our next record has new keys, and that the server's may keep theirs (RFC 8446 4.6.3).
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];

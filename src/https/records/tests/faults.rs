@@ -118,7 +118,16 @@ async fn messages_of_the_handshake_are_taken_whole_in_their_place_or_not_at_all(
 #[tokio::test]
 async fn an_alert_is_a_record_of_its_own_and_ends_the_connection_whatever_its_level() {
     let alert = |level: u8, alert: Alert| move |far: &mut Far| far.record(ContentType::Alert, &[level, alert.into()]);
-    for (level, said) in [(2, Alert::InternalError), (1, Alert::InternalError), (2, Alert::UnknownCA)] {
+    let said = [
+        (2, Alert::InternalError),
+        (1, Alert::InternalError),
+        (2, Alert::UnknownCA),
+        // Levels that there are none of, and a cancellation that is final.
+        (0, Alert::CloseNotify),
+        (3, Alert::UserCanceled),
+        (2, Alert::UserCanceled),
+    ];
+    for (level, said) in said {
         check("an alert", alert(level, said), |error| *error == Error::AlertReceived(said), None).await;
     }
     for content in [&[][..], &[2], &[2, 80, 2, 80]] {

@@ -1,0 +1,3 @@
+//! The fuzz target of this folder.
+
+pub use super::records::fuzzing::records;
