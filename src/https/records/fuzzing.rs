@@ -7,7 +7,7 @@
 mod far;
 mod near;
 
-use rustls::{AlertDescription, ContentType, Error, InvalidMessage};
+use rustls::{AlertDescription, ContentType, Error, InvalidMessage, PeerMisbehaved};
 
 use self::far::Far;
 
@@ -49,14 +49,16 @@ pub fn records(data: &[u8]) {
     }
 }
 
-/// What rustls does not look at, or not before a record or a message is whole (RFC 8446 4, 5.1 and 5.2).
+/// What rustls does not look at, or not before a record or a message is whole (RFC 8446 4, 5.1 and 5.2); and new keys again and
+/// again with nothing but empty records between, which it takes for a stream.
 fn is_stricter(error: &Error) -> bool {
     use InvalidMessage::{HandshakePayloadTooLarge, InvalidEmptyPayload, InvalidKeyUpdate, UnknownProtocolVersion};
     matches!(
         error,
         Error::InvalidMessage(
             HandshakePayloadTooLarge | InvalidEmptyPayload | InvalidKeyUpdate | UnknownProtocolVersion
-        ) | Error::PeerSentOversizedRecord
+        ) | Error::PeerMisbehaved(PeerMisbehaved::TooManyKeyUpdateRequests)
+            | Error::PeerSentOversizedRecord
             | Error::InappropriateMessage { .. }
             | Error::InappropriateHandshakeMessage { .. }
     )

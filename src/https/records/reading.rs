@@ -64,26 +64,26 @@ pub(super) fn missing(input: &[u8]) -> usize {
     whole.saturating_sub(input.len()).max(1)
 }
 
-/// The length of the first record's content, if all of it is here.
+/// The length of the first record's content, if all of it is here. What is wrong is wrong at once: a server that speaks no
+/// TLS may say no more than that.
 fn whole(input: &[u8]) -> Result<Option<usize>, Fault> {
-    let Some(header) = input.first_chunk::<HEADER>() else {
-        // A server that speaks no TLS may say no more than that.
-        return input.first().map_or(Ok(None), |kind| outside(*kind).map(|()| None));
-    };
-    let [kind, major, minor, high, low] = *header;
-    let length = usize::from(u16::from_be_bytes([high, low]));
-    outside(kind)?;
-    if [major, minor] != OUTSIDE[1..] {
-        return Err(InvalidMessage::UnknownProtocolVersion.into());
-    }
+    let Some(header) = input.first_chunk::<HEADER>() else { return outside(input).map(|()| None) };
+    outside(header)?;
+    let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
     if length > FRAGMENT_MAX + EXPANSION_MAX {
         return Err(Error::PeerSentOversizedRecord.into());
     }
     Ok((input.len() >= HEADER + length).then_some(length))
 }
 
-fn outside(kind: u8) -> Result<(), Fault> {
-    if kind == OUTSIDE[0] { Ok(()) } else { Err(inappropriate(ContentType::from(kind))) }
+/// Judges as much of a record's header as there is.
+fn outside(header: &[u8]) -> Result<(), Fault> {
+    let mut both = header.iter().zip(OUTSIDE);
+    match both.next() {
+        Some((kind, expected)) if *kind != expected => Err(inappropriate(ContentType::from(*kind))),
+        _ if both.any(|(is, expected)| *is != expected) => Err(InvalidMessage::UnknownProtocolVersion.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a whole record comes next that holds little.

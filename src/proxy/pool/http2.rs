@@ -26,6 +26,7 @@ use super::Settings;
 use super::socket::Socket;
 use crate::https::Encrypted;
 use crate::proxy::broken::Failure;
+use crate::wire::deadline::Deadline;
 
 /// Streams on one connection before another is opened, unless the server allows fewer. nginx and most gateways allow 100
 /// to 128.
@@ -36,6 +37,9 @@ const STREAMS: usize = 100;
 /// others; what a caller can have in memory is its own stream's window.
 const STREAM_WINDOW: u32 = 1 << 18;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
+
+/// Timers that are kept for the next requests.
+const DEADLINES: usize = 32;
 
 type Io = Encrypted<TcpStream>;
 
@@ -52,6 +56,8 @@ pub(in crate::proxy) struct Http2<S = Io> {
     pub(super) used: Cell<bool>,
     /// Takes no further request.
     stuck: Cell<bool>,
+    /// Timers that no request is watched by at the moment, still armed.
+    deadlines: RefCell<Vec<Deadline>>,
 }
 
 impl<S> Drop for Http2<S> {
@@ -70,7 +76,7 @@ impl<S: Socket> Http2<S> {
         let in_flight = Rc::default();
         let turns = run(Rc::clone(&connection), Pulse::new(&in_flight));
         let (last_used, used, stuck) = (Cell::new(now), Cell::new(false), Cell::new(false));
-        (Self { connection, opened: now, last_used, in_flight, used, stuck }, turns)
+        (Self { connection, opened: now, last_used, in_flight, used, stuck, deadlines: RefCell::default() }, turns)
     }
 }
 
@@ -104,9 +110,23 @@ impl<S> Http2<S> {
         self.stuck.set(true);
     }
 
+    /// A timer for one request. Setting one up anew costs more than moving it.
+    pub(super) fn take_deadline(&self) -> Deadline {
+        self.deadlines.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives the timer back.
+    pub(super) fn keep_deadline(&self, deadline: Deadline) {
+        let mut deadlines = self.deadlines.borrow_mut();
+        if deadlines.len() < DEADLINES {
+            deadlines.push(deadline);
+        }
+    }
+
     /// Where nothing waits to be sent it keeps no room for it, and no byte of a request.
     pub(super) fn rest(&self) {
         self.connection.borrow_mut().output.rest();
+        self.deadlines.take();
     }
 }
 

@@ -147,19 +147,19 @@ impl Lease {
         }
     }
 
-    /// The timer this connection's requests are watched by. It stays armed from one to the next: setting one up anew costs
-    /// more than moving it.
+    /// The timer this connection's requests are watched by. It stays armed from one to the next.
     pub fn take_deadline(&mut self) -> Deadline {
         match &mut self.carrier {
             Carrier::Http1(connection, _) => std::mem::take(&mut connection.deadline),
-            Carrier::Http2(..) => Deadline::default(),
+            Carrier::Http2(place, _) => place.0.take_deadline(),
         }
     }
 
     /// Gives the timer back.
     pub fn keep_deadline(&mut self, deadline: Deadline) {
-        if let Carrier::Http1(connection, _) = &mut self.carrier {
-            connection.deadline = deadline;
+        match &mut self.carrier {
+            Carrier::Http1(connection, _) => connection.deadline = deadline,
+            Carrier::Http2(place, _) => place.0.keep_deadline(deadline),
         }
     }
 
