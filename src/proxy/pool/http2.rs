@@ -2,12 +2,13 @@
 //!
 //! In: an encrypted stream. Out: a place for requests, each on a stream of its own (`stream.rs`). The connection has a task
 //! that reads and writes for all of them (`connection.rs`, `frames.rs`, `answers.rs`, `output.rs`) and sees whether the server is still
-//! there (`pulse.rs`); all else is done by whoever waits for the answer, the sending of the request's body too.
+//! there (`pulse.rs`) and how much of a body is handed on at a time (`portions.rs`); all else is done by whoever waits for the answer, the sending of the request's body too.
 
 mod answers;
 mod connection;
 mod frames;
 mod output;
+mod portions;
 mod pulse;
 mod stream;
 mod streams;
@@ -20,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use self::connection::Connection;
+use self::portions::Portions;
 use self::pulse::Pulse;
 pub(in crate::proxy) use self::stream::Stream;
 use super::Settings;
@@ -132,11 +134,13 @@ impl<S> Http2<S> {
 
 /// Gives the connection its turns until it ends.
 async fn run<S: Socket>(connection: Shared<S>, mut pulse: Pulse) {
+    let mut portions = Portions::default();
     std::future::poll_fn(|cx| {
         let mut connection = connection.borrow_mut();
         if connection.poll(cx).is_ready() {
             return Poll::Ready(());
         }
+        portions.poll(&mut connection, cx);
         if pulse.poll(&mut connection, cx).is_ready() {
             tracing::debug!("h2 ended: no answer to a ping");
             connection.end(&Failure::Closed);

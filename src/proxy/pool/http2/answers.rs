@@ -141,7 +141,11 @@ impl<S> Connection<S> {
         let state = self.streams.at(place);
         if !data.is_empty() {
             state.push(data);
-            state.wake();
+            if state.is_due() {
+                state.wake();
+            } else {
+                self.held_back = true;
+            }
         }
         self.took(place, padding);
         if ends {

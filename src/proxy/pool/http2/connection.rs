@@ -79,6 +79,8 @@ pub(super) struct Connection<S> {
     pub(super) pong: bool,
     /// Decrypted bytes received.
     pub(super) received: u64,
+    /// Whether there may be bodies of which more has come than is shown.
+    pub(super) held_back: bool,
     /// Nobody asks any more.
     pub(super) deserted: bool,
     /// How many streams were open when it ended.
@@ -125,6 +127,7 @@ impl<S> Connection<S> {
             goaway: false,
             pong: false,
             received: 0,
+            held_back: false,
             deserted: false,
             at_the_end: 0,
             waker: None,

@@ -16,6 +16,10 @@ use crate::proxy::broken::Failure;
 /// holds all of it.
 const SHORT: usize = 4 * 1024;
 
+/// So much of a body is shown at a time while more of it is expected, in bytes. With many answers on a connection each comes in
+/// frames of 16 KiB by turns, and to write to its caller costs as much as what is written.
+pub(super) const PORTION: usize = 64 * 1024;
+
 /// One stream.
 #[derive(Default)]
 pub(super) struct State {
@@ -33,6 +37,10 @@ pub(super) struct State {
     pieces: VecDeque<Bytes>,
     /// Short pieces behind them.
     short: BytesMut,
+    /// Bytes in both.
+    held: usize,
+    /// Whether all that has come may be seen, be it little.
+    shown: bool,
     /// Whether the answer has come to its end.
     pub(super) ended: bool,
     /// Whether the request has been sent to its end.
@@ -78,7 +86,27 @@ impl State {
         self.wake();
     }
 
+    /// Whether what has come of the body is to be seen: a portion, or the last of it, or be it little.
+    pub(super) fn is_due(&self) -> bool {
+        let more = self.goes_on() && self.expected.is_some_and(|left| left > 0);
+        self.shown || !more || self.held >= PORTION
+    }
+
+    /// Whether some of it has come that is not due.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.held > 0 && !self.is_due()
+    }
+
+    /// Shows what has come.
+    pub(super) fn show(&mut self) {
+        if self.is_held_back() {
+            self.shown = true;
+            self.wake();
+        }
+    }
+
     pub(super) fn push(&mut self, data: Bytes) {
+        self.held += data.len();
         if data.len() < SHORT && !(self.pieces.is_empty() && self.short.is_empty()) {
             self.short.extend_from_slice(&data);
         } else if !data.is_empty() {
@@ -89,18 +117,26 @@ impl State {
         }
     }
 
+    /// The next piece, once it is due; then all others are, too.
     pub(super) fn pop(&mut self) -> Option<Bytes> {
-        self.pieces.pop_front().or_else(|| (!self.short.is_empty()).then(|| std::mem::take(&mut self.short).freeze()))
+        if !self.is_due() {
+            return None;
+        }
+        let first = self.pieces.pop_front();
+        let data = first.or_else(|| (!self.short.is_empty()).then(|| std::mem::take(&mut self.short).freeze()))?;
+        self.held -= data.len();
+        self.shown = self.held > 0;
+        Some(data)
     }
 
     /// Whether all that has come was taken.
     pub(super) fn is_drained(&self) -> bool {
-        self.pieces.is_empty() && self.short.is_empty()
+        self.held == 0
     }
 
     /// Bytes that have come and were not taken.
     pub(super) fn held(&self) -> usize {
-        self.pieces.iter().map(Bytes::len).sum::<usize>() + self.short.len()
+        self.held
     }
 }
 

@@ -1,0 +1,130 @@
+//! Bodies in portions.
+//!
+//! In: a connection on which pieces of several bodies come by turns. Out: each body's holder is woken once for several pieces,
+//! and after [`HOLD`] for whatever there is. That is for bodies of a known length alone: of another one nobody knows whether the
+//! next piece is a moment or a minute away.
+
+use std::task::Context;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::connection::Connection;
+use crate::wire::deadline::Deadline;
+
+/// How long less than a portion waits for the rest of it. The runtime's timers have milliseconds, so it may be twice that.
+const HOLD: Duration = Duration::from_millis(1);
+
+/// When what is held back is shown.
+#[derive(Default)]
+pub(super) struct Portions {
+    since: Option<Instant>,
+    timer: Deadline,
+}
+
+impl Portions {
+    /// Looks after a connection whose turn is over.
+    pub(super) fn poll<S>(&mut self, connection: &mut Connection<S>, cx: &mut Context<'_>) {
+        if !connection.held_back {
+            return;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if self.timer.passed(since + HOLD, cx) {
+            connection.streams.all().for_each(|(_, state)| state.show());
+        }
+        connection.held_back = connection.streams.all().any(|(_, state)| state.is_held_back());
+        if !connection.held_back {
+            self.since = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, Method};
+    use tokio::io::{AsyncWriteExt as _, DuplexStream};
+    use tokio::task::LocalSet;
+    use tokio::time::sleep;
+
+    use super::super::streams::PORTION;
+    use super::super::{Http2, Stream};
+    use super::*;
+    use crate::origin::Origin;
+    use crate::proxy::pool::Head;
+    use crate::wire::body::Upload;
+
+    /// A server's first frame.
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
+    }
+
+    /// A head, which may say how much follows.
+    fn head(length: Option<usize>) -> Vec<u8> {
+        let mut block = b"\x88".to_vec();
+        if let Some(length) = length.map(|length| length.to_string()) {
+            block.extend([0x0f, 0x0d, u8::try_from(length.len()).unwrap()]);
+            block.extend(length.into_bytes());
+        }
+        frame(1, 4, &block)
+    }
+
+    /// When each piece of the body was shown, and how long it is: what a server says at once, and what it says a second later.
+    async fn shown(now: &[Vec<u8>], later: &[Vec<u8>]) -> Vec<(u128, usize)> {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let began = Instant::now();
+        let serving = async {
+            far.write_all(&[SETTINGS, &now.concat()].concat()).await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            far.write_all(&later.concat()).await.unwrap();
+            far
+        };
+        let asking = async {
+            let (connection, turns) = Http2::<DuplexStream>::new(near, began);
+            tokio::task::spawn_local(turns);
+            let head = Head {
+                method: Method::GET,
+                target: http::uri::PathAndQuery::from_static("/"),
+                headers: HeaderMap::new(),
+            };
+            let origin: Origin = "https://base.example".parse().unwrap();
+            let mut stream = Stream::start(&connection, &head, Upload::absent(began), &origin);
+            std::future::poll_fn(|cx| stream.poll_head(&connection, cx)).await.ok().unwrap();
+            let mut pieces: Vec<(u128, usize)> = Vec::new();
+            while let Some(piece) = std::future::poll_fn(|cx| stream.poll_data(cx)).await {
+                let (at, piece): (_, Bytes) = (began.elapsed().as_millis(), piece.unwrap());
+                match pieces.last_mut() {
+                    Some((last, length)) if *last == at => *length += piece.len(),
+                    _ => pieces.push((at, piece.len())),
+                }
+            }
+            pieces
+        };
+        LocalSet::new().run_until(async { tokio::join!(asking, serving).0 }).await
+    }
+
+    const FULL: usize = 16_384;
+
+    #[tokio::test(start_paused = true)]
+    async fn little_of_a_body_is_shown_within_two_milliseconds_however_long_the_rest_takes() {
+        let (first, last) = (frame(0, 0, &[b'a'; 100]), frame(0, 1, &[b'b'; 50]));
+        let pieces = shown(&[head(Some(150)), first], &[last]).await;
+        let [(soon, 100), (1000, 50)] = pieces[..] else { panic!("{pieces:?}") };
+        assert!((1..=2).contains(&soon), "{soon} ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_portion_is_shown_at_once_and_so_is_the_end_of_a_body() {
+        let portion = frame(0, 0, &[b'a'; FULL]).repeat(PORTION / FULL);
+        assert_eq!(shown(&[head(Some(PORTION + 1)), portion], &[frame(0, 1, b"b")]).await, [(0, PORTION), (1000, 1)]);
+        assert_eq!(shown(&[head(Some(5)), frame(0, 0, b"whole")], &[frame(0, 1, b"")]).await, [(0, 5)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_of_a_body_of_unknown_length_is_held_back() {
+        assert_eq!(shown(&[head(None), frame(0, 0, b"some")], &[frame(0, 1, b"more")]).await, [(0, 4), (1000, 4)]);
+    }
+}
