@@ -11,7 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::harness::strace::{self, Attached};
-use crate::harness::{Caller, HTTP1, Peer, Proxy, Upstream, assert_clean, cloudbeds, in_time, key, skipped, until};
+use crate::harness::{
+    Caller, HTTP1, Peer, Proxy, Upstream, assert_clean, cloudbeds, in_time, key, kill_children, skipped, until,
+};
 
 /// An upstream that answers everything at once.
 async fn prompt() -> Upstream {
@@ -235,9 +237,7 @@ async fn a_start_without_threads_says_so_in_a_sentence() {
         };
         let Some(status) = status else {
             // strace, told to end, lets go of what it runs.
-            let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
-            let process = children.trim().parse().ok().and_then(rustix::process::Pid::from_raw).unwrap();
-            rustix::process::kill_process(process, Signal::KILL).unwrap();
+            kill_children(child.id());
             child.wait().unwrap();
             break;
         };

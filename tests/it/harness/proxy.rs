@@ -390,8 +390,7 @@ impl Proxy {
     /// can, since it is not dumpable, and its arguments, which anybody can.
     fn shown(&self) -> Vec<(String, std::io::Result<Vec<u8>>)> {
         let process = self.id();
-        let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
-        let processes = children.split_whitespace().map(str::to_owned).chain([process.to_string()]);
+        let processes = children(process).into_iter().chain([process]);
         let names: &[&str] = if geteuid().is_root() { &["cmdline", "environ"] } else { &["cmdline"] };
         let paths = processes.flat_map(|process| names.iter().map(move |name| format!("/proc/{process}/{name}")));
         let read = paths.map(|path| (path.clone(), std::fs::read(path)));
@@ -445,10 +444,27 @@ impl Proxy {
     }
 }
 
+/// What a process has started.
+fn children(process: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|number| number.parse().ok()).collect()
+}
+
+/// Kills what a process has started.
+pub fn kill_children(process: u32) {
+    for child in children(process).into_iter().filter_map(|child| Pid::from_raw(child.try_into().ok()?)) {
+        let _ = kill_process(child, Signal::KILL);
+    }
+}
+
 impl Drop for Proxy {
     fn drop(&mut self) {
         let shown = self.shown();
         let running = matches!(self.child.try_wait(), Ok(None));
+        if running {
+            // One that another program runs would go on without that.
+            kill_children(self.child.id());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

@@ -66,8 +66,8 @@ pub(super) struct Far {
 }
 
 enum State {
-    Shaking(UnbufferedServerConnection),
-    Through(Session),
+    Shaking(Box<UnbufferedServerConnection>),
+    Through(Box<Session>),
     Moving,
 }
 
@@ -83,7 +83,7 @@ struct Session {
 impl Far {
     pub(super) fn new() -> Self {
         let server = UnbufferedServerConnection::new(Arc::clone(&PEERS.1)).expect("a good configuration");
-        Self { input: Vec::new(), output: Vec::new(), state: State::Shaking(server) }
+        Self { input: Vec::new(), output: Vec::new(), state: State::Shaking(Box::new(server)) }
     }
 
     /// Goes on with the handshake, as far as what has come allows.
@@ -106,7 +106,7 @@ impl Far {
                 return;
             }
             if through && let State::Shaking(server) = std::mem::replace(&mut self.state, State::Moving) {
-                self.state = State::Through(Session::new(server));
+                self.state = State::Through(Box::new(Session::new(*server)));
             }
         }
     }
