@@ -24,8 +24,8 @@ use crate::wire::problem::Code;
 /// costs as much as a request's whole line. A process that is killed loses the lines of this time.
 const COLLECT: Duration = Duration::from_millis(50);
 
-/// Lines are handed over at this size at the latest, in bytes: with the line that reaches it a little less than 64 KiB,
-/// which is what the writing thread writes at a time.
+/// Lines are handed over at this size at the latest, in bytes: with the line that reaches it, unless that is a long one, less
+/// than 64 KiB, which is what the writing thread writes at a time.
 const BUNDLE: usize = 62 * 1024;
 
 /// The longest text of Cloudbeds' own that is written, in bytes.

@@ -18,7 +18,7 @@ use crate::wire::mask;
 /// default of 128,000 would be 4 MiB in a sidecar that is to live in 10.
 const QUEUE: usize = 4096;
 
-/// Bytes that may wait for the writer. A message holds up to 64 KiB of lines, so the number of messages alone would
+/// Bytes that may wait for the writer. A message holds some 64 KiB of lines, so the number of messages alone would
 /// let 256 MiB pile up behind an output that does not move.
 const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 

@@ -39,6 +39,14 @@ pub fn records(data: &[u8]) {
     let (ours, theirs) = (near::ours(program, piece), near::theirs(program));
     match (&ours.end, &theirs.end) {
         (End::Broken(error), _) if is_stricter(error) => {
+            // It may not show there, but where it was not all there was; and a goodbye is.
+            let unheard = matches!(
+                error,
+                Error::InappropriateMessage { .. }
+                    | Error::InappropriateHandshakeMessage { .. }
+                    | Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate)
+            );
+            assert!(!unheard || theirs.end != End::Closed, "{ours:?} {theirs:?}");
             assert!(theirs.stream.starts_with(&ours.stream), "{ours:?} {theirs:?}");
         }
         // The words for it, and whether the server is told which alert, are a matter of taste.
@@ -65,7 +73,7 @@ fn is_stricter(error: &Error) -> bool {
     )
 }
 
-/// The server hears of its fault once, and of its own alert nothing (RFC 8446 6.2).
+/// The server hears of its fault once, and of its own alert nothing, if it is one (RFC 8446 6.2).
 fn check(error: &Error, heard: &[(u8, Vec<u8>)]) {
     match heard {
         [] => assert!(matches!(error, Error::AlertReceived(_)), "{error:?} and not a word of it"),
@@ -73,6 +81,8 @@ fn check(error: &Error, heard: &[(u8, Vec<u8>)]) {
             assert_eq!(*kind, u8::from(ContentType::Alert));
             let &[2, description] = &alert[..] else { panic!("{alert:?}") };
             assert_ne!(description, u8::from(AlertDescription::InternalError), "{error:?} is not ours");
+            let answer = matches!(error, Error::AlertReceived(_));
+            assert!(!answer || description == u8::from(AlertDescription::IllegalParameter), "{alert:?} to {error:?}");
         }
         more => panic!("{more:?}"),
     }

@@ -186,11 +186,16 @@ impl Reader {
         }
     }
 
-    /// An alert is a record of its own. Its level says nothing (RFC 8446 6), but that it is one of the two rustls insists on.
+    /// An alert is a record of its own. Its level says little (RFC 8446 6); that it is one of the two, rustls insists on as well.
     fn alert(&mut self, content: &[u8]) -> Result<Option<Got>, Fault> {
         let &[level, description] = content else { return Err(InvalidMessage::MessageTooShort.into()) };
-        match (level, AlertDescription::from(description)) {
-            (WARNING | FATAL, AlertDescription::CloseNotify) => Ok(Some(Got::Closed)),
+        let description = AlertDescription::from(description);
+        if level != WARNING && level != FATAL {
+            let alert = Some(AlertDescription::IllegalParameter);
+            return Err(Fault { error: Error::AlertReceived(description), alert });
+        }
+        match (level, description) {
+            (_, AlertDescription::CloseNotify) => Ok(Some(Got::Closed)),
             // Of no use, and some servers say it before they say goodbye.
             (WARNING, AlertDescription::UserCanceled) if self.warnings < WARNINGS_MAX => {
                 self.warnings += 1;

@@ -1,8 +1,9 @@
 //! One HTTP/2 connection to Cloudbeds (RFC 9113).
 //!
 //! In: an encrypted stream. Out: a place for requests, each on a stream of its own (`stream.rs`). The connection has a task
-//! that reads and writes for all of them (`connection.rs`, `frames.rs`, `answers.rs`, `output.rs`) and sees whether the server is still
-//! there (`pulse.rs`) and how much of a body is handed on at a time (`portions.rs`); all else is done by whoever waits for the answer, the sending of the request's body too.
+//! that reads and writes for all of them (`connection.rs`, `frames.rs`, `answers.rs`, `output.rs`), hands their bodies on in
+//! portions (`portions.rs`) and sees whether the server is still there (`pulse.rs`); all else is done by whoever waits for the
+//! answer, the sending of the request's body too.
 
 mod answers;
 mod connection;
@@ -58,7 +59,7 @@ pub(in crate::proxy) struct Http2<S = Io> {
     pub(super) used: Cell<bool>,
     /// Takes no further request.
     stuck: Cell<bool>,
-    /// Timers that no request is watched by at the moment, still armed.
+    /// Timers that no request is watched by at the moment. Still armed, each may wake its last request's task once, for nothing.
     deadlines: RefCell<Vec<Deadline>>,
 }
 
@@ -125,7 +126,7 @@ impl<S> Http2<S> {
         }
     }
 
-    /// Where nothing waits to be sent it keeps no room for it, and no byte of a request.
+    /// Where nothing waits to be sent it keeps no room for it, and no byte of a request; nor timers that nobody needs.
     pub(super) fn rest(&self) {
         self.connection.borrow_mut().output.rest();
         self.deadlines.take();

@@ -268,7 +268,7 @@ fn many_lines_do_not_wait() {
     let settings = LogSettings { json: true, filter: String::new(), output: Output::Stdout, access: true };
     let (_, guard) = subscriber(&settings, parse("filter", "off").unwrap(), false, shown.clone());
     let lines = guard.access_log().lines();
-    for _ in 0..100 {
+    for _ in 0..500 {
         lines.write(&finished());
     }
     drop(guard);

@@ -122,13 +122,15 @@ async fn an_alert_is_a_record_of_its_own_and_ends_the_connection_whatever_its_le
         (2, Alert::InternalError),
         (1, Alert::InternalError),
         (2, Alert::UnknownCA),
-        // Levels that there are none of, and a cancellation that is final.
-        (0, Alert::CloseNotify),
-        (3, Alert::UserCanceled),
+        // A cancellation that is final.
         (2, Alert::UserCanceled),
     ];
     for (level, said) in said {
         check("an alert", alert(level, said), |error| *error == Error::AlertReceived(said), None).await;
+    }
+    for (level, said) in [(0, Alert::CloseNotify), (3, Alert::UserCanceled)] {
+        let is = |error: &Error| *error == Error::AlertReceived(said);
+        check("a level that is none", alert(level, said), is, Some(Alert::IllegalParameter)).await;
     }
     for content in [&[][..], &[2], &[2, 80, 2, 80]] {
         let cut = |far: &mut Far| far.record(ContentType::Alert, content);

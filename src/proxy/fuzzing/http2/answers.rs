@@ -10,7 +10,9 @@ use std::future::Future as _;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::BytesMut;
 use http::{HeaderMap, Method};
@@ -88,21 +90,37 @@ fn exchange(bytes: &[u8], method: &Method, piece: usize) -> [Option<Got>; 2] {
         let mut callers = [method.clone(), Method::GET].map(|method| {
             let target = http::uri::PathAndQuery::from_static("/");
             let head = Head { method, target, headers: HeaderMap::new() };
-            (Stream::start(&connection, &head, Upload::absent(now), &origin), None::<Got>, false)
+            let stream = Stream::start(&connection, &head, Upload::absent(now), &origin);
+            (stream, None::<Got>, Arc::new(Woken(AtomicBool::new(true))), false)
         });
-        let mut cx = Context::from_waker(Waker::noop());
         let mut ended = false;
         while callers.iter().any(|(.., done)| !done) {
-            ended = ended || turns.as_mut().poll(&mut cx).is_ready();
-            for (stream, got, done) in &mut callers {
-                *done = *done || poll(stream, &connection, got, &mut cx).is_ready();
+            ended = ended || turns.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+            let mut slept = true;
+            for (stream, got, woken, done) in callers.iter_mut().filter(|(.., done)| !done) {
+                // As a task is polled: only once it was woken.
+                if woken.0.swap(false, Ordering::Relaxed) {
+                    slept = false;
+                    let waker = Waker::from(Arc::clone(woken));
+                    *done = poll(stream, &connection, got, &mut Context::from_waker(&waker)).is_ready();
+                }
             }
+            assert!(!(ended && slept), "the connection has ended, and nobody told its callers");
         }
-        callers.map(|(_, got, _)| got)
+        callers.map(|(_, got, ..)| got)
     });
     // An acknowledgement for each frame there may be, and what asks.
     assert!(written.get() <= 1024 + 2 * bytes.len(), "{} bytes for {}", written.get(), bytes.len());
     got
+}
+
+/// Whether a caller was woken.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Follows an answer to its end.

@@ -138,11 +138,15 @@ impl<S> Connection<S> {
         let Some(place) = place.filter(|place| self.streams.at(*place).goes_on()) else {
             return self.release((data.len() + padding) as i64);
         };
+        let alone = self.streams.open() == 1;
         let state = self.streams.at(place);
         if !data.is_empty() {
             state.push(data);
-            if state.is_due() {
-                state.wake();
+        }
+        // Without any too: with the head of the last frame what has come before it is due.
+        if !state.is_drained() {
+            if alone || state.is_due() {
+                state.show();
             } else {
                 self.held_back = true;
             }

@@ -1,8 +1,8 @@
 //! Bodies in portions.
 //!
 //! In: a connection on which pieces of several bodies come by turns. Out: each body's holder is woken once for several pieces,
-//! and after [`HOLD`] for whatever there is. That is for bodies of a known length alone: of another one nobody knows whether the
-//! next piece is a moment or a minute away.
+//! and after [`HOLD`] for whatever there is. A body of unknown length is not held back, since nobody knows whether its next piece
+//! is a moment or a minute away, and neither is one that has the connection to itself.
 
 use std::task::Context;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use crate::wire::deadline::Deadline;
 
-/// How long less than a portion waits for the rest of it. The runtime's timers have milliseconds, so it may be twice that.
+/// How long less than a portion waits for the rest of it. The runtime's timers have milliseconds, so it may be twice that, and
+/// more where the core has other things to do.
 const HOLD: Duration = Duration::from_millis(1);
 
 /// When what is held back is shown.
@@ -30,7 +31,7 @@ impl Portions {
         }
         let since = *self.since.get_or_insert_with(Instant::now);
         if self.timer.passed(since + HOLD, cx) {
-            connection.streams.all().for_each(|(_, state)| state.show());
+            connection.streams.all().filter(|(_, state)| state.is_held_back()).for_each(|(_, state)| state.show());
         }
         connection.held_back = connection.streams.all().any(|(_, state)| state.is_held_back());
         if !connection.held_back {
@@ -41,7 +42,6 @@ impl Portions {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use http::{HeaderMap, Method};
     use tokio::io::{AsyncWriteExt as _, DuplexStream};
     use tokio::task::LocalSet;
@@ -72,30 +72,41 @@ mod tests {
         frame(1, 4, &block)
     }
 
-    /// When each piece of the body was shown, and how long it is: what a server says at once, and what it says a second later.
+    /// When each piece of a body was shown, and how long it is, where it is one of two answers; 0 is that it broke off. The server
+    /// says something at once, and something a second later.
     async fn shown(now: &[Vec<u8>], later: &[Vec<u8>]) -> Vec<(u128, usize)> {
+        among(2, now, later).await
+    }
+
+    async fn among(answers: usize, now: &[Vec<u8>], later: &[Vec<u8>]) -> Vec<(u128, usize)> {
         let (near, mut far) = tokio::io::duplex(1 << 20);
         let began = Instant::now();
-        let serving = async {
-            far.write_all(&[SETTINGS, &now.concat()].concat()).await.unwrap();
+        let serving = async move {
+            far.write_all(SETTINGS).await.unwrap();
+            // Once all are asked for.
+            sleep(Duration::from_millis(100)).await;
+            far.write_all(&now.concat()).await.unwrap();
             sleep(Duration::from_secs(1)).await;
             far.write_all(&later.concat()).await.unwrap();
-            far
         };
         let asking = async {
             let (connection, turns) = Http2::<DuplexStream>::new(near, began);
             tokio::task::spawn_local(turns);
-            let head = Head {
-                method: Method::GET,
-                target: http::uri::PathAndQuery::from_static("/"),
-                headers: HeaderMap::new(),
-            };
+            sleep(Duration::from_millis(50)).await;
             let origin: Origin = "https://base.example".parse().unwrap();
-            let mut stream = Stream::start(&connection, &head, Upload::absent(began), &origin);
+            let target = http::uri::PathAndQuery::from_static("/");
+            let head = Head { method: Method::GET, target, headers: HeaderMap::new() };
+            let start = || Stream::start(&connection, &head, Upload::absent(began), &origin);
+            let mut streams: Vec<_> = (0..answers).map(|_| start()).collect();
+            let stream = &mut streams[0];
             std::future::poll_fn(|cx| stream.poll_head(&connection, cx)).await.ok().unwrap();
             let mut pieces: Vec<(u128, usize)> = Vec::new();
             while let Some(piece) = std::future::poll_fn(|cx| stream.poll_data(cx)).await {
-                let (at, piece): (_, Bytes) = (began.elapsed().as_millis(), piece.unwrap());
+                let at = began.elapsed().as_millis() - 100;
+                let Ok(piece) = piece else {
+                    pieces.push((at, 0));
+                    break;
+                };
                 match pieces.last_mut() {
                     Some((last, length)) if *last == at => *length += piece.len(),
                     _ => pieces.push((at, piece.len())),
@@ -121,6 +132,31 @@ mod tests {
         let portion = frame(0, 0, &[b'a'; FULL]).repeat(PORTION / FULL);
         assert_eq!(shown(&[head(Some(PORTION + 1)), portion], &[frame(0, 1, b"b")]).await, [(0, PORTION), (1000, 1)]);
         assert_eq!(shown(&[head(Some(5)), frame(0, 0, b"whole")], &[frame(0, 1, b"")]).await, [(0, 5)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_is_shown_with_the_head_of_the_last_frame_though_nothing_of_its_content_has_come() {
+        let (first, last) = (frame(0, 0, &[b'a'; 100]), frame(0, 1, &[b'b'; 50]));
+        let (begun, rest) = last.split_at(9);
+        let pieces = shown(&[head(Some(150)), first, begun.to_vec()], &[rest.to_vec()]).await;
+        assert_eq!(pieces, [(0, 100), (1000, 50)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_comes_before_the_break() {
+        let (held, reset) = (frame(0, 0, &[b'a'; 100]), frame(3, 0, &[0, 0, 0, 8]));
+        assert_eq!(shown(&[head(Some(150)), held, reset], &[]).await, [(0, 100), (0, 0)]);
+        // And when the server closes the connection.
+        let (first, second) = (frame(0, 0, &[b'a'; 100]), frame(0, 0, &[b'b'; 20]));
+        let pieces = shown(&[head(Some(150)), first], &[second]).await;
+        let [(soon, 100), (1000, 20), (1000, 0)] = pieces[..] else { panic!("{pieces:?}") };
+        assert!((1..=2).contains(&soon), "{soon} ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_has_the_connection_to_itself_is_not_held_back() {
+        let (first, last) = (frame(0, 0, &[b'a'; 100]), frame(0, 1, &[b'b'; 50]));
+        assert_eq!(among(1, &[head(Some(150)), first], &[last]).await, [(0, 100), (1000, 50)]);
     }
 
     #[tokio::test(start_paused = true)]

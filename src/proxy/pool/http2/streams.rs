@@ -99,10 +99,8 @@ impl State {
 
     /// Shows what has come.
     pub(super) fn show(&mut self) {
-        if self.is_held_back() {
-            self.shown = true;
-            self.wake();
-        }
+        self.shown = self.held > 0;
+        self.wake();
     }
 
     pub(super) fn push(&mut self, data: Bytes) {
