@@ -44,7 +44,10 @@ async fn assert_listed(mut proxy: Proxy) {
     let listed = |name: &str| rows.iter().any(|row| row.contains(&format!("`{name}`")));
     let missing: Vec<_> = calls.iter().filter(|name| !listed(name)).collect();
     println!("{}", calls.iter().map(String::as_str).collect::<Vec<_>>().join(" "));
-    assert!(calls.len() > 40 && missing.is_empty(), "{missing:?} of {calls:?}");
+    // Where strace loses step it takes what a call has returned for the number of the next one, and says so.
+    let said = fs::read_to_string(proxy.path("stderr")).unwrap();
+    let misread = said.matches("entering, ptrace_syscall_info.op == 2").count();
+    assert!(calls.len() > 40 && missing.len() <= misread, "{missing:?} of {calls:?}; {said}");
 }
 
 /// Whether strace can be used here.
