@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::harness::strace::{self, Attached};
 use crate::harness::{
-    Caller, HTTP1, Peer, Proxy, Upstream, assert_clean, cloudbeds, in_time, key, kill_children, skipped, until,
+    Caller, HTTP1, Peer, Proxy, Upstream, assert_clean, cloudbeds, in_time, key, signal_children, skipped, until,
 };
 
 /// An upstream that answers everything at once.
@@ -237,7 +237,7 @@ async fn a_start_without_threads_says_so_in_a_sentence() {
         };
         let Some(status) = status else {
             // strace, told to end, lets go of what it runs.
-            kill_children(child.id());
+            assert_eq!(signal_children(child.id(), Signal::KILL), 1);
             child.wait().unwrap();
             break;
         };

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use cloudbeds_auth_proxy::sandbox::Protocols;
 use http::Request;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::harness::frames::get;
 use crate::harness::hotel::onboarding;
@@ -15,7 +15,7 @@ use crate::harness::proxy::write_private;
 use crate::harness::redis::password;
 use crate::harness::{
     Browser, Builder, Certified, Frames, HTTP1, Hotels, Outcome, Peer, Proxy, Redis, Scene, Speaker, Upstream, Wire,
-    canary, client, cloudbeds, key, strace, until,
+    canary, client, cloudbeds, key, signal_children, strace, until,
 };
 use crate::life::until_refused;
 
@@ -28,8 +28,7 @@ fn traced(builder: Builder) -> Builder {
 
 /// strace would let go of the process, were it told to end.
 fn signal(proxy: &Proxy, signal: Signal) {
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", proxy.id())).unwrap();
-    kill_process(Pid::from_raw(children.trim().parse().unwrap()).unwrap(), signal).unwrap();
+    assert_eq!(signal_children(proxy.id(), signal), 1);
 }
 
 /// Ends it as an orchestrator does, and looks its calls up in the documentation.

@@ -40,7 +40,7 @@ pub use leak::{Watch, assert_clean};
 pub use line::{End, Line};
 pub use memory::Memory;
 pub use origin::Origin;
-pub use proxy::{Builder, Proxy, key, kill_children};
+pub use proxy::{Builder, Proxy, key, signal_children};
 pub use pulse::Pulse;
 pub use redis::Redis;
 pub use run::Run;

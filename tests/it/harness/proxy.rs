@@ -450,11 +450,10 @@ fn children(process: u32) -> Vec<u32> {
     children.split_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
-/// Kills what a process has started.
-pub fn kill_children(process: u32) {
-    for child in children(process).into_iter().filter_map(|child| Pid::from_raw(child.try_into().ok()?)) {
-        let _ = kill_process(child, Signal::KILL);
-    }
+/// Sends a signal to what a process has started; to how many.
+pub fn signal_children(process: u32, signal: Signal) -> usize {
+    let children = children(process).into_iter().filter_map(|child| Pid::from_raw(child.try_into().ok()?));
+    children.filter(|child| kill_process(*child, signal).is_ok()).count()
 }
 
 impl Drop for Proxy {
@@ -463,7 +462,7 @@ impl Drop for Proxy {
         let running = matches!(self.child.try_wait(), Ok(None));
         if running {
             // One that another program runs would go on without that.
-            kill_children(self.child.id());
+            signal_children(self.child.id(), Signal::KILL);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
