@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{PATIENCE, skipped, until};
 
@@ -42,6 +42,16 @@ pub fn calls(record: &str) -> Vec<(Call, &str)> {
     calls
 }
 
+/// Whether every thread of a process that may still make calls is traced. One that was killed already makes none, and
+/// nobody traces what is left of it.
+fn has_all_of(process: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let traced = |status: String| {
+        !status.contains("TracerPid:\t0\n") || status.contains("State:\tZ") || status.contains("State:\tX")
+    };
+    tasks.map(|task| fs::read_to_string(task.path().join("status"))).all(|status| status.map_or(true, traced))
+}
+
 /// strace at work on a process that runs already.
 pub struct Attached(Child);
 
@@ -63,12 +73,17 @@ impl Attached {
         if let Some(inject) = &inject {
             command.args(["-e", inject]);
         }
-        let attached = Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        let status = format!("/proc/{process}/task");
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut attached = Self(command.spawn().unwrap());
+        let mut since = Instant::now();
         until("strace has it", async || {
-            let tasks = fs::read_dir(&status).into_iter().flatten().flatten();
-            let traced = |text: String| !text.contains("TracerPid:\t0\n");
-            tasks.map(|task| fs::read_to_string(task.path().join("status"))).all(|text| text.map_or(true, traced))
+            // A thread that began while strace looked for threads may have escaped it: strace looks anew.
+            if since.elapsed() > Duration::from_secs(2) {
+                attached.stop();
+                attached = Self(command.spawn().unwrap());
+                since = Instant::now();
+            }
+            has_all_of(process)
         })
         .await;
         attached
@@ -76,17 +91,36 @@ impl Attached {
 
     /// Waits for its end, which is that of the process.
     pub async fn ended(mut self) {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         while self.0.try_wait().unwrap().is_none() {
             assert!(started.elapsed() < PATIENCE, "strace does not end");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+
+    /// Ends it; what it traced goes on.
+    fn stop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.stop();
     }
+}
+
+#[tokio::test]
+async fn a_process_that_is_killed_as_strace_comes_is_not_waited_for() {
+    if !is_there() {
+        return;
+    }
+    let mut killed = Command::new("sleep").arg("60").spawn().unwrap();
+    // Nobody has waited for it: its thread is still listed, and never traced.
+    killed.kill().unwrap();
+    let record = tempfile::NamedTempFile::new().unwrap();
+    let attached = Attached::to(killed.id(), "write", record.path(), None).await;
+    attached.ended().await;
+    killed.wait().unwrap();
 }
