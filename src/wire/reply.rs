@@ -12,8 +12,12 @@ use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{HeaderMap, Response, StatusCode};
 
 /// How much is put together before it is written, in bytes and in pieces.
-const BATCH: usize = 64 * 1024;
+pub const BATCH: usize = 63 * 1024;
 const PIECES: usize = 16;
+
+/// No more is written at once while more is at hand, in bytes: what one packet takes on a loopback interface, whose MTU is
+/// 64 KiB, beside the headers of IPv6 and TCP. With a full 64 KiB, each write would cost a second packet for the last few.
+const PACKET: usize = 64 * 1024 - 128;
 
 /// Text beyond so much is not kept from one answer to the next, in bytes.
 const KEPT: usize = 4 * 1024;
@@ -48,9 +52,8 @@ pub struct Reply {
     text: Vec<u8>,
     /// Pieces of the body, each behind the text before its place.
     pieces: Vec<(usize, Bytes)>,
-    /// What has left of both.
+    /// What has left of the text.
     text_at: usize,
-    piece_at: usize,
     waiting: usize,
 }
 
@@ -125,7 +128,7 @@ impl Reply {
         }
         self.text.clear();
         self.pieces.clear();
-        (self.text_at, self.piece_at, self.waiting) = (0, 0, 0);
+        (self.text_at, self.waiting) = (0, 0);
     }
 
     /// Whether a body follows.
@@ -199,18 +202,20 @@ impl Reply {
         Ok(())
     }
 
-    /// What waits to be written, in its order, as far as there is room; how many slices it is.
-    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; 2 * PIECES + 1]) -> usize {
-        let (mut text, mut count) = (self.text_at, 0);
+    /// What is to be written now, in its order, as far as there is room; how many slices it is. Where `more` can be put
+    /// behind it, the end of it waits for that.
+    pub fn slices<'a>(&'a self, more: bool, slices: &mut [IoSlice<'a>; 2 * PIECES + 1]) -> usize {
+        let (mut text, mut count, mut left) = (self.text_at, 0, if more { PACKET } else { usize::MAX });
         let mut add = |bytes: &'a [u8]| {
+            let bytes = &bytes[..bytes.len().min(left)];
             if !bytes.is_empty()
                 && let Some(slice) = slices.get_mut(count)
             {
                 *slice = IoSlice::new(bytes);
-                count += 1;
+                (count, left) = (count + 1, left - bytes.len());
             }
         };
-        for (place, piece) in &self.pieces[self.piece_at..] {
+        for (place, piece) in &self.pieces {
             add(&self.text[text..*place]);
             add(piece);
             text = *place;
@@ -225,20 +230,26 @@ impl Reply {
         if self.waiting == 0 {
             return self.clear();
         }
-        while let Some((place, piece)) = self.pieces.get_mut(self.piece_at) {
+        let mut gone = 0;
+        for (place, piece) in &mut self.pieces {
             let step = count.min(*place - self.text_at);
             (self.text_at, count) = (self.text_at + step, count - step);
             let step = count.min(piece.len());
             piece.advance(step);
             count -= step;
             if !piece.is_empty() {
-                return;
+                break;
             }
-            // What has left is not kept until the last of it has.
-            *piece = Bytes::new();
-            self.piece_at += 1;
+            gone += 1;
         }
+        self.pieces.drain(..gone);
         self.text_at = (self.text_at + count).min(self.text.len());
+        // A body may have no end, and something of it may always be waiting.
+        if self.text_at > KEPT {
+            self.text.drain(..self.text_at);
+            self.pieces.iter_mut().for_each(|(place, _)| *place -= self.text_at);
+            self.text_at = 0;
+        }
     }
 }
 
@@ -305,7 +316,7 @@ mod tests {
         let mut out = Vec::new();
         while !reply.is_empty() {
             let mut room = room();
-            let count = reply.slices(&mut room);
+            let count = reply.slices(false, &mut room);
             let all: Vec<u8> = room[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
             let step = all.len().min(most);
             out.extend_from_slice(&all[..step]);
@@ -374,7 +385,7 @@ mod tests {
                 reply.start(StatusCode::OK, &HeaderMap::new(), length, PLAIN);
                 reply.push(Bytes::from_static(b"hel")).unwrap();
                 let mut room = room();
-                assert_eq!(reply.slices(&mut room), if length.is_none() { 3 } else { 2 });
+                assert_eq!(reply.slices(false, &mut room), if length.is_none() { 3 } else { 2 });
                 let mut out = String::new();
                 if most % 2 == 0 {
                     out = written(&mut reply, most);
@@ -404,6 +415,52 @@ mod tests {
         out += &written(&mut reply, usize::MAX);
         assert_eq!(out.matches("\r\n1\r\n").count(), 100);
         assert!(out.ends_with("\r\nv\r\n0\r\n\r\n"), "{out}");
+    }
+
+    #[test]
+    fn no_write_is_longer_than_a_packet_while_more_of_a_body_is_at_hand_and_all_of_it_comes() {
+        for length in [Some(100 * 16_000), None] {
+            let mut reply = Reply::default();
+            reply.start(StatusCode::OK, &HeaderMap::new(), length, PLAIN);
+            let (mut out, mut text) = (Vec::new(), 0);
+            for number in 0..100_u8 {
+                reply.push(Bytes::from(vec![b'a' + number % 26; 16_000])).unwrap();
+                while reply.is_full() {
+                    let mut room = room();
+                    let count = reply.slices(true, &mut room);
+                    let all = room[..count].iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<_>>();
+                    assert!((BATCH..=PACKET).contains(&all.len()), "{}", all.len());
+                    reply.wrote(all.len());
+                    out.extend(all);
+                }
+                text = text.max(reply.text.len());
+            }
+            reply.end().unwrap();
+            let out = String::from_utf8(out).unwrap() + &written(&mut reply, usize::MAX);
+            let (head, body) = out.split_once("\r\n\r\n").unwrap();
+            assert!(!head.is_empty() && text < 2 * KEPT);
+            let expected: String = (0..100_u8)
+                .map(|number| {
+                    let piece = char::from(b'a' + number % 26).to_string().repeat(16_000);
+                    if length.is_some() { piece } else { format!("3e80\r\n{piece}\r\n") }
+                })
+                .collect();
+            assert_eq!(body, expected + if length.is_some() { "" } else { "0\r\n\r\n" });
+        }
+    }
+
+    #[test]
+    fn what_frames_a_body_without_an_end_is_not_kept() {
+        let mut reply = Reply::default();
+        reply.start(StatusCode::OK, &HeaderMap::new(), None, PLAIN);
+        for _ in 0..10_000 {
+            reply.push(Bytes::from_static(b"abc")).unwrap();
+            // Three bytes of it always wait.
+            reply.wrote(reply.waiting - 3);
+        }
+        assert!(reply.text.len() < 2 * KEPT && reply.pieces.len() == 1, "{} {}", reply.text.len(), reply.pieces.len());
+        reply.end().unwrap();
+        assert_eq!(written(&mut reply, 1), "c\r\n0\r\n\r\n");
     }
 
     #[test]

@@ -126,7 +126,8 @@ where
                 (body, broke) = (None, Some(error));
             }
             // What has come is written out, also before an end that comes too early.
-            ready!(poll_write(gate, reply, &mut held, cx)).map_err(|error| Broke::of(error, reply))?;
+            let more = !waits && body.is_some();
+            ready!(poll_write(gate, reply, more, &mut held, cx)).map_err(|error| Broke::of(error, reply))?;
             if let Some(broke) = broke.take() {
                 return Poll::Ready(Err(broke));
             }
@@ -171,11 +172,12 @@ fn poll_collect<B: Body<Data = Bytes> + Unpin>(
     Poll::Ready(Ok(()))
 }
 
-/// Writes what waits; ready when all of it has left. An encrypted stream may have `held` what the system did not take at
-/// once.
+/// Writes what waits, in full batches where `more` can be put behind it; ready when that has left. An encrypted stream may
+/// have `held` what the system did not take at once.
 fn poll_write<S: AsyncRead + AsyncWrite + Unpin>(
     gate: &RefCell<Gate<S>>,
     reply: &mut Reply,
+    more: bool,
     held: &mut bool,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
@@ -184,9 +186,9 @@ fn poll_write<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let mut gate = gate.borrow_mut();
     *held = true;
-    while !reply.is_empty() {
+    while !reply.is_empty() && (reply.is_full() || !more) {
         let mut room = room();
-        let count = reply.slices(&mut room);
+        let count = reply.slices(more, &mut room);
         let written = ready!(gate.poll_write(cx, &room[..count]))?;
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));

@@ -145,11 +145,12 @@ impl<S> Connection<S> {
         }
         // Without any too: with the head of the last frame what has come before it is due.
         if !state.is_drained() {
-            if alone || state.is_due() {
+            if alone {
                 state.show();
-            } else {
-                self.held_back = true;
+            } else if state.is_due() {
+                state.wake();
             }
+            self.held_back |= state.is_held_back();
         }
         self.took(place, padding);
         if ends {

@@ -129,9 +129,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_portion_is_shown_at_once_and_so_is_the_end_of_a_body() {
-        let portion = frame(0, 0, &[b'a'; FULL]).repeat(PORTION / FULL);
+        let portion =
+            [frame(0, 0, &[b'a'; FULL]).repeat(PORTION / FULL), frame(0, 0, &[b'a'; PORTION % FULL])].concat();
         assert_eq!(shown(&[head(Some(PORTION + 1)), portion], &[frame(0, 1, b"b")]).await, [(0, PORTION), (1000, 1)]);
         assert_eq!(shown(&[head(Some(5)), frame(0, 0, b"whole")], &[frame(0, 1, b"")]).await, [(0, 5)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_beyond_a_portion_waits_for_the_rest_of_its_own() {
+        let (more, last) = (frame(0, 0, &[b'a'; FULL]).repeat(9), frame(0, 1, b"b"));
+        let pieces = shown(&[head(Some(9 * FULL + 1)), more], &[last]).await;
+        let beyond = 9 * FULL % PORTION;
+        let [(0, portions), (soon, rest), (1000, 1)] = pieces[..] else { panic!("{pieces:?}") };
+        assert_eq!((portions, rest), (9 * FULL - beyond, beyond));
+        assert!((1..=2).contains(&soon), "{soon} ms");
     }
 
     #[tokio::test(start_paused = true)]

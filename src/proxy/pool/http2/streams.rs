@@ -11,14 +11,15 @@ use bytes::{Bytes, BytesMut};
 use super::super::lease::Answered;
 use super::STREAM_WINDOW;
 use crate::proxy::broken::Failure;
+use crate::wire::reply::BATCH;
 
 /// Pieces of a body behind the first that are shorter are put together, in bytes: each may be a part of a large buffer, and
 /// holds all of it.
 const SHORT: usize = 4 * 1024;
 
-/// So much of a body is shown at a time while more of it is expected, in bytes. With many answers on a connection each comes in
-/// frames of 16 KiB by turns, and to write to its caller costs as much as what is written.
-pub(super) const PORTION: usize = 64 * 1024;
+/// So much of a body is shown at a time while more of it is expected, in bytes: what is written to a caller at a time. With many
+/// answers on a connection each comes in frames of 16 KiB by turns, and to write costs as much as what is written.
+pub(super) const PORTION: usize = BATCH;
 
 /// One stream.
 #[derive(Default)]
@@ -39,8 +40,8 @@ pub(super) struct State {
     short: BytesMut,
     /// Bytes in both.
     held: usize,
-    /// Whether all that has come may be seen, be it little.
-    shown: bool,
+    /// So many of them may be seen, be they few.
+    shown: usize,
     /// Whether the answer has come to its end.
     pub(super) ended: bool,
     /// Whether the request has been sent to its end.
@@ -86,25 +87,31 @@ impl State {
         self.wake();
     }
 
-    /// Whether what has come of the body is to be seen: a portion, or the last of it, or be it little.
-    pub(super) fn is_due(&self) -> bool {
+    /// How much of what has come of the body is to be seen: portions, or the last of it, or be it little.
+    fn due(&self) -> usize {
         let more = self.goes_on() && self.expected.is_some_and(|left| left > 0);
-        self.shown || !more || self.held >= PORTION
+        if more { self.shown } else { self.held }
+    }
+
+    /// Whether some of it is.
+    pub(super) fn is_due(&self) -> bool {
+        self.due() > 0
     }
 
     /// Whether some of it has come that is not due.
     pub(super) fn is_held_back(&self) -> bool {
-        self.held > 0 && !self.is_due()
+        self.held > self.due()
     }
 
     /// Shows what has come.
     pub(super) fn show(&mut self) {
-        self.shown = self.held > 0;
+        self.shown = self.held;
         self.wake();
     }
 
     pub(super) fn push(&mut self, data: Bytes) {
         self.held += data.len();
+        self.shown += (self.held - self.shown) / PORTION * PORTION;
         if data.len() < SHORT && !(self.pieces.is_empty() && self.short.is_empty()) {
             self.short.extend_from_slice(&data);
         } else if !data.is_empty() {
@@ -115,15 +122,19 @@ impl State {
         }
     }
 
-    /// The next piece, once it is due; then all others are, too.
+    /// The next piece, as far as it is due, and the rest of its portion comes with it.
     pub(super) fn pop(&mut self) -> Option<Bytes> {
-        if !self.is_due() {
+        let due = self.due();
+        if due == 0 {
             return None;
         }
         let first = self.pieces.pop_front();
-        let data = first.or_else(|| (!self.short.is_empty()).then(|| std::mem::take(&mut self.short).freeze()))?;
+        let mut data = first.or_else(|| (!self.short.is_empty()).then(|| std::mem::take(&mut self.short).freeze()))?;
+        if data.len() > due {
+            self.pieces.push_front(data.split_off(due));
+        }
         self.held -= data.len();
-        self.shown = self.held > 0;
+        self.shown = due - data.len();
         Some(data)
     }
 
