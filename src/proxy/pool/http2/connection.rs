@@ -12,7 +12,7 @@ use h2::Reason;
 
 use super::super::socket::Socket;
 use super::output::{Output, Request};
-use super::streams::{Place, Streams};
+use super::streams::{Place, State, Streams};
 use super::{CONNECTION_WINDOW, STREAM_WINDOW, STREAMS};
 use crate::proxy::broken::Failure;
 use crate::wire::frame::{self, kind, setting};
@@ -234,16 +234,19 @@ impl<S> Connection<S> {
         }
     }
 
-    /// So many bytes of a stream's body have been taken.
+    /// So many bytes of a stream's body have been taken. Where the server must be told, it is told of all streams of which it
+    /// would have to be soon, in one write.
     pub(super) fn took(&mut self, place: Place, bytes: usize) {
         self.release(bytes as i64);
-        let number = self.streams.number(place);
         let state = self.streams.at(place);
         state.taken += bytes as i64;
-        if state.taken >= i64::from(STREAM_WINDOW / 2) && state.goes_on() {
-            let taken = std::mem::take(&mut state.taken);
-            state.window += taken;
-            self.output.window(number, taken);
+        if state.owes_window(i64::from(STREAM_WINDOW / 2)) {
+            let soon = |(_, state): &(u32, &mut State)| state.owes_window(i64::from(STREAM_WINDOW / 4));
+            for (number, state) in self.streams.all().filter(soon) {
+                let taken = std::mem::take(&mut state.taken);
+                state.window += taken;
+                self.output.window(number, taken);
+            }
             self.ask();
         }
     }

@@ -42,6 +42,8 @@ pub(super) struct State {
     held: usize,
     /// So many of them may be seen, be they few.
     shown: usize,
+    /// Whether the same was held back at the last tick.
+    waited: bool,
     /// Whether the answer has come to its end.
     pub(super) ended: bool,
     /// Whether the request has been sent to its end.
@@ -87,6 +89,12 @@ impl State {
         self.wake();
     }
 
+    /// Whether the server is to be told that so many bytes or more were taken: its window does not do for what is still to come.
+    pub(super) fn owes_window(&self, taken: i64) -> bool {
+        let does = |left: u64| i64::try_from(left).is_ok_and(|left| left <= self.window);
+        self.taken >= taken && self.goes_on() && !self.expected.is_some_and(does)
+    }
+
     /// How much of what has come of the body is to be seen: portions, or the last of it, or be it little.
     fn due(&self) -> usize {
         let more = self.goes_on() && self.expected.is_some_and(|left| left > 0);
@@ -103,15 +111,27 @@ impl State {
         self.held > self.due()
     }
 
+    /// Shows what has been held back for two ticks.
+    pub(super) fn tick(&mut self) {
+        if !self.is_held_back() {
+            self.waited = false;
+        } else if std::mem::replace(&mut self.waited, true) {
+            self.show();
+        }
+    }
+
     /// Shows what has come.
     pub(super) fn show(&mut self) {
-        self.shown = self.held;
+        (self.shown, self.waited) = (self.held, false);
         self.wake();
     }
 
     pub(super) fn push(&mut self, data: Bytes) {
         self.held += data.len();
-        self.shown += (self.held - self.shown) / PORTION * PORTION;
+        let hidden = self.held - self.shown;
+        if hidden >= PORTION {
+            (self.shown, self.waited) = (self.shown + hidden / PORTION * PORTION, false);
+        }
         if data.len() < SHORT && !(self.pieces.is_empty() && self.short.is_empty()) {
             self.short.extend_from_slice(&data);
         } else if !data.is_empty() {
