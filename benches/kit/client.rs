@@ -21,6 +21,25 @@ pub(crate) struct Client<S> {
     body: Vec<u8>,
 }
 
+/// Whatever makes calls, one after the other.
+pub(crate) trait Caller {
+    /// Makes one, given as a request of HTTP/1.1, and reads its whole answer.
+    fn call(&mut self, request: &[u8]) -> io::Result<Answer>;
+
+    /// The start of the last answer's body, as far as it is kept.
+    fn body(&self) -> &[u8];
+}
+
+impl<S: Read + Write> Caller for Client<S> {
+    fn call(&mut self, request: &[u8]) -> io::Result<Answer> {
+        self.call(request)
+    }
+
+    fn body(&self) -> &[u8] {
+        self.body()
+    }
+}
+
 /// What came back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer {

@@ -1,11 +1,12 @@
 //! Calls at a fixed rate or as fast as answers come, each timed.
 //!
-//! In: an address, a pace, and what to send. Out: a histogram of how long each call took, and what the answers were.
+//! In: how to connect, a pace, and what to send. Out: a histogram of how long each call took, and what the answers were.
 //! At a fixed rate a call that waits for a late answer before it counts from when it was due, not from when it was sent:
 //! otherwise a stall would hide all the calls it held up. A thread that merely woke up late is not the proxy's doing.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::Sentence;
-use super::client::Client;
+use super::client::{Caller, Client};
 
 /// The longest time that is told apart, in microseconds; anything longer counts as this.
 const LONGEST: u64 = 600_000_000;
@@ -29,14 +30,17 @@ pub(crate) enum Pace {
 
 /// A run of calls.
 pub(crate) struct Plan<'a> {
-    pub(crate) address: SocketAddr,
+    pub(crate) connect: &'a (dyn Fn() -> io::Result<Box<dyn Caller>> + Sync),
     pub(crate) pace: Pace,
     pub(crate) connections: usize,
     pub(crate) duration: Duration,
-    /// How long an answer may take.
-    pub(crate) limit: Duration,
     /// What to send as the call of this number.
     pub(crate) request: &'a (dyn Fn(u64) -> Vec<u8> + Sync),
+}
+
+/// A connection to a proxy at this address, for [`Plan::connect`]. No answer on it may take longer than `limit`.
+pub(crate) fn plain(address: SocketAddr, limit: Duration) -> io::Result<Box<dyn Caller>> {
+    Ok(Box::new(Client::connect(address, limit)?))
 }
 
 /// What a run shows while it goes on.
@@ -114,7 +118,7 @@ fn one(
     start: Instant,
 ) -> Result<Outcome, Sentence> {
     let mut outcome = Outcome::new()?;
-    let mut client: Option<Client<TcpStream>> = None;
+    let mut client: Option<Box<dyn Caller>> = None;
     for turn in 0_u32.. {
         let mut due = Instant::now();
         if let Pace::Rate(rate) = plan.pace {
@@ -154,10 +158,10 @@ fn one(
     Ok(outcome)
 }
 
-fn call(slot: &mut Option<Client<TcpStream>>, plan: &Plan<'_>, request: &[u8]) -> std::io::Result<(String, u64)> {
+fn call(slot: &mut Option<Box<dyn Caller>>, plan: &Plan<'_>, request: &[u8]) -> io::Result<(String, u64)> {
     let client = match slot {
         Some(client) => client,
-        None => slot.insert(Client::connect(plan.address, plan.limit)?),
+        None => slot.insert((plan.connect)()?),
     };
     let answer = client.call(request)?;
     let code = (answer.status >= 400).then(|| code(client.body())).flatten();

@@ -44,12 +44,12 @@ fn run(options: &Options) -> Result<bool, Sentence> {
     println!("{}", target.described);
     let mix = &options.mix;
     let request = |number: u64| mix.request(number, &options.properties, &options.headers);
+    let connect = || pace::plain(target.address, options.timeout);
     let plan = Plan {
-        address: target.address,
+        connect: &connect,
         pace: options.rate.map_or(Pace::Answers, Pace::Rate),
         connections: options.connections(),
         duration: options.duration,
-        limit: options.timeout,
         request: &request,
     };
     let start = Instant::now();

@@ -69,7 +69,8 @@ fn at_once(place: &Place<'_>, asked: Asked, pair: [&Proxy; 2]) -> Result<[f64; 2
         thread::scope(|scope| {
             let run = |proxy: &Proxy| {
                 let Asked { pace, connections, .. } = asked;
-                let plan = Plan { address: proxy.address, pace, connections, duration, limit: LIMIT, request: &get };
+                let connect = || pace::plain(proxy.address, LIMIT);
+                let plan = Plan { connect: &connect, pace, connections, duration, request: &get };
                 pace::run(&plan, &Progress::new())
             };
             let threads = pair.map(|proxy| scope.spawn(move || run(proxy)));

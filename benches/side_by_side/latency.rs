@@ -1,12 +1,14 @@
 //! How long calls take at a rate that leaves every peer room: 400 a second.
 //!
-//! In: running peers. Out: p50 and p99 of each, in turns, and their ratios to nginx's. Eight connections send evenly; a
-//! call that had to wait for a late answer counts from when it was due. What the upstream and the loader take is in all
-//! of the figures alike, so a ratio near one says that the proxies do not differ, not that they take no time.
+//! In: running peers. Out: p50 and p99 of each, in turns, their ratios to nginx's, and what they add to the same calls made
+//! straight to the upstream in the peer's version of HTTP: its answers over HTTP/2 take longer than over HTTP/1.1. Eight
+//! connections send evenly; a call that had to wait for a late answer counts from when it was due.
 
+use std::io;
 use std::time::Duration;
 
-use crate::kit::client::Client;
+use crate::direct::Direct;
+use crate::kit::client::Caller;
 use crate::kit::pace::{self, Outcome, Pace, Plan, Progress};
 use crate::kit::section::Section;
 use crate::kit::{Sentence, median, show};
@@ -28,57 +30,87 @@ pub(crate) fn get(number: u64) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The quantiles that are shown.
+const SHARES: [f64; 2] = [0.5, 0.99];
+
+/// One who is called, and what came of it in each round.
+struct Party<'a> {
+    name: String,
+    connect: Box<dyn Fn() -> io::Result<Box<dyn Caller>> + Sync + 'a>,
+    rounds: Vec<Outcome>,
+    /// The party that is called without it.
+    straight: Option<usize>,
+}
+
+impl Party<'_> {
+    /// Milliseconds within which this share of the calls was answered, in each round.
+    fn quantiles(&self, share: f64) -> impl Iterator<Item = f64> + '_ {
+        self.rounds.iter().map(move |round| round.quantile(share).unwrap_or(f64::NAN))
+    }
+}
+
 pub(crate) fn measure(place: &Place<'_>, peers: &[Proxy], notes: &mut Vec<String>) -> Result<Section, Sentence> {
-    let mut by_peer: Vec<Vec<Outcome>> = peers.iter().map(|_| Vec::new()).collect();
+    let mut parties = Vec::new();
+    for http2 in [false, true] {
+        let address = if http2 { place.stand_in.http2 } else { place.stand_in.http1 };
+        let direct = Direct::new(address, place.stand_in, http2, LIMIT)
+            .map_err(|error| format!("the upstream cannot be called straight: {error}"))?;
+        let name = if http2 { "no proxy, HTTP/2" } else { "no proxy, HTTP/1.1" };
+        let connect = Box::new(move || direct.connect());
+        parties.push(Party { name: name.to_owned(), connect, rounds: Vec::new(), straight: None });
+    }
+    for Proxy { peer, address, .. } in peers {
+        let connect = Box::new(|| pace::plain(*address, LIMIT));
+        let straight = Some(usize::from(peer.speaks_http2()));
+        parties.push(Party { name: name(*peer).to_owned(), connect, rounds: Vec::new(), straight });
+    }
     for round in 0..place.options.rounds {
-        for turn in 0..peers.len() {
-            let index = (turn + round as usize) % peers.len();
-            show(&format!("latency: round {}, {}", round + 1, name(peers[index].peer)));
+        for turn in 0..parties.len() {
+            let index = (turn + round as usize) % parties.len();
+            let party = &mut parties[index];
+            show(&format!("latency: round {}, {}", round + 1, party.name));
             // One call ahead, so that no connection's first use is measured in one peer and not in another.
-            if let Ok(mut client) = Client::connect(peers[index].address, LIMIT) {
+            if let Ok(mut client) = (party.connect)() {
                 let _ = client.call(&get(0));
             }
             let plan = Plan {
-                address: peers[index].address,
+                connect: &*party.connect,
                 pace: Pace::Rate(RATE),
                 connections: CONNECTIONS,
                 duration: place.options.duration(),
-                limit: LIMIT,
                 request: &get,
             };
             let outcome = pace::run(&plan, &Progress::new())?;
             if outcome.good() < outcome.all() {
-                notes.push(format!("{} at latency: {:?}", name(peers[index].peer), outcome.ends));
+                notes.push(format!("{} at latency: {:?}", party.name, outcome.ends));
             }
-            by_peer[index].push(outcome);
+            party.rounds.push(outcome);
         }
     }
     show("");
-    let nginx = peers.iter().position(|proxy| proxy.peer == Peer::Nginx);
-    let ratio = |index: usize, share: f64| {
-        let pairs = by_peer[index].iter().zip(&by_peer[nginx?]);
-        let ratios: Vec<f64> =
-            pairs.filter_map(|(own, other)| Some(own.quantile(share)? / other.quantile(share)?)).collect();
-        median(&ratios)
-    };
+    let nginx = peers.iter().position(|proxy| proxy.peer == Peer::Nginx).map(|index| &parties[index + 2]);
     let mut section = Section::new(
         "Time of a call at 400 requests/s",
-        &["peer", "p50 ms", "p99 ms", "p50 ÷ nginx", "p99 ÷ nginx", "calls"],
+        &["peer", "p50 ms", "p99 ms", "p50 ÷ nginx", "p99 ÷ nginx", "p50 added ms", "p99 added ms", "calls"],
     );
-    for (index, proxy) in peers.iter().enumerate() {
+    let shown =
+        |value: Option<f64>, places: usize| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.places$}"));
+    for party in &parties {
         let mut all = Outcome::new()?;
-        by_peer[index].iter().for_each(|outcome| all.add(outcome));
-        let shown = |value: Option<f64>, places: usize| {
-            value.map_or_else(|| "–".to_owned(), |value| format!("{value:.places$}"))
+        party.rounds.iter().for_each(|outcome| all.add(outcome));
+        let ratio = |share| {
+            let pairs = party.quantiles(share).zip(nginx?.quantiles(share));
+            median(&pairs.map(|(own, other)| own / other).collect::<Vec<_>>())
         };
-        section.row([
-            name(proxy.peer),
-            shown(all.quantile(0.5), 3),
-            shown(all.quantile(0.99), 3),
-            shown(ratio(index, 0.5), 2),
-            shown(ratio(index, 0.99), 2),
-            all.all().to_string(),
-        ]);
+        let added = |share| {
+            let pairs = party.quantiles(share).zip(parties[party.straight?].quantiles(share));
+            median(&pairs.map(|(own, straight)| own - straight).collect::<Vec<_>>())
+        };
+        let [p50, p99] = SHARES.map(|share| shown(all.quantile(share), 3));
+        let [p50_ratio, p99_ratio] = SHARES.map(|share| shown(ratio(share), 2));
+        let [p50_added, p99_added] = SHARES.map(|share| shown(added(share), 3));
+        let calls = all.all().to_string();
+        section.row([party.name.clone(), p50, p99, p50_ratio, p99_ratio, p50_added, p99_added, calls]);
     }
     Ok(section)
 }

@@ -11,6 +11,7 @@
 mod kit;
 
 mod budgets;
+mod direct;
 mod equal;
 mod html;
 mod latency;

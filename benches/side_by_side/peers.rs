@@ -73,7 +73,8 @@ pub(crate) fn key(property: u64) -> String {
 }
 
 impl Peer {
-    fn speaks_http2(self) -> bool {
+    /// Whether it speaks HTTP/2 to the upstream.
+    pub(crate) fn speaks_http2(self) -> bool {
         matches!(self, Self::HaproxyH2 | Self::OursH2 | Self::BeforeH2)
     }
 

@@ -5,21 +5,17 @@
 //! byte back for 50 ms each way; since loopback opens TCP at once, the first bytes are held for one more flight.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant as Moment, sleep_until};
 
-use crate::kit::client::Client;
+use crate::direct::Direct;
+use crate::kit::client::Caller;
 use crate::kit::section::Section;
-use crate::kit::{Sentence, median};
+use crate::kit::{Sentence, median, pace};
 use crate::latency::get;
 use crate::options::Peer;
 use crate::peers::{How, Place};
@@ -34,12 +30,12 @@ pub(crate) fn measure(place: &Place<'_>) -> Result<Section, Sentence> {
     let far = relay(place.stand_in.http1)?;
     let proxy = place.start(Peer::OursH1, How { upstream: Some(far), ..How::default() })?;
     let failed = |error: std::io::Error| format!("a call over the slow line failed: {error}");
-    let straight = times(calls, || far_call(far, &place.stand_in.root_pem)).map_err(failed)?;
-    let through = times(calls, || {
-        let answer = Client::connect(proxy.address, LIMIT)?.call(&get(0))?;
-        if answer.status == 200 { Ok(()) } else { Err(std::io::Error::other(format!("status {}", answer.status))) }
-    })
-    .map_err(failed)?;
+    let straight = times(calls, || {
+        // TCP, TLS 1.3, one request; nothing is known of a session before.
+        Direct::new(far, place.stand_in, false, LIMIT)?.connect()
+    });
+    let straight = straight.map_err(failed)?;
+    let through = times(calls, || pace::plain(proxy.address, LIMIT)).map_err(failed)?;
     let mut section = Section::new(
         "A connection for every call, 100 ms a flight",
         &["straight ms", "through the proxy ms", "saved ms", "saved round trips"],
@@ -54,8 +50,12 @@ pub(crate) fn measure(place: &Place<'_>) -> Result<Section, Sentence> {
     Ok(section)
 }
 
-/// The median of so many calls in milliseconds, after one that does not count.
-fn times(calls: usize, mut call: impl FnMut() -> std::io::Result<()>) -> std::io::Result<f64> {
+/// The median of so many calls in milliseconds, each on a connection of its own, after one that does not count.
+fn times(calls: usize, connect: impl Fn() -> std::io::Result<Box<dyn Caller>>) -> std::io::Result<f64> {
+    let call = || {
+        let answer = connect()?.call(&get(0))?;
+        if answer.status == 200 { Ok(()) } else { Err(std::io::Error::other(format!("status {}", answer.status))) }
+    };
     call()?;
     let mut times = Vec::with_capacity(calls);
     for _ in 0..calls {
@@ -64,26 +64,6 @@ fn times(calls: usize, mut call: impl FnMut() -> std::io::Result<()>) -> std::io
         times.push(start.elapsed().as_secs_f64() * 1000.0);
     }
     Ok(median(&times).unwrap_or(f64::NAN))
-}
-
-/// What an application does without a proxy: TCP, TLS 1.3, one request.
-fn far_call(address: SocketAddr, root_pem: &str) -> std::io::Result<()> {
-    let other = std::io::Error::other::<String>;
-    let mut roots = RootCertStore::empty();
-    let root = CertificateDer::from_pem_slice(root_pem.as_bytes()).map_err(|error| other(error.to_string()))?;
-    roots.add(root).map_err(|error| other(error.to_string()))?;
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| other(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from("localhost").map_err(|error| other(error.to_string()))?;
-    let session = ClientConnection::new(Arc::new(config), name).map_err(|error| other(error.to_string()))?;
-    let stream = std::net::TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    let answer = Client::new(StreamOwned::new(session, stream)).call(&get(0))?;
-    if answer.status == 200 { Ok(()) } else { Err(other(format!("status {}", answer.status))) }
 }
 
 /// The slow line to `target`; it lasts as long as the bench.
