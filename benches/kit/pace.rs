@@ -38,7 +38,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) request: &'a (dyn Fn(u64) -> Vec<u8> + Sync),
 }
 
-/// A connection to a proxy at this address, for [`Plan::connect`]. No answer on it may take longer than `limit`.
+/// A connection to a proxy at this address, for [`Plan::connect`]. `limit` is for connecting and for each read and write.
 pub(crate) fn plain(address: SocketAddr, limit: Duration) -> io::Result<Box<dyn Caller>> {
     Ok(Box::new(Client::connect(address, limit)?))
 }

@@ -16,6 +16,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::kit::client::{Answer, Caller, Client};
@@ -50,7 +51,7 @@ impl Direct {
 
     /// A new connection.
     pub(crate) fn connect(&self) -> io::Result<Box<dyn Caller>> {
-        let tcp = TcpStream::connect(self.address)?;
+        let tcp = TcpStream::connect_timeout(&self.address, self.limit)?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(self.limit))?;
         let name = ServerName::try_from(NAME).map_err(other)?;
@@ -78,13 +79,14 @@ impl Http2 {
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         tcp.set_nonblocking(true)?;
-        let requests = runtime.block_on(async {
+        let opening = async {
             let tcp = tokio::net::TcpStream::from_std(tcp)?;
             let stream = TlsConnector::from(config).connect(name, tcp).await?;
             let (requests, connection) = h2::client::handshake(stream).await.map_err(other)?;
             tokio::spawn(connection);
             io::Result::Ok(requests)
-        })?;
+        };
+        let requests = runtime.block_on(async { timeout(limit, opening).await })??;
         Ok(Self { runtime, requests, limit })
     }
 }
@@ -113,7 +115,7 @@ impl Caller for Http2 {
             }
             Ok::<_, h2::Error>(Answer { status, bytes, kept: true })
         };
-        self.runtime.block_on(async { tokio::time::timeout(self.limit, exchange).await })?.map_err(other)
+        self.runtime.block_on(async { timeout(self.limit, exchange).await })?.map_err(other)
     }
 
     /// Not kept.

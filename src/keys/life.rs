@@ -49,8 +49,10 @@ impl Time {
 }
 
 /// What the request path knows of a key, and what the control plane has written down about it.
+///
+/// What every request looks at comes first and stays together: with many keys each cache line of one is a wait for memory.
+#[repr(C)]
 pub struct Life {
-    fingerprint: Fingerprint,
     /// 0 lets requests pass. Otherwise the verdict in the upper byte and the end of the cool-down below it, or
     /// [`SOME_PROPERTIES`].
     gate: AtomicU64,
@@ -58,6 +60,7 @@ pub struct Life {
     signs: AtomicU32,
     /// Whether a sign is with the keeper, which need not hear of the next one.
     told: AtomicBool,
+    fingerprint: Fingerprint,
     /// The properties of a shared key that are dead while the key is not.
     dead_properties: ArcSwapOption<Vec<(PropertyId, Blocked)>>,
     inbox: Arc<Inbox>,

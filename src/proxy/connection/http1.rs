@@ -150,7 +150,7 @@ fn poll_collect<B: Body<Data = Bytes> + Unpin>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Broke>> {
     while let Some(open) = body
-        && !reply.is_full()
+        && (!reply.is_full() || open.is_end_stream())
     {
         let ended = open.is_end_stream();
         let frame = if ended { None } else { ready!(Pin::new(open).poll_frame(cx)) };
@@ -198,4 +198,128 @@ fn poll_write<S: AsyncRead + AsyncWrite + Unpin>(
     ready!(gate.poll_flush(cx))?;
     *held = false;
     Poll::Ready(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::time::Duration;
+
+    use http::HeaderValue;
+    use http::header::DATE;
+    use http_body::{Frame, SizeHint};
+    use tokio::io::ReadBuf;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::wire::gate::Limits;
+    use crate::wire::reply::{BATCH, PACKET};
+
+    const LONG: Duration = Duration::from_secs(3600);
+    const PIECE: usize = 16 * 1024;
+
+    /// A caller who takes whatever is written, and how long each write was.
+    #[derive(Default)]
+    struct Caller(Rc<RefCell<Vec<usize>>>);
+
+    impl AsyncRead for Caller {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Caller {
+        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bufs: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let length = bufs.iter().map(|buf| buf.len()).sum();
+            self.0.borrow_mut().push(length);
+            Poll::Ready(Ok(length))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A body in so many pieces; before this one of them it is waited for, once.
+    struct Pieces {
+        left: usize,
+        wait_at: Option<usize>,
+    }
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            if self.wait_at == Some(self.left) {
+                self.wait_at = None;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let Some(left) = self.left.checked_sub(1) else { return Poll::Ready(None) };
+            self.left = left;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'a'; PIECE])))))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.left == 0
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact((self.left * PIECE) as u64)
+        }
+    }
+
+    /// How long the writes of an answer are.
+    async fn writes(left: usize, wait_at: Option<usize>) -> Vec<usize> {
+        let limits = Limits { head_timeout: LONG, idle: LONG, body_idle: LONG, max_head_size: 1, max_headers: 1 };
+        let (caller, manner) = (Caller::default(), Manner { old: false, bare: false, keep_alive: true });
+        let seen = Rc::clone(&caller.0);
+        let gate = RefCell::new(Gate::new(caller, limits, LONG, Instant::now()));
+        let mut response = Response::new(Pieces { left, wait_at });
+        response.headers_mut().insert(DATE, HeaderValue::from_static("today"));
+        send(&gate, response, manner, &mut Reply::default()).await.unwrap();
+        seen.take()
+    }
+
+    #[tokio::test]
+    async fn each_write_of_a_body_fills_a_packet_while_more_is_at_hand() {
+        let head = writes(1, None).await.iter().sum::<usize>() - PIECE;
+        let long = writes(40, None).await;
+        assert_eq!(long.iter().sum::<usize>(), 40 * PIECE + head + 1);
+        let (last, full) = long.split_last().unwrap();
+        assert!(full.iter().all(|length| (BATCH..=PACKET).contains(length)) && *last <= BATCH + PIECE, "{long:?}");
+        assert_eq!(long.len(), 40 * PIECE / PACKET);
+        // With its end at hand too there is nothing to wait for.
+        assert_eq!(writes(4, None).await, [4 * PIECE + head]);
+    }
+
+    #[tokio::test]
+    async fn all_that_is_at_hand_is_written_before_more_is_waited_for() {
+        let head = writes(1, None).await.iter().sum::<usize>() - PIECE;
+        for before in 1..12 {
+            let all = writes(12, Some(12 - before)).await;
+            let sums = all.iter().scan(0, |sum, length| {
+                *sum += length;
+                Some(*sum)
+            });
+            // Content lengths of five and six digits.
+            assert!(sums.into_iter().any(|sum| sum == before * PIECE + head + 1), "{before}: {all:?}");
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! One HTTP/2 connection to Cloudbeds (RFC 9113).
 //!
 //! In: an encrypted stream. Out: a place for requests, each on a stream of its own (`stream.rs`). The connection has a task
-//! that reads and writes for all of them (`connection.rs`, `frames.rs`, `answers.rs`, `output.rs`), hands their bodies on in
-//! portions (`portions.rs`) and sees whether the server is still there (`pulse.rs`); all else is done by whoever waits for the
-//! answer, the sending of the request's body too.
+//! that reads and writes for all of them (`connection.rs`, `frames.rs`, `answers.rs`, `windows.rs`, `output.rs`), hands their
+//! bodies on in portions (`portions.rs`) and sees whether the server is still there (`pulse.rs`); all else is done by whoever
+//! waits for the answer, the sending of the request's body too.
 
 mod answers;
 mod connection;
@@ -13,6 +13,7 @@ mod portions;
 mod pulse;
 mod stream;
 mod streams;
+mod windows;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -108,7 +108,7 @@ impl Scrape {
         for counted in &mut registry.properties {
             let property = counted.outcomes.property;
             let mut counts = Counts::new();
-            counted.outcomes.outcomes.add_to(&mut counts);
+            counted.outcomes.add_to(&mut counts);
             if !known(property) {
                 for (outcome, count) in &counts {
                     let before = counted.retired.insert(*outcome, *count).unwrap_or(0);

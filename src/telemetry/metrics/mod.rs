@@ -20,7 +20,7 @@ pub use self::control::Control;
 use self::encode::Scrape;
 pub use self::encode::{CONTENT_TYPE, PREFIX};
 pub use self::onboarding::{Connect, Onboarding, Webhook};
-use self::outcome::{Counts, PropertyOutcomes};
+use self::outcome::{Counts, Outcome, PropertyOutcomes};
 use self::recorder::Cells;
 pub use self::recorder::{Leak, Recorder};
 use crate::property::PropertyId;
@@ -154,9 +154,9 @@ impl Metrics {
         scrape.text()
     }
 
-    /// Counters for a property, which the next scrape will find.
-    fn register(&self, property: PropertyId) -> Arc<PropertyOutcomes> {
-        let outcomes = Arc::new(PropertyOutcomes::new(property));
+    /// Counters for a property, which the next scrape will find; the first thing they count will be this.
+    fn register(&self, property: PropertyId, first: Outcome) -> Arc<PropertyOutcomes> {
+        let outcomes = Arc::new(PropertyOutcomes::new(property, first));
         self.0.registry().properties.push(Counted { outcomes: Arc::clone(&outcomes), retired: Counts::default() });
         outcomes
     }

@@ -94,7 +94,7 @@ impl Recorder {
 
     fn count_for(&self, property: PropertyId, outcome: Outcome) {
         let mut properties = self.properties.borrow_mut();
-        properties.entry(property).or_insert_with(|| self.metrics.register(property)).outcomes.count(outcome);
+        properties.entry(property).or_insert_with(|| self.metrics.register(property, outcome)).count(outcome);
     }
 
     /// An app's connection was accepted.

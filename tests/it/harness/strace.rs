@@ -75,13 +75,14 @@ impl Attached {
         }
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut attached = Self(command.spawn().unwrap());
-        let mut since = Instant::now();
+        let (mut since, mut pause) = (Instant::now(), Duration::from_secs(2));
         until("strace has it", async || {
-            // A thread that began while strace looked for threads may have escaped it: strace looks anew.
-            if since.elapsed() > Duration::from_secs(2) {
+            // A thread that began while strace looked for threads may have escaped it: strace looks anew. Its record and its
+            // counts begin anew, too, which is before what the test is about.
+            if since.elapsed() > pause {
                 attached.stop();
                 attached = Self(command.spawn().unwrap());
-                since = Instant::now();
+                (since, pause) = (Instant::now(), pause * 2);
             }
             has_all_of(process)
         })

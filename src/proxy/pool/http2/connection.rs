@@ -12,7 +12,7 @@ use h2::Reason;
 
 use super::super::socket::Socket;
 use super::output::{Output, Request};
-use super::streams::{Place, State, Streams};
+use super::streams::{Place, Streams};
 use super::{CONNECTION_WINDOW, STREAM_WINDOW, STREAMS};
 use crate::proxy::broken::Failure;
 use crate::wire::frame::{self, kind, setting};
@@ -220,44 +220,6 @@ impl<S> Connection<S> {
             self.resets.pop_front();
         }
         self.resets.push_back(number);
-    }
-
-    /// So many bytes of the connection's window are free again.
-    pub(super) fn release(&mut self, bytes: i64) {
-        self.taken += bytes;
-        // Half of what is left: what others hold and do not take must not keep it from those who do.
-        if self.taken > 0 && self.taken >= self.window / 2 {
-            let taken = std::mem::take(&mut self.taken);
-            self.window += taken;
-            self.output.window(0, taken);
-            self.ask();
-        }
-    }
-
-    /// So many bytes of a stream's body have been taken. Where the server must be told, it is told of all streams of which it
-    /// would have to be soon, in one write.
-    pub(super) fn took(&mut self, place: Place, bytes: usize) {
-        self.release(bytes as i64);
-        let state = self.streams.at(place);
-        state.taken += bytes as i64;
-        if state.owes_window(i64::from(STREAM_WINDOW / 2)) {
-            let soon = |(_, state): &(u32, &mut State)| state.owes_window(i64::from(STREAM_WINDOW / 4));
-            for (number, state) in self.streams.all().filter(soon) {
-                let taken = std::mem::take(&mut state.taken);
-                state.window += taken;
-                self.output.window(number, taken);
-            }
-            self.ask();
-        }
-    }
-
-    /// How much of a request's body may be sent now, in one frame.
-    pub(super) fn may_send(&mut self, place: Place) -> usize {
-        if self.output.is_full() {
-            return 0;
-        }
-        let window = self.streams.at(place).send_window.min(self.send_window);
-        usize::try_from(window).unwrap_or(0).min(self.allowed.frame)
     }
 
     /// Sends a piece of a request's body, no more than [`may_send`](Self::may_send).

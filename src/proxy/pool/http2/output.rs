@@ -115,7 +115,7 @@ impl Output {
     }
 
     pub(super) fn window(&mut self, stream: u32, more: i64) {
-        // Never more than half of a window.
+        // Never more than a window.
         self.frame(kind::WINDOW_UPDATE, 0, stream, &u32::try_from(more).unwrap_or(0).to_be_bytes());
     }
 

@@ -21,6 +21,9 @@ const SHORT: usize = 4 * 1024;
 /// answers on a connection each comes in frames of 16 KiB by turns, and to write costs as much as what is written.
 pub(super) const PORTION: usize = BATCH;
 
+/// What the padding of one frame takes of a window at most, in bytes (RFC 9113 6.1). Behind that frame it is counted again.
+const PADDING_MAX: i64 = 256;
+
 /// One stream.
 #[derive(Default)]
 pub(super) struct State {
@@ -91,7 +94,7 @@ impl State {
 
     /// Whether the server is to be told that so many bytes or more were taken: its window does not do for what is still to come.
     pub(super) fn owes_window(&self, taken: i64) -> bool {
-        let does = |left: u64| i64::try_from(left).is_ok_and(|left| left <= self.window);
+        let does = |left: u64| i64::try_from(left).is_ok_and(|left| left <= self.window - PADDING_MAX);
         self.taken >= taken && self.goes_on() && !self.expected.is_some_and(does)
     }
 
@@ -247,6 +250,25 @@ mod tests {
         let pieces: Vec<Bytes> = std::iter::from_fn(|| state.pop()).collect();
         assert_eq!(pieces.concat(), held);
         assert!(state.is_drained() && pieces.len() == 5);
+    }
+
+    #[test]
+    fn bytes_come_out_in_their_order_wherever_portions_end() {
+        for size in [1, 100, SHORT, 16_384, PORTION - 1, PORTION, PORTION + 1, 3 * PORTION] {
+            let sent: Vec<u8> = (0..5 * PORTION + size).map(|at| (at % 251) as u8).collect();
+            let mut state = State { expected: Some(sent.len() as u64), ..State::default() };
+            let mut came = Vec::new();
+            for piece in sent.chunks(size) {
+                state.expected = state.expected.map(|left| left - piece.len() as u64);
+                state.push(Bytes::copy_from_slice(piece));
+                let before = came.len();
+                let popped = std::iter::from_fn(|| state.pop());
+                came.extend(popped.flatten());
+                let whole = came.len() == sent.len() || (came.len() - before).is_multiple_of(PORTION);
+                assert!(whole && state.held() < PORTION, "{size}: {} and {}", came.len() - before, state.held());
+            }
+            assert!(came == sent && state.is_drained(), "{size}");
+        }
     }
 
     #[test]
