@@ -8,6 +8,8 @@
 #[path = "../benches/kit/mod.rs"]
 mod kit;
 
+#[path = "../benches/side_by_side/direct.rs"]
+mod direct;
 #[path = "../benches/side_by_side/equal.rs"]
 mod equal;
 #[path = "../benches/side_by_side/latency.rs"]
@@ -36,6 +38,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser as _;
+use direct::Direct;
 use kit::process::{Running, command};
 use machine::{Division, Machine, counted_out};
 use options::{Options, Peer, Work};
@@ -131,4 +134,17 @@ fn who_listens_is_not_mistaken_for_who_should() {
     let mut gone = Running::start("gone", gone, &directory.path().join("out")).unwrap();
     let why = gone.wait_ready(Duration::from_secs(10), |own| own.listens(address)).unwrap_err();
     assert!(why.starts_with("gone ended by itself (exit status: 1)"), "{why}");
+}
+
+#[test]
+fn the_upstream_answers_straight_calls_in_both_versions_of_http() {
+    let stand_in = StandIn::start(1).unwrap();
+    for (address, http2) in [(stand_in.http1, false), (stand_in.http2, true)] {
+        let direct = Direct::new(address, &stand_in, http2, latency::LIMIT).unwrap();
+        let mut caller = direct.connect().unwrap();
+        for number in 0..3 {
+            let answer = caller.call(&latency::get(number)).unwrap();
+            assert_eq!((answer.status, answer.bytes, answer.kept), (200, 1024, true), "HTTP/2: {http2}");
+        }
+    }
 }
