@@ -78,7 +78,7 @@ async fn without_a_descriptor_accepting_pauses_and_whoever_waits_is_served_in_th
     let mut inside = Caller::connect(&proxy).await;
     assert!(asks(&mut inside).await.starts_with("HTTP/1.1 200 "));
     inside.read(2).await;
-    let limit = proxy.limit(Resource::Nofile, Some(proxy.next_descriptor()));
+    let limit = proxy.limit(Resource::Nofile, Some(proxy.next_descriptor().await));
     let mut outside = Vec::new();
     for _ in 0..10 {
         let mut caller = Caller::connect(&proxy).await;
@@ -108,9 +108,7 @@ async fn a_connection_to_cloudbeds_that_cannot_be_had_is_502_until_it_can() {
     let proxy = upstream.proxy().config("workers: 1").log("info").start().await;
     let mut caller = Caller::connect(&proxy).await;
     until("it is in", async || proxy.metric("connections_open").await >= 1.0).await;
-    // The look at the metrics was a connection too, and its descriptor is free in a moment.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let limit = proxy.limit(Resource::Nofile, Some(proxy.next_descriptor()));
+    let limit = proxy.limit(Resource::Nofile, Some(proxy.next_descriptor().await));
     let head = asks(&mut caller).await;
     assert!(head.starts_with("HTTP/1.1 502 ") && head.contains("upstream_unreachable"), "{head}");
     proxy.limit(Resource::Nofile, limit);
@@ -158,8 +156,8 @@ async fn ten_thousand_idle_callers_cost_little_and_hold_up_nobody() {
 async fn a_storm_of_connections_is_served_one_and_all() {
     many_files();
     let upstream = prompt().await;
-    // On a busy machine the upstream, which is in this process, may be slow to accept.
-    let slow = upstream.proxy().env("UPSTREAM__TIMEOUTS__CONNECT", "20s");
+    // On a busy machine the upstream, which is in this process, may be slow to accept, and to shake hands.
+    let slow = upstream.proxy().env("UPSTREAM__TIMEOUTS__CONNECT", "20s").env("UPSTREAM__TIMEOUTS__TLS", "20s");
     let proxy = slow.env("UPSTREAM__POOL__IDLE", "1s").log("warn").start().await;
     let files = proxy.descriptors();
     let mut storm = JoinSet::new();
