@@ -8,6 +8,7 @@ mod encrypted;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod handshake;
+mod low_water;
 mod older;
 mod output;
 mod records;

@@ -2,7 +2,7 @@
 //! of the property up and sends the request on.
 //!
 //! Modules in reading order; imports point down this list only (`tests/tidy.rs` holds that).
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cli;
 

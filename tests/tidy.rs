@@ -199,6 +199,24 @@ fn nothing_outside_tests_may_end_the_process_or_print() {
 }
 
 #[test]
+fn one_call_is_unsafe() {
+    // Put together, so that they are not found here.
+    let marks = [["unsafe", " {"], ["unsafe", "_code"], ["#[uns", "afe("]].map(|parts| parts.concat());
+    let mut found = Vec::new();
+    for file in files(&["src", "tests", "benches", "fuzz/fuzz_targets"]) {
+        let lines = file.text.lines().filter(|line| marks.iter().any(|mark| line.contains(mark)));
+        found.extend(
+            lines.map(|line| (file.path.clone(), line.trim().split(['(', ' ', '=']).next().unwrap().to_owned())),
+        );
+    }
+    found.sort();
+    let expected =
+        [("src/https/low_water.rs", "#[expect"), ("src/https/low_water.rs", "let"), ("src/lib.rs", "#![deny")];
+    let found: Vec<(&str, &str)> = found.iter().map(|(path, word)| (&**path, &**word)).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn what_fuzzing_runs_is_in_no_program() {
     let mut found = 0;
     for file in files(&["src"]) {

@@ -1,12 +1,14 @@
 //! A stream to a server, encrypted in the version that it chose.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::low_water;
 use super::older::Older;
 use super::records::Records;
 
@@ -34,6 +36,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Encrypted<S> {
             Self::Records(stream) => stream.taken(),
             Self::Older(stream) => stream.taken(),
         }
+    }
+}
+
+impl<S: AsFd> Encrypted<S> {
+    /// Whoever waits for more is woken for so many bytes, encrypted ones, or at the end; 1 is what there is at the beginning.
+    pub fn set_low_water(&self, bytes: u32) {
+        let below = match self {
+            Self::Records(stream) => stream.below(),
+            Self::Older(stream) => stream.below(),
+        };
+        low_water::set(below, bytes);
     }
 }
 

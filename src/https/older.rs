@@ -35,6 +35,13 @@ pub struct Older<S> {
     failed: Option<Error>,
 }
 
+impl<S> Older<S> {
+    /// The stream below.
+    pub(super) fn below(&self) -> &S {
+        &self.io
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Older<S> {
     /// Goes on behind the handshake: with what has been received, and with what is still to be sent.
     pub(super) fn new(io: S, connection: UnbufferedClientConnection, input: BytesMut, unsent: Vec<u8>) -> Self {

@@ -158,6 +158,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Records<S> {
     }
 }
 
+impl<S> Records<S> {
+    /// The stream below.
+    pub(super) fn below(&self) -> &S {
+        &self.io
+    }
+}
+
 fn broken(error: Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::harness::frames::{DATA, END_HEADERS, GOAWAY, HEADERS, RST_STREAM, frame};
 use crate::harness::{Caller, HTTP2, Peer, Upstream, in_time, together, until};
@@ -107,6 +110,55 @@ async fn a_refused_stream_is_tried_elsewhere_and_a_broken_one_is_not() {
         assert_eq!((answer.status, &*answer.code()), (StatusCode::BAD_GATEWAY, "upstream_reset"), "{method} {path}");
         assert_eq!(served.load(Ordering::Relaxed) - before, most, "{method} {path}");
     }
+}
+
+/// Answers every request with as much as there is at once, and with the rest of its body only once all may go on.
+async fn in_two_goes(peer: Peer, at_once: usize, rest: usize, goes_on: &Arc<Semaphore>) {
+    let Ok(mut connection) = h2::server::handshake(peer.into_stream()).await else { return };
+    let mut answers = JoinSet::new();
+    loop {
+        let (_, mut respond) = tokio::select! {
+            asked = connection.accept() => match asked { Some(Ok(asked)) => asked, _ => return },
+            Some(_) = answers.join_next() => continue,
+        };
+        let head = Response::builder().header("content-length", at_once + rest).body(()).unwrap();
+        let mut body = respond.send_response(head, false).unwrap();
+        body.send_data(vec![b'a'; at_once].into(), false).unwrap();
+        let permit = Arc::clone(goes_on).acquire_owned();
+        answers.spawn(async move {
+            let _permit = permit.await;
+            // Where the caller has gone the test has failed already.
+            let _ = body.send_data(vec![b'b'; rest].into(), true);
+        });
+    }
+}
+
+#[tokio::test]
+async fn of_bodies_that_came_fast_and_then_stop_nothing_is_held_back() {
+    const BODIES: usize = 8;
+    // Frames of 16 KiB do not divide it, so that a part of one is the last that comes.
+    const AT_ONCE: usize = 1_500_000;
+    const REST: usize = 500_000;
+    let goes_on = Arc::new(Semaphore::new(0));
+    let may = Arc::clone(&goes_on);
+    let upstream = Upstream::start(HTTP2, move |peer: Peer| {
+        let may = Arc::clone(&may);
+        async move { in_two_goes(peer, AT_ONCE, REST, &may).await }
+    })
+    .await;
+    let proxy = upstream.proxy().config("workers: 1").start().await;
+    let callers = (0..BODIES).map(|_| async {
+        let mut caller = Caller::connect(&proxy).await;
+        caller.head("GET", "/x", "").await;
+        assert!(caller.answer_head().await.starts_with("HTTP/1.1 200 "));
+        // Well before a server that says nothing is asked whether it is still there.
+        let read = timeout(Duration::from_secs(8), caller.read(AT_ONCE)).await;
+        assert!(read.is_ok_and(|body| body.iter().all(|byte| *byte == b'a')), "some of it is held back");
+        caller
+    });
+    let callers = together(callers).await;
+    goes_on.add_permits(BODIES);
+    together(callers.into_iter().map(async |mut caller| assert_eq!(caller.read(REST).await, [b'b'; REST]))).await;
 }
 
 /// Answers the first request; when so many more have come, one of them gets a head that is none. Serves all other

@@ -17,7 +17,7 @@ use rustls::{
     ClientConfig, ConnectionTrafficSecrets, ContentType, ProtocolVersion, RootCertStore, ServerConfig,
     SupportedCipherSuite, SupportedProtocolVersion,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -71,7 +71,10 @@ impl Peers {
 
     /// A connection through a pipe that holds so much.
     async fn meet(&self, pipe: usize) -> (Encrypted<DuplexStream>, TlsStream<DuplexStream>) {
-        let (near, far) = duplex(pipe);
+        self.meet_over(duplex(pipe)).await
+    }
+
+    async fn meet_over<S: AsyncRead + AsyncWrite + Unpin>(&self, (near, far): (S, S)) -> (Encrypted<S>, TlsStream<S>) {
         let (near, far) = tokio::join!(
             shake(&self.client, localhost(), near),
             TlsAcceptor::from(Arc::clone(&self.server)).accept(far)
@@ -81,12 +84,16 @@ impl Peers {
         (near, far.unwrap())
     }
 
-    /// The same with a server that is the test itself.
-    async fn meet_test(mut self) -> (Encrypted<DuplexStream>, Far) {
+    fn without_tickets(mut self) -> Self {
         if let Some(server) = Arc::get_mut(&mut self.server) {
             server.send_tls13_tickets = 0;
         }
-        let (near, far) = self.meet(1 << 20).await;
+        self
+    }
+
+    /// The same with a server that is the test itself.
+    async fn meet_test(self) -> (Encrypted<DuplexStream>, Far) {
+        let (near, far) = self.without_tickets().meet(1 << 20).await;
         let (io, connection) = far.into_inner();
         let Some(SupportedCipherSuite::Tls13(suite)) = connection.negotiated_cipher_suite() else { panic!() };
         let secrets = connection.dangerous_extract_secrets().unwrap();

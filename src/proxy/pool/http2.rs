@@ -1,11 +1,12 @@
 //! One HTTP/2 connection to Cloudbeds (RFC 9113).
 //!
 //! In: an encrypted stream. Out: a place for requests, each on a stream of its own (`stream.rs`). The connection has a task
-//! that reads and writes for all of them (`connection.rs`, `frames.rs`, `answers.rs`, `windows.rs`, `output.rs`), hands their
-//! bodies on in portions (`portions.rs`) and sees whether the server is still there (`pulse.rs`); all else is done by whoever
-//! waits for the answer, the sending of the request's body too.
+//! that reads and writes for all of them (`connection.rs`, `frames.rs`, `answers.rs`, `windows.rs`, `output.rs`), wakes less often
+//! while much comes (`arrivals.rs`), hands their bodies on in portions (`portions.rs`) and sees whether the server is still
+//! there (`pulse.rs`); all else is done by whoever waits for the answer, the sending of the request's body too.
 
 mod answers;
+mod arrivals;
 mod connection;
 mod frames;
 mod output;
@@ -22,6 +23,7 @@ use std::task::Poll;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use self::arrivals::Arrivals;
 use self::connection::Connection;
 use self::portions::Portions;
 use self::pulse::Pulse;
@@ -136,12 +138,13 @@ impl<S> Http2<S> {
 
 /// Gives the connection its turns until it ends.
 async fn run<S: Socket>(connection: Shared<S>, mut pulse: Pulse) {
-    let mut portions = Portions::default();
+    let (mut arrivals, mut portions) = (Arrivals::default(), Portions::default());
     std::future::poll_fn(|cx| {
         let mut connection = connection.borrow_mut();
         if connection.poll(cx).is_ready() {
             return Poll::Ready(());
         }
+        arrivals.poll(&mut connection, cx);
         portions.poll(&mut connection, cx);
         if pulse.poll(&mut connection, cx).is_ready() {
             tracing::debug!("h2 ended: no answer to a ping");

@@ -1,6 +1,7 @@
 //! What an exchange needs of the stream below it, whatever version of HTTP it is in.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -15,15 +16,22 @@ pub(in crate::proxy) trait Socket: AsyncWrite + Unpin {
 
     /// The next bytes received, at least one; `None` at the end. They are handed on as they are.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<BytesMut>>>;
+
+    /// Asks the system to wake nobody for fewer bytes than these; 1 is for any. Only a wish.
+    fn set_low_water(&self, _bytes: u32) {}
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket for Encrypted<S> {
+impl<S: AsyncRead + AsyncWrite + AsFd + Unpin> Socket for Encrypted<S> {
     fn taken(&self) -> u64 {
         self.taken()
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<BytesMut>>> {
         self.poll_piece(cx)
+    }
+
+    fn set_low_water(&self, bytes: u32) {
+        self.set_low_water(bytes);
     }
 }
 

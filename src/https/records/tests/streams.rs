@@ -1,12 +1,14 @@
 //! What well-behaved servers say: the bytes are the same however they are cut, and keys and tickets come in between.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rustls::client::{ClientSessionMemoryCache, ClientSessionStore};
 use rustls::{HandshakeKind, ServerConnection};
-use tokio::io::AsyncWrite;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 use super::*;
 
@@ -264,4 +266,23 @@ async fn the_same_room_is_used_again_once_nobody_holds_a_piece_and_a_connection_
     assert!(places[1..4].iter().all(|place| *place == places[0]), "{places:?}");
     assert!(places[4] != places[0] && places[5] == places[4], "somebody holds a piece of the other: {places:?}");
     assert!(kept.unwrap().iter().all(|byte| *byte == 3));
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_piece_may_sleep_until_there_is_much() {
+    const SHORT: Duration = Duration::from_millis(20);
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let peers = Peers::new(version, Resumption::default()).without_tickets();
+        let (mut near, mut far) = peers.meet_over((near, listener.accept().await.unwrap().0)).await;
+        near.set_low_water(10_000);
+        far.write_all(b"little").await.unwrap();
+        far.flush().await.unwrap();
+        let mut piece = pin!(std::future::poll_fn(|cx| near.poll_piece(cx)));
+        assert!(timeout(SHORT, &mut piece).await.is_err(), "{version:?}");
+        far.write_all(&[0; 12_000]).await.unwrap();
+        far.flush().await.unwrap();
+        assert!(piece.await.unwrap().unwrap().starts_with(b"little"));
+    }
 }

@@ -251,6 +251,13 @@ impl<S> Connection<S> {
 }
 
 impl<S: Socket> Connection<S> {
+    /// See [`Socket::set_low_water`].
+    pub(super) fn set_low_water(&self, bytes: u32) {
+        if let Some(io) = &self.io {
+            io.set_low_water(bytes);
+        }
+    }
+
     /// A turn: reads and writes what there is. Ready when the connection has ended.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
