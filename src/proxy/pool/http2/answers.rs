@@ -83,6 +83,7 @@ impl<S> Connection<S> {
             let none = ends || status == StatusCode::SWITCHING_PROTOCOLS;
             return if none { Err("an interim answer that can be none") } else { Ok(()) };
         }
+        let alone = self.streams.open() == 1;
         let state = self.streams.at(place);
         let length = if state.head_alone || is_without_content(status) {
             Some(0)
@@ -94,7 +95,13 @@ impl<S> Connection<S> {
         }
         (state.length, state.expected, state.answered) = (length, length, true);
         state.answer = Some(Answered { status, headers: fields.headers });
-        state.wake();
+        // Servers send the heads of several answers before their content, and each would be a write of its own.
+        state.head_waits = !alone && !ends && length.is_some_and(|length| length > 0);
+        if state.head_waits {
+            self.held_back = true;
+        } else {
+            state.wake();
+        }
         Ok(())
     }
 

@@ -1,8 +1,9 @@
-//! Bodies in portions.
+//! Bodies in portions, and heads with the first of them.
 //!
-//! In: a connection on which pieces of several bodies come by turns. Out: each body's holder is woken once for several pieces,
-//! and after some [`TICK`]s for whatever there is. A body of unknown length is not held back, since nobody knows whether its next piece
-//! is a moment or a minute away, and neither is one that has the connection to itself.
+//! In: a connection on which heads and pieces of several bodies come by turns. Out: each answer's holder is woken once for several
+//! pieces, for its head when there is something behind it, and after some [`TICK`]s for whatever there is. A body of unknown
+//! length is not held back, nor is its head, since nobody knows whether its next piece is a moment or a minute away, and neither is
+//! an answer that has the connection to itself.
 
 use std::task::Context;
 use std::time::Duration;
@@ -73,10 +74,11 @@ mod tests {
     /// When each piece of a body was shown, and how long it is, where it is one of two answers; 0 is that it broke off. The server
     /// says something at once, and something a second later.
     async fn shown(now: &[Vec<u8>], later: &[Vec<u8>]) -> Vec<(u128, usize)> {
-        among(2, now, later).await
+        among(2, now, later).await.1
     }
 
-    async fn among(answers: usize, now: &[Vec<u8>], later: &[Vec<u8>]) -> Vec<(u128, usize)> {
+    /// The same of one among so many, and when its head was.
+    async fn among(answers: usize, now: &[Vec<u8>], later: &[Vec<u8>]) -> (u128, Vec<(u128, usize)>) {
         let (near, mut far) = tokio::io::duplex(1 << 20);
         let began = Instant::now();
         let serving = async move {
@@ -98,6 +100,7 @@ mod tests {
             let mut streams: Vec<_> = (0..answers).map(|_| start()).collect();
             let stream = &mut streams[0];
             std::future::poll_fn(|cx| stream.poll_head(&connection, cx)).await.ok().unwrap();
+            let head = began.elapsed().as_millis() - 100;
             let mut pieces: Vec<(u128, usize)> = Vec::new();
             while let Some(piece) = std::future::poll_fn(|cx| stream.poll_data(cx)).await {
                 let at = began.elapsed().as_millis() - 100;
@@ -110,7 +113,7 @@ mod tests {
                     _ => pieces.push((at, piece.len())),
                 }
             }
-            pieces
+            (head, pieces)
         };
         LocalSet::new().run_until(async { tokio::join!(asking, serving).0 }).await
     }
@@ -165,7 +168,30 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_has_the_connection_to_itself_is_not_held_back() {
         let (first, last) = (frame(0, 0, &[b'a'; 100]), frame(0, 1, &[b'b'; 50]));
-        assert_eq!(among(1, &[head(Some(150)), first], &[last]).await, [(0, 100), (1000, 50)]);
+        assert_eq!(among(1, &[head(Some(150)), first], &[last]).await.1, [(0, 100), (1000, 50)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_is_shown_with_what_comes_behind_it_or_within_four_milliseconds() {
+        let whole = frame(0, 1, b"whole");
+        assert_eq!(among(2, &[head(Some(5)), whole.clone()], &[]).await, (0, vec![(0, 5)]));
+        let (soon, pieces) = among(2, &[head(Some(5))], &[whole]).await;
+        assert!((1..=4).contains(&soon), "{soon} ms");
+        assert_eq!(pieces, [(1000, 5)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_announces_nothing_or_has_the_connection_to_itself_is_shown_at_once() {
+        let (more, end) = (frame(0, 0, b"more"), frame(0, 1, b""));
+        assert_eq!(among(2, &[head(None)], &[more.clone(), end.clone()]).await, (0, vec![(1000, 4)]));
+        assert_eq!(among(2, &[head(Some(0))], &[end.clone()]).await, (0, vec![]));
+        assert_eq!(among(1, &[head(Some(4))], &[more, end]).await, (0, vec![(1000, 4)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_comes_before_the_break() {
+        let (head, pieces) = among(2, &[head(Some(5)), frame(3, 0, &[0, 0, 0, 8])], &[]).await;
+        assert_eq!((head, pieces), (0, vec![(0, 0)]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -31,6 +31,8 @@ pub(super) struct State {
     pub(super) answer: Option<Answered>,
     /// Whether it has come.
     pub(super) answered: bool,
+    /// Whether it is not to be seen before some of the content that it announces is.
+    pub(super) head_waits: bool,
     /// Whether no content can follow, whatever `Content-Length` says (RFC 9110 6.4.1), since it was asked for by HEAD.
     pub(super) head_alone: bool,
     /// How much content its head announces, where that is known.
@@ -68,6 +70,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn wake(&mut self) {
+        self.head_waits = false;
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -109,9 +112,9 @@ impl State {
         self.due() > 0
     }
 
-    /// Whether some of it has come that is not due.
+    /// Whether some of it has come that is not due, or a head that waits for it.
     pub(super) fn is_held_back(&self) -> bool {
-        self.held > self.due()
+        self.head_waits || self.held > self.due()
     }
 
     /// Shows what has been held back for two ticks.
