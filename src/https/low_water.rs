@@ -47,8 +47,6 @@ fn says_when_lowered(release: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![cfg(target_os = "linux")]
-
     use std::time::Duration;
 
     use tokio::io::AsyncWriteExt as _;

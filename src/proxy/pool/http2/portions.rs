@@ -182,10 +182,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_head_that_announces_nothing_or_has_the_connection_to_itself_is_shown_at_once() {
-        let (more, end) = (frame(0, 0, b"more"), frame(0, 1, b""));
-        assert_eq!(among(2, &[head(None)], &[more.clone(), end.clone()]).await, (0, vec![(1000, 4)]));
-        assert_eq!(among(2, &[head(Some(0))], &[end.clone()]).await, (0, vec![]));
-        assert_eq!(among(1, &[head(Some(4))], &[more, end]).await, (0, vec![(1000, 4)]));
+        let (rest, end) = ([frame(0, 0, b"more"), frame(0, 1, b"")], [frame(0, 1, b"")]);
+        assert_eq!(among(2, &[head(None)], &rest).await, (0, vec![(1000, 4)]));
+        assert_eq!(among(2, &[head(Some(0))], &end).await, (0, vec![]));
+        assert_eq!(among(1, &[head(Some(4))], &rest).await, (0, vec![(1000, 4)]));
     }
 
     #[tokio::test(start_paused = true)]
