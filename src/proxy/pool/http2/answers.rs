@@ -95,8 +95,10 @@ impl<S> Connection<S> {
         }
         (state.length, state.expected, state.answered) = (length, length, true);
         state.answer = Some(Answered { status, headers: fields.headers });
-        // Servers send the heads of several answers before their content, and each would be a write of its own.
-        state.head_waits = !alone && !ends && length.is_some_and(|length| length > 0);
+        // Servers send the heads of several answers before their content, and each would be a write of its own. What is a failure,
+        // or comes before the request's end, must be known at once.
+        let usual = status.is_success() && state.sent;
+        state.head_waits = !alone && usual && length.is_some_and(|length| length > 0);
         if state.head_waits {
             self.held_back = true;
         } else {

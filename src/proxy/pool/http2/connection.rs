@@ -79,7 +79,7 @@ pub(super) struct Connection<S> {
     pub(super) pong: bool,
     /// Decrypted bytes received.
     pub(super) received: u64,
-    /// Whether there may be bodies of which more has come than is shown.
+    /// Whether there may be answers of which more has come than is shown, of the body or the head before it.
     pub(super) held_back: bool,
     /// Nobody asks any more.
     pub(super) deserted: bool,

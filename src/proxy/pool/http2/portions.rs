@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use crate::wire::deadline::Deadline;
 
-/// How long less than a portion waits for the rest of it: until the second tick that it sees. The runtime's timers have milliseconds,
+/// How long less than a portion, or a head, waits for the rest of it: until the second tick that it sees. The runtime's timers have milliseconds,
 /// so that is one to four of them, and more where the core has other things to do.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -186,6 +186,14 @@ mod tests {
         assert_eq!(among(2, &[head(None)], &rest).await, (0, vec![(1000, 4)]));
         assert_eq!(among(2, &[head(Some(0))], &end).await, (0, vec![]));
         assert_eq!(among(1, &[head(Some(4))], &rest).await, (0, vec![(1000, 4)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_s_head_is_shown_at_once() {
+        // `:status: 404` is number 13 of HPACK's table.
+        let mut failure = head(Some(5));
+        failure[9] = 0x8d;
+        assert_eq!(among(2, &[failure], &[frame(0, 1, b"whole")]).await, (0, vec![(1000, 5)]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -48,7 +48,7 @@ pub(super) struct State {
     /// So many of them may be seen, be they few.
     shown: usize,
     /// Whether the same was held back at the last tick.
-    waited: bool,
+    pub(super) waited: bool,
     /// Whether the answer has come to its end.
     pub(super) ended: bool,
     /// Whether the request has been sent to its end.
@@ -272,6 +272,21 @@ mod tests {
             }
             assert!(came == sent && state.is_drained(), "{size}");
         }
+    }
+
+    #[test]
+    fn a_head_waits_for_two_ticks_and_then_nothing_is_held_back_any_more() {
+        let mut state = State { head_waits: true, expected: Some(5), ..State::default() };
+        state.tick();
+        assert!(state.is_held_back());
+        state.tick();
+        assert!(!state.is_held_back());
+        // And what comes behind it has its own two.
+        state.push(Bytes::from_static(b"four"));
+        state.tick();
+        assert!(state.is_held_back() && !state.is_due());
+        state.tick();
+        assert!(!state.is_held_back() && state.is_due());
     }
 
     #[test]
