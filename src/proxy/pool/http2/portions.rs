@@ -3,7 +3,7 @@
 //! In: a connection on which heads and pieces of several bodies come by turns. Out: each answer's holder is woken once for several
 //! pieces, for its head when there is something behind it, and after some [`TICK`]s for whatever there is. A body of unknown
 //! length is not held back, nor is its head, since nobody knows whether its next piece is a moment or a minute away, and neither is
-//! an answer that has the connection to itself.
+//! an answer that has the connection to itself. The head of a failure is not, nor one that comes before its request's end.
 
 use std::task::Context;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use crate::wire::deadline::Deadline;
 
-/// How long less than a portion, or a head, waits for the rest of it: until the second tick that it sees. The runtime's timers have milliseconds,
-/// so that is one to four of them, and more where the core has other things to do.
+/// How long less than a portion, or a head, waits for the rest of it: until the second tick that it sees. The runtime's timers
+/// have milliseconds, so that is one to four of them, and more where the core has other things to do.
 const TICK: Duration = Duration::from_millis(1);
 
 /// When what is held back is looked at.
