@@ -157,8 +157,7 @@ impl<S> Open<S> {
         let mut connection = self.0.borrow_mut();
         let (ended, taken) = (connection.has_ended(), connection.output.taken());
         let state = connection.streams.at(self.1);
-        if let Some(answered) = state.answer.take() {
-            (state.head_waits, state.waited) = (false, false);
+        if let Some(answered) = state.take_answer() {
             if answered.headers.len() > FIELDS_MAX {
                 return Poll::Ready(Err(Failed::Sent(Broken::Head(Malformed::TooMany))));
             }

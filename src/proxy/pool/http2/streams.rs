@@ -48,7 +48,7 @@ pub(super) struct State {
     /// So many of them may be seen, be they few.
     shown: usize,
     /// Whether the same was held back at the last tick.
-    pub(super) waited: bool,
+    waited: bool,
     /// Whether the answer has come to its end.
     pub(super) ended: bool,
     /// Whether the request has been sent to its end.
@@ -74,6 +74,13 @@ impl State {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+
+    /// The head, if it has come, whoever gave its holder a turn. What is behind it waits for itself.
+    pub(super) fn take_answer(&mut self) -> Option<Answered> {
+        let answer = self.answer.take()?;
+        (self.head_waits, self.waited) = (false, false);
+        Some(answer)
     }
 
     /// Its holder is woken when there is more to see.
