@@ -41,6 +41,7 @@ pub fn attach(admitted: Admitted, keys: &KeySet, links: &ConnectLinks) -> Result
         Subject::Properties(properties) => {
             let first = properties.first();
             let key = keys.get(first).ok_or(ProxyError::PropertyUnknown(first))?;
+            key.fetch();
             verdict::alive(key, Some(first), links)?;
             for property in properties.more() {
                 let other = keys.get(*property).ok_or(ProxyError::PropertyUnknown(*property))?;

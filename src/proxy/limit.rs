@@ -20,6 +20,7 @@ use super::identify::Subject;
 use super::trace::Trace;
 use crate::budget::{Ask, Budget, Budgets, Flow, Permit, Priority};
 use crate::keys::{KeyReader, KeySet};
+use crate::property::PropertyId;
 
 /// By which a batch job lets others go first: `X-Proxy-Priority: low`.
 const X_PROXY_PRIORITY: HeaderName = HeaderName::from_static("x-proxy-priority");
@@ -42,6 +43,14 @@ pub struct Limiter {
 pub struct Admitted {
     pub(super) authorized: Authorized,
     pub(super) pass: Pass,
+}
+
+impl Admitted {
+    /// The property that stands for the request, whether or not it is ours.
+    #[must_use]
+    pub fn property(&self) -> Option<PropertyId> {
+        self.authorized.identified.subject.first()
+    }
 }
 
 /// By what right a request starts.

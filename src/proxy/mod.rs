@@ -174,6 +174,9 @@ impl Proxy {
         let identified = identify::property(request, arrival.identify)?;
         let authorized = self.policy.authorize(identified, known, arrival)?;
         let admitted = limit::admit(authorized, self.limiter.as_ref(), &self.keys, caller, trace).await?;
+        if let Some(first) = admitted.property() {
+            self.recorder.fetch(first);
+        }
         let attached = credential::attach(admitted, self.keys.borrow_mut().load(), &self.connect);
         let credentialed = attached.inspect_err(|error| trace.about(error.dead_property()))?;
         let property = credentialed.property();

@@ -139,6 +139,12 @@ impl PropertyOutcomes {
         Self { property, first: Entry::new(first) }
     }
 
+    /// Looks at the memory that they are in, for [`super::Recorder::fetch`].
+    #[inline]
+    pub(super) fn fetched(&self) -> u64 {
+        self.first.count.get()
+    }
+
     /// One more of these. For the owner only.
     pub(super) fn count(&self, outcome: Outcome) {
         self.first.count(outcome);

@@ -71,6 +71,12 @@ impl Recorder {
         Self { metrics, cells, properties: RefCell::default() }
     }
 
+    /// A request of this property has come: has its counters on their way into this core's caches, while others are too.
+    #[inline]
+    pub fn fetch(&self, property: PropertyId) {
+        std::hint::black_box(self.properties.borrow().get(&property).map(|outcomes| outcomes.fetched()));
+    }
+
     /// A request has ended, whichever way. Its property must be one that has a key: each costs memory once.
     pub fn finished(&self, request: &Finished<'_>) {
         let cells = &*self.cells;
