@@ -1,7 +1,7 @@
-//! TLS 1.3 behind its handshake: records, read and written without a copy (RFC 8446 5).
+//! TLS 1.3 behind its handshake: records, read and written without a copy but of small ones (RFC 8446 5).
 //!
 //! In: what rustls agreed on with the server, and the stream below. Out: the server's bytes as slices of the very buffer
-//! they were received and decrypted in, and ours as records. Cipher, nonces, key schedule and tickets are rustls'
+//! they were received and decrypted in, small ones put together, and ours as records. Cipher, nonces, key schedule and tickets are rustls'
 //! (`rustls::kernel`); here is what stands between: where a record begins and ends, what may be in it at this stage,
 //! and that no sequence number is used twice. A stream that ends without the server's close_notify has not ended well.
 
@@ -113,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Records<S> {
         self.output.taken()
     }
 
-    /// The next bytes of the stream, in the buffer they came in; `None` at its end.
+    /// The next bytes of the stream, where they came or where small ones were put together; `None` at its end.
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<BytesMut>>> {
         loop {
             match &self.state {

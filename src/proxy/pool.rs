@@ -77,10 +77,10 @@ impl Pool {
         Self { dialer, settings, recorder, hosts: RefCell::default() }
     }
 
-    /// A connection that meets the need, if there is one.
+    /// A connection that meets the need `now`, if there is one.
     #[must_use]
-    pub fn open(&self, origin: &Arc<Origin>, need: Need) -> Option<Lease> {
-        self.at_hand(&self.host(origin), need)
+    pub fn open(&self, origin: &Arc<Origin>, need: Need, now: Instant) -> Option<Lease> {
+        self.at_hand(&self.host(origin), need, now)
     }
 
     /// A connection that meets the need, made now unless another request was faster.
@@ -93,8 +93,8 @@ impl Pool {
         Box::pin(self.made_for(&host, need)).await
     }
 
-    fn at_hand(&self, host: &Rc<Host>, need: Need) -> Option<Lease> {
-        let lease = host.shared(need, self.settings).or_else(|| host.idle(need, self.settings))?;
+    fn at_hand(&self, host: &Rc<Host>, need: Need, now: Instant) -> Option<Lease> {
+        let lease = host.shared(need, self.settings, now).or_else(|| host.idle(need, self.settings, now))?;
         if lease.reused {
             self.recorder.upstream_reused();
         }
@@ -110,7 +110,7 @@ impl Pool {
                 self.dial_for_all(host).await?;
             }
             // Another request may have taken it meanwhile.
-            if let Some(lease) = self.at_hand(host, need) {
+            if let Some(lease) = self.at_hand(host, need, Instant::now()) {
                 return Ok(lease);
             }
             // Of an HTTP/2 connection others may have taken all streams. Everything else that is of no use was closed by

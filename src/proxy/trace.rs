@@ -34,7 +34,7 @@ pub struct Trace {
     end: End,
     bytes_down: u64,
     exchange: Exchange,
-    vendor_id: Option<http::HeaderValue>,
+    vendor_id: Option<Box<str>>,
 }
 
 impl Trace {
@@ -104,8 +104,9 @@ impl Trace {
     pub fn answered(&mut self, status: StatusCode, code: Option<Code>, headers: &HeaderMap) {
         self.status = Some(status);
         self.code = code;
-        // Not on answers of our own.
-        self.vendor_id = if code.is_none() { headers.get(X_REQUEST_ID).cloned() } else { None };
+        // Not on answers of our own. A copy: the field is a part of a buffer, which would be held until the answer's end.
+        let vendor_id = headers.get(X_REQUEST_ID).filter(|_| code.is_none());
+        self.vendor_id = vendor_id.and_then(|id| id.to_str().ok()).map(Box::from);
     }
 
     /// Bytes of the answer's body that were handed to the connection.
@@ -154,7 +155,7 @@ impl Drop for Trace {
                 Protocol::Http1 => "http/1.1",
                 Protocol::Http2 => "h2",
             }),
-            upstream_request_id: self.vendor_id.as_ref().and_then(|id| id.to_str().ok()),
+            upstream_request_id: self.vendor_id.as_deref(),
         };
         self.recorder.finished(&finished);
         self.lines.write(&finished);

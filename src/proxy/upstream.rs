@@ -23,6 +23,7 @@ use super::rewrite::{self, Outbound};
 use crate::budget::{Budget, Permit};
 use crate::keys::Key;
 use crate::wire::body::{Progress, Stage, Upload};
+use crate::wire::spare;
 
 /// How often a request that provably was not acted on is given another connection before the caller hears of it.
 const UNSENT_TRIES: u32 = 3;
@@ -116,8 +117,9 @@ impl Upstream {
         crate::telemetry::panic::if_a_test_asks(target.path(), || {
             headers.values().map(|value| String::from_utf8_lossy(value.as_bytes())).collect()
         });
-        let started = Instant::now();
-        let mut upload = Upload::new(body, started).over_http2(exchange.shared.then_some(self.timeouts.idle));
+        // The clock is asked again only where something was waited for.
+        let mut now = Instant::now();
+        let mut upload = Upload::new(body, now).over_http2(exchange.shared.then_some(self.timeouts.idle));
         let progress = upload.progress();
         exchange.progress = Some(Rc::clone(&progress));
         let repeatable = upload.is_absent() && matches!(method, Method::GET | Method::HEAD);
@@ -125,12 +127,14 @@ impl Upstream {
         let mut head = Head { method, target, headers };
         let (mut replayed, mut renewed, mut unsent) = (false, false, 0);
         loop {
-            let mut lease = match self.pool.open(&origin, need) {
+            let mut lease = match self.pool.open(&origin, need, now) {
                 Some(lease) => lease,
                 None => {
                     // The start is when the request leaves, however long the handshake takes.
                     permit.iter_mut().for_each(Permit::keep);
-                    self.pool.make(&origin, need).await?
+                    let made = self.pool.make(&origin, need).await?;
+                    now = Instant::now();
+                    made
                 }
             };
             exchange.connection = Some((lease.reused, lease.protocol()));
@@ -138,7 +142,7 @@ impl Upstream {
             if http2 {
                 progress.keep();
             }
-            let mut sent = Instant::now();
+            let mut sent = now;
             if let Some(permit) = &mut permit
                 && !(lease.leaves_at_once() && permit.start(sent))
             {
@@ -165,12 +169,17 @@ impl Upstream {
                     let newer = if refused { successor(&key) } else { None };
                     let again = newer.and_then(|newer| Some((newer, Upload::again(&progress, Instant::now())?)));
                     let Some((newer, body)) = again else {
+                        if !exchange.shared {
+                            // Those of HTTP/2 are made by hyper, and of a size that their caller chooses.
+                            spare::give_back(head.headers);
+                        }
                         return Ok(Answer { status, headers, lease, prefix, method: head.method, key });
                     };
                     rewrite::authorize(&mut head.headers, &newer);
                     (key, renewed, upload) = (newer, true, body);
                     drop(lease);
                     another(&mut permit).await?;
+                    now = Instant::now();
                     continue;
                 }
                 Err(Failed::Unsent(body)) if unsent < UNSENT_TRIES => {
@@ -190,8 +199,9 @@ impl Upstream {
             }
             drop(lease);
             another(&mut permit).await?;
+            now = Instant::now();
             // All whose HTTP/2 connection ended can share the next one; whoever fails again has one to itself.
-            need = if need == Need::Any { Need::Since(Instant::now()) } else { Need::Fresh };
+            need = if need == Need::Any { Need::Since(now) } else { Need::Fresh };
         }
     }
 

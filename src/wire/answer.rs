@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use httparse::{ParserConfig, Response, Status};
 
 use super::field::usual;
+use super::spare;
 
 /// The longest head accepted, in bytes.
 pub const HEAD_MAX: usize = 64 * 1024;
@@ -114,7 +115,7 @@ pub fn take(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malfo
 
 /// The fields, and whether `Connection` is among them.
 fn headers(head: &Bytes, places: &[Place]) -> Result<(HeaderMap, bool), Malformed> {
-    let (mut headers, mut of_connection) = (HeaderMap::with_capacity(places.len()), false);
+    let (mut headers, mut of_connection) = (spare::map(places.len()).unwrap_or_default(), false);
     for place in places {
         let name = &head[place.name.0..place.name.1];
         let name = usual(name).map_or_else(|| HeaderName::from_bytes(name), Ok).map_err(|_| Malformed::Field)?;

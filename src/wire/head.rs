@@ -18,6 +18,7 @@ use memchr::{memchr, memmem};
 use super::field::usual;
 use super::incoming::Incoming;
 use super::problem::{Code, Problem};
+use super::spare;
 
 /// The longest method accepted, in bytes. The longest registered one, UPDATEREDIRECTREF, has 17.
 const METHOD_MAX: usize = 24;
@@ -131,7 +132,7 @@ pub fn read(head: &Bytes, lines: &Lines, max_headers: usize) -> Result<Head, Pro
         return Err(TOO_MANY_LINES);
     }
     let (mut request, mut seen) = (Box::new(Request::new(Incoming::Absent)), Seen::default());
-    request.headers_mut().try_reserve(count).map_err(|_| TOO_MANY_LINES)?;
+    *request.headers_mut() = spare::map(count).map_err(|_| TOO_MANY_LINES)?;
     for line in ends {
         let line = line?;
         if line.is_empty() {

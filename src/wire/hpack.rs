@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use self::fixed::{FIXED, Fixed};
 use super::head::is_token;
+use super::spare;
 
 /// The largest dynamic table that is kept, in bytes (RFC 9113 6.5.2).
 const TABLE_MAX: usize = 4096;
@@ -97,7 +98,7 @@ impl Decoder {
     /// # Errors
     /// When it is none.
     pub fn decode(&mut self, block: &Bytes, limit: usize) -> Result<Fields, Undecodable> {
-        let headers = HeaderMap::with_capacity(USUAL);
+        let headers = spare::map(USUAL).unwrap_or_default();
         let mut fields = Fields { status: None, headers, fault: None, size: 0 };
         let mut rest = &block[..];
         let mut begun = false;

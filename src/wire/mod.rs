@@ -21,3 +21,4 @@ pub mod problem;
 pub mod reply;
 pub mod server;
 pub mod site;
+pub mod spare;

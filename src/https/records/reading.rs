@@ -12,13 +12,13 @@ use rustls::{AlertDescription, ContentType, Error, InvalidMessage, PeerMisbehave
 
 use super::fault::Fault;
 use super::messages::{Asked, Messages};
-use super::{EXPANSION_MAX, FATAL, FRAGMENT_MAX, HEADER, Session, WARNING};
+use super::{EXPANSION_MAX, FATAL, FRAGMENT_MAX, HEADER, Session, WARNING, room};
 
 /// The type and version that all records have outside (RFC 8446 5.2).
 const OUTSIDE: [u8; 3] = [23, 3, 3];
 
-/// A piece that is no longer is copied: that costs less than keeping a whole buffer for it. So many bytes of such pieces
-/// are joined, since servers cut the beginning of an answer into packets.
+/// A piece that is no longer is copied to where other small ones are: that costs less than keeping a whole buffer for it. So many
+/// bytes of such pieces are joined, since servers cut the beginning of an answer into packets.
 const SMALL: usize = 4 * 1024;
 const JOINED_MAX: usize = 16 * 1024;
 
@@ -109,14 +109,14 @@ impl Reader {
         let mut joined = BytesMut::new();
         loop {
             if !joined.is_empty() && (joined.len() > JOINED_MAX - SMALL || !begins_small(input)) {
-                return Ok(Some(Got::Data(joined)));
+                return Ok(Some(Got::Data(room::take_small(joined))));
             }
             let got = match self.record(input, session) {
                 Ok(None) => return Ok(None),
                 Ok(Some(Inside::Nothing)) => continue,
                 Ok(Some(Inside::Small(range, record))) => {
-                    if !joined.is_empty() {
-                        joined.reserve(input.len().min(JOINED_MAX));
+                    if joined.is_empty() {
+                        joined = room::for_small(input.len().min(JOINED_MAX));
                     }
                     joined.extend_from_slice(&input[range]);
                     input.advance(record);
@@ -129,7 +129,7 @@ impl Reader {
                 return got.map(Some);
             }
             self.held = Some(got);
-            return Ok(Some(Got::Data(joined)));
+            return Ok(Some(Got::Data(room::take_small(joined))));
         }
     }
 

@@ -1,7 +1,8 @@
-//! Where records are received: one buffer that is a core's, and a connection's only while bytes are in it.
+//! Where records are received: a buffer that is a core's, and a connection's only while bytes are in it.
 //!
 //! In: a stream that has something to say. Out: its bytes in a buffer with room for four full records. What is handed on of
-//! them are slices of that buffer; once nobody holds one, the same room is used again, and until then another one is.
+//! them are slices of that buffer; once nobody holds one, the same room is used again, and until then another one is. Small
+//! pieces are copied into another buffer like it, so that the large one is soon free again.
 
 use std::cell::RefCell;
 use std::io;
@@ -20,9 +21,14 @@ const ROOM: usize = 4 * (HEADER + FRAGMENT_MAX + 1 + 16);
 /// With so much left of a buffer that somebody still holds slices of, another one is not worth its price, in bytes.
 const ENOUGH: usize = 20 * 1024;
 
+/// Room for small pieces, in bytes: those of some twenty answers of a KiB. Whoever holds one for long holds all of it.
+const SMALL_ROOM: usize = 32 * 1024;
+
 thread_local! {
     /// The buffer that has nothing in it at the moment.
     static SPARE: RefCell<BytesMut> = RefCell::default();
+    /// What is left of the one for small pieces.
+    static SMALL: RefCell<BytesMut> = RefCell::default();
 }
 
 /// Receives once, at least so many bytes if that many are here; `Ok(0)` is the end of the stream.
@@ -51,4 +57,20 @@ pub(super) fn poll_receive<S: AsyncRead + Unpin>(
 /// For whoever receives next.
 pub(super) fn put_back(input: &mut BytesMut) {
     SPARE.set(std::mem::take(input));
+}
+
+/// An empty buffer with room for small pieces, so many bytes of them together.
+pub(super) fn for_small(most: usize) -> BytesMut {
+    let mut room = SMALL.take();
+    if room.capacity() < most && !room.try_reclaim(SMALL_ROOM.max(most)) {
+        room = BytesMut::with_capacity(SMALL_ROOM.max(most));
+    }
+    room
+}
+
+/// The pieces that were put there; what is left of the room is for the next ones.
+pub(super) fn take_small(mut room: BytesMut) -> BytesMut {
+    let pieces = room.split();
+    SMALL.set(room);
+    pieces
 }

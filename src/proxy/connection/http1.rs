@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::response::Parts;
 use http::{Method, Request, Response, Version};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,6 +23,7 @@ use crate::wire::gate::Gate;
 use crate::wire::head::{Framing, Head};
 use crate::wire::incoming::{Incoming, Piecewise};
 use crate::wire::reply::{Manner, Reply, WrongLength, room};
+use crate::wire::spare;
 
 /// Why a connection ends in the middle of something.
 #[derive(Debug, thiserror::Error)]
@@ -112,10 +114,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     B: Body<Data = Bytes> + Unpin,
 {
-    let (parts, body) = response.into_parts();
+    let (Parts { status, headers, .. }, body) = response.into_parts();
     let length = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
-    reply.start(parts.status, &parts.headers, length, manner);
-    drop(parts);
+    reply.start(status, &headers, length, manner);
+    spare::give_back(headers);
     let mut body = Some(body).filter(|_| reply.has_body());
     let (mut broke, mut held) = (None, false);
     poll_fn(|cx| {

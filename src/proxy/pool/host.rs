@@ -75,12 +75,11 @@ impl Host {
     }
 
     /// A place on an HTTP/2 connection.
-    pub(super) fn shared(&self, need: Need, settings: Settings) -> Option<Lease> {
+    pub(super) fn shared(&self, need: Need, settings: Settings, now: Instant) -> Option<Lease> {
         let mut shared = self.shared.borrow_mut();
         if shared.is_empty() {
             return None;
         }
-        let now = Instant::now();
         shared.retain(|connection| connection.is_usable(now, settings));
         let fits = |connection: &&Rc<Http2>| {
             let idle = now.duration_since(connection.last_used.get());
@@ -102,9 +101,8 @@ impl Host {
     }
 
     /// An HTTP/1.1 connection, the one used last first.
-    pub(super) fn idle(self: &Rc<Self>, need: Need, settings: Settings) -> Option<Lease> {
+    pub(super) fn idle(self: &Rc<Self>, need: Need, settings: Settings, now: Instant) -> Option<Lease> {
         let mut idle = self.idle.borrow_mut();
-        let now = Instant::now();
         let mut at = idle.len();
         while at > 0 {
             at -= 1;

@@ -269,6 +269,32 @@ async fn the_same_room_is_used_again_once_nobody_holds_a_piece_and_a_connection_
 }
 
 #[tokio::test]
+async fn small_pieces_of_all_connections_share_a_room_and_none_that_is_held_is_written_over() {
+    let mut both = [Peers::tls13().meet_test().await, Peers::tls13().meet_test().await];
+    let mut next = async |round: u8| {
+        let (near, far) = &mut both[usize::from(round % 2)];
+        far.say(ContentType::ApplicationData, &[round; 1000]).await;
+        std::future::poll_fn(|cx| near.poll_piece(cx)).await.unwrap().unwrap()
+    };
+    let mut held = Vec::new();
+    for round in 0..100 {
+        held.push(next(round).await);
+    }
+    for (round, piece) in (0..).zip(&held) {
+        assert!(piece.len() == 1000 && piece.iter().all(|byte| *byte == round), "{round}");
+    }
+    let neighbours = held.windows(2).filter(|pair| pair[0].as_ptr().addr() + 1000 == pair[1].as_ptr().addr());
+    assert!(neighbours.count() >= 90, "more than thirty have room behind one another");
+    drop(held);
+    let mut places = Vec::new();
+    for round in 100..200 {
+        places.push(next(round).await.as_ptr().addr());
+    }
+    let (first, last) = (places.iter().min().unwrap(), places.iter().max().unwrap());
+    assert!(last - first < 32 * 1024, "the room is used again once nobody holds a piece");
+}
+
+#[tokio::test]
 async fn whoever_waits_for_a_piece_may_sleep_until_there_is_much() {
     const SHORT: Duration = Duration::from_millis(20);
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
