@@ -174,6 +174,7 @@ impl Proxy {
         let identified = identify::property(request, arrival.identify)?;
         let authorized = self.policy.authorize(identified, known, arrival)?;
         let admitted = limit::admit(authorized, self.limiter.as_ref(), &self.keys, caller, trace).await?;
+        // With many hotels all of this one's is far away in memory; it is better asked for at once.
         if let Some(first) = admitted.property() {
             self.recorder.fetch(first);
         }

@@ -170,7 +170,7 @@ impl Upstream {
                     let again = newer.and_then(|newer| Some((newer, Upload::again(&progress, Instant::now())?)));
                     let Some((newer, body)) = again else {
                         if !exchange.shared {
-                            // Those of HTTP/2 are made by hyper, and of a size that their caller chooses.
+                            // Those of HTTP/2 are made by h2, and nothing here bounds how many lines one name had.
                             spare::give_back(head.headers);
                         }
                         return Ok(Answer { status, headers, lease, prefix, method: head.method, key });

@@ -1,7 +1,7 @@
 //! Records as they arrive, decrypted where they lie (RFC 8446 5.1, 5.2, 6).
 //!
-//! In: a buffer that begins with a record. Out: what is in it: a piece of the stream, which is that part of the buffer; the
-//! server's goodbye; or a fault. Strict: behind the handshake every record looks like application data from outside, and
+//! In: a buffer that begins with a record. Out: what is in it: a piece of the stream, which is that part of the buffer or,
+//! where it is small, a copy; the server's goodbye; or a fault. Strict: behind the handshake every record looks like application data from outside, and
 //! nothing but data, alerts and the two messages of `messages.rs` may be inside.
 
 use std::ops::Range;
@@ -116,7 +116,8 @@ impl Reader {
                 Ok(Some(Inside::Nothing)) => continue,
                 Ok(Some(Inside::Small(range, record))) => {
                     if joined.is_empty() {
-                        joined = room::for_small(input.len().min(JOINED_MAX));
+                        let more = begins_small(&input[record..]);
+                        joined = room::for_small(if more { input.len().min(JOINED_MAX) } else { range.len() });
                     }
                     joined.extend_from_slice(&input[range]);
                     input.advance(record);

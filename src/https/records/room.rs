@@ -2,7 +2,7 @@
 //!
 //! In: a stream that has something to say. Out: its bytes in a buffer with room for four full records. What is handed on of
 //! them are slices of that buffer; once nobody holds one, the same room is used again, and until then another one is. Small
-//! pieces are copied into another buffer like it, so that the large one is soon free again.
+//! pieces are copied into a smaller one, one behind the other, so that the large one is soon free again.
 
 use std::cell::RefCell;
 use std::io;
@@ -59,11 +59,11 @@ pub(super) fn put_back(input: &mut BytesMut) {
     SPARE.set(std::mem::take(input));
 }
 
-/// An empty buffer with room for small pieces, so many bytes of them together.
+/// An empty buffer with room for small pieces, so many bytes of them together, and no more than [`SMALL_ROOM`].
 pub(super) fn for_small(most: usize) -> BytesMut {
     let mut room = SMALL.take();
-    if room.capacity() < most && !room.try_reclaim(SMALL_ROOM.max(most)) {
-        room = BytesMut::with_capacity(SMALL_ROOM.max(most));
+    if room.capacity() < most && !room.try_reclaim(SMALL_ROOM) {
+        room = BytesMut::with_capacity(SMALL_ROOM);
     }
     room
 }

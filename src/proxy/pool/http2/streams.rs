@@ -13,9 +13,9 @@ use super::STREAM_WINDOW;
 use crate::proxy::broken::Failure;
 use crate::wire::reply::BATCH;
 
-/// Pieces of a body in a row that are shorter are put together, in bytes: each may be a part of a large buffer, and holds all of
-/// it. One alone is not worth a copy while its holder keeps up: the last bytes of a full frame come so, when each frame is a
-/// little more than a record.
+/// Pieces of a body that are shorter, behind such a one, are put together, in bytes: each may be a part of a large buffer, and
+/// holds all of it. One alone is not worth a copy while no more than two portions are held: the last bytes of a full frame come
+/// so, when each frame is a little more than a record.
 const SHORT: usize = 4 * 1024;
 
 /// So much of a body is shown at a time while more of it is expected, in bytes: what is written to a caller at a time. With many
@@ -147,14 +147,8 @@ impl State {
             (self.shown, self.waited) = (self.shown + hidden / PORTION * PORTION, false);
         }
         let behind_short = self.pieces.back().is_some_and(|last| last.len() < SHORT);
-        let alone = self.short.is_empty() && !behind_short && self.held <= PORTION;
+        let alone = self.short.is_empty() && !behind_short && self.held <= 2 * PORTION;
         if data.len() < SHORT && !alone {
-            if self.short.is_empty()
-                && behind_short
-                && let Some(last) = self.pieces.pop_back()
-            {
-                self.short.extend_from_slice(&last);
-            }
             self.short.extend_from_slice(&data);
         } else if !data.is_empty() {
             if !self.short.is_empty() {
@@ -268,25 +262,25 @@ mod tests {
         assert_eq!(state.held(), held.len());
         let pieces: Vec<Bytes> = std::iter::from_fn(|| state.pop()).collect();
         assert_eq!(pieces.concat(), held);
-        assert!(state.is_drained() && pieces.len() == 5);
+        assert!(state.is_drained() && pieces.len() == 7);
     }
 
     #[test]
-    fn short_pieces_in_a_row_are_put_together_and_one_alone_is_not_copied() {
-        let pieces: Vec<Bytes> = [SHORT, 9, SHORT, 1, 2, SHORT].map(|size| Bytes::from(vec![7; size])).into();
+    fn short_pieces_behind_a_short_one_are_put_together_and_one_alone_is_not_copied() {
+        let pieces: Vec<Bytes> = [SHORT, 9, SHORT, 1, 2, 3, SHORT].map(|size| Bytes::from(vec![7; size])).into();
         let mut state = State::default();
         pieces.iter().cloned().for_each(|piece| state.push(piece));
         let out: Vec<Bytes> = std::iter::from_fn(|| state.pop()).collect();
-        assert_eq!(out.iter().map(Bytes::len).collect::<Vec<_>>(), [SHORT, 9, SHORT, 3, SHORT]);
+        assert_eq!(out.iter().map(Bytes::len).collect::<Vec<_>>(), [SHORT, 9, SHORT, 1, 5, SHORT]);
         let same = |out: &Bytes| pieces.iter().any(|piece| piece.as_ptr() == out.as_ptr());
-        assert_eq!(out.iter().map(same).collect::<Vec<_>>(), [true, true, true, false, true]);
+        assert_eq!(out.iter().map(same).collect::<Vec<_>>(), [true, true, true, true, false, true]);
 
-        // Of what nobody takes only the first are held where they came.
+        // Of the short ones that nobody takes only the first are held where they came.
         let frames: Vec<Bytes> = [16_375, 9].repeat(16).into_iter().map(|size| Bytes::from(vec![7; size])).collect();
         frames.iter().cloned().for_each(|piece| state.push(piece));
         let out: Vec<Bytes> = std::iter::from_fn(|| state.pop()).collect();
         let uncopied = |out: &&Bytes| out.len() < SHORT && frames.iter().any(|piece| piece.as_ptr() == out.as_ptr());
-        assert_eq!(out.iter().filter(uncopied).count(), PORTION / 16_384);
+        assert_eq!(out.iter().filter(uncopied).count(), 2 * PORTION / 16_384);
         assert_eq!(out.concat(), frames.concat());
     }
 
