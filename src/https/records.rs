@@ -3,7 +3,8 @@
 //! In: what rustls agreed on with the server, and the stream below. Out: the server's bytes as slices of the very buffer
 //! they were received and decrypted in, small ones put together, and ours as records. Cipher, nonces, key schedule and
 //! tickets are rustls' (`rustls::kernel`); here is what stands between: where a record begins and ends, what may be in
-//! it at this stage, and that no sequence number is used twice. A stream that ends without the server's close_notify has not ended well.
+//! it at this stage, and that no sequence number is used twice. A stream that ends without the server's close_notify has
+//! not ended well.
 
 mod fault;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use http::HeaderMap;
 use http::header::MaxSizeReached;
 
-/// How many are kept on a core: two for each of so many requests as an HTTP/2 connection is often answered at once.
+/// How many are kept on a core: enough for thirty requests at a time, each with its own and its answer's.
 const MAPS: usize = 64;
 
 /// Room for more fields than that is not kept: five KiB, and up to nine more where an HTTP/2 answer has many lines of one name.

@@ -1,8 +1,8 @@
 //! Records as they arrive, decrypted where they lie (RFC 8446 5.1, 5.2, 6).
 //!
 //! In: a buffer that begins with a record. Out: what is in it: a piece of the stream, which is that part of the buffer or,
-//! where it is small, a copy; the server's goodbye; or a fault. Strict: behind the handshake every record looks like application data from outside, and
-//! nothing but data, alerts and the two messages of `messages.rs` may be inside.
+//! where it is small, a copy; the server's goodbye; or a fault. Strict: behind the handshake every record looks like
+//! application data from outside, and nothing but data, alerts and the two messages of `messages.rs` may be inside.
 
 use std::ops::Range;
 

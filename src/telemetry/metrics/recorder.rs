@@ -71,8 +71,8 @@ impl Recorder {
         Self { metrics, cells, properties: RefCell::default() }
     }
 
-    /// Has the property's counters on their way into this core's caches while what the key needs is too: a request is counted only at
-    /// its end, and would wait for memory once more.
+    /// Has the property's counters on their way into this core's caches while what is needed of the key is too: a request is
+    /// counted only at its end, and would wait for memory once more.
     #[inline]
     pub fn fetch(&self, property: PropertyId) {
         std::hint::black_box(self.properties.borrow().get(&property).map(|outcomes| outcomes.fetched()));
