@@ -1,6 +1,6 @@
 //! strace, which stops a process before a system call of the test's choice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -40,6 +40,22 @@ pub fn calls(record: &str) -> Vec<(Call, &str)> {
         calls.push(((name.to_owned(), *count), line));
     }
     calls
+}
+
+/// The names of the calls of a record that were made beyond doubt: those that have returned, and those that never do.
+/// Where a thread is killed as strace looks at it, the kernel says of no call, and strace writes down the number that
+/// is left in its memory of another thread's, as a call without an outcome.
+pub fn made(record: &str) -> BTreeSet<&str> {
+    let made = record.lines().filter_map(|line| {
+        let call = line.trim_start_matches(|at: char| at.is_ascii_digit() || at == ' ');
+        let name = match call.strip_prefix("<... ") {
+            Some(resumed) => resumed.split_once(" resumed>")?.0,
+            None => call.split_once('(')?.0,
+        };
+        let returned = call.rsplit_once(" = ").is_some_and(|(_, outcome)| !outcome.starts_with('?'));
+        (returned || ["exit", "exit_group"].contains(&name)).then_some(name)
+    });
+    made.collect()
 }
 
 /// Whether every thread of a process that may still make calls is traced. One that was killed already makes none, and
@@ -124,4 +140,20 @@ async fn a_process_that_is_killed_as_strace_comes_is_not_waited_for() {
     let attached = Attached::to(killed.id(), "write", record.path(), None).await;
     attached.ended().await;
     killed.wait().unwrap();
+}
+
+#[test]
+fn a_call_is_made_that_has_returned_or_never_does() {
+    let record = "7  execve(\"/bin/p\", [\"p\"], 0x7ffe /* 9 vars */) = 0\n\
+                  7  read(28,  <unfinished ...>\n\
+                  8  connect(3, {sa_family=AF_INET}, 16) = -1 EINPROGRESS (Operation now in progress)\n\
+                  7  <... read resumed>\"\"..., 1024) = 96\n\
+                  8  gettimeofday( <unfinished ...>\n\
+                  7  futex(0x7f, FUTEX_WAIT, 1, NULL) = ? ERESTARTSYS (To be restarted)\n\
+                  7  --- SIGTERM {si_signo=SIGTERM, si_code=SI_USER} ---\n\
+                  7  exit_group(0 <unfinished ...>\n\
+                  8  <... gettimeofday resumed>)    = ?\n\
+                  7  <... exit_group resumed>)      = ?\n\
+                  8  +++ exited with 0 +++\n";
+    assert_eq!(made(record), BTreeSet::from(["connect", "execve", "exit_group", "read"]));
 }
