@@ -34,6 +34,7 @@ pub mod wire;
 pub mod address;
 pub mod fault;
 pub mod flight;
+pub mod log_filter;
 pub mod origin;
 pub mod phase;
 pub mod process;

@@ -128,7 +128,7 @@ const LEVELS: [&[&str]; 9] = [
     &["budget", "https", "keys", "listen", "tls"],
     &["telemetry"],
     &["redis_url", "web", "wire", "yaml"],
-    &["address", "fault", "flight", "origin", "phase", "process", "property", "secret"],
+    &["address", "fault", "flight", "log_filter", "origin", "phase", "process", "property", "secret"],
 ];
 
 fn level(module: &str) -> usize {

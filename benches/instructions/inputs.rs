@@ -81,7 +81,11 @@ pub(crate) fn wide_budget() -> Limiter {
 
 /// Access lines into a file, as JSON is off by default.
 pub(crate) fn log_to(path: &Path) -> Guard {
-    let settings =
-        LogSettings { json: false, filter: "info".to_owned(), output: Output::File(path.to_owned()), access: true };
+    let settings = LogSettings {
+        json: false,
+        filter: "info".parse().unwrap(),
+        output: Output::File(path.to_owned()),
+        access: true,
+    };
     telemetry::init(&settings).unwrap()
 }

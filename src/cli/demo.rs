@@ -13,12 +13,14 @@ use bytes::Bytes;
 use clap::Args;
 use http::header::{AUTHORIZATION, HOST};
 use http::{Request, Response};
+use tracing_subscriber::filter::LevelFilter;
 
 use super::local::call;
 use super::serve::Signals;
 use super::{Failure, block_on, say};
 use crate::app::App;
 use crate::config;
+use crate::log_filter::LogFilter;
 use crate::sandbox::{self, Sandbox, Seen};
 use crate::telemetry::{self, AccessLog, LogSettings, Output};
 use crate::wire::mask;
@@ -55,7 +57,8 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     // Demo keys open nothing, but a demo that treats them otherwise would show something else than `serve`.
     let _ = process::harden();
-    let settings = LogSettings { json: false, filter: "warn".into(), output: Output::Stderr, access: !options.once };
+    let filter = LogFilter::level(LevelFilter::WARN);
+    let settings = LogSettings { json: false, filter, output: Output::Stderr, access: !options.once };
     let log = telemetry::init(&settings).map_err(|error| other("log", &error))?;
     let directory = tempfile::tempdir().map_err(|error| other("temporary directory", &error))?;
     block_on(show(options, directory.path(), log.access_log()))

@@ -9,8 +9,6 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-
 use super::raw::{self, Listen, Raw};
 use super::sources::{Sources, path};
 use super::units::{Size, Time};
@@ -20,6 +18,7 @@ use super::{
 };
 use crate::address::Address;
 use crate::fault::is_word;
+use crate::log_filter::LogFilter;
 use crate::origin::Origin;
 use crate::yaml::Step;
 
@@ -428,8 +427,9 @@ impl Check<'_, '_> {
 
     fn log(&mut self, typed: &raw::Log) -> Option<Log> {
         let format = self.word("log.format", &typed.format, &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
-        if typed.level.trim().is_empty() || EnvFilter::try_new(&typed.level).is_err() {
-            self.fault("log.level", "expected a level such as info, or directives such as info,hyper=warn", "");
+        let level = typed.level.parse::<LogFilter>();
+        if let Err(error) = &level {
+            self.fault("log.level", error.to_string(), "");
         }
         let output = match typed.output.as_str() {
             "stdout" => Some(LogOutput::Stdout),
@@ -445,7 +445,7 @@ impl Check<'_, '_> {
                 None
             }
         };
-        Some(Log { format: format?, level: typed.level.clone(), output: output?, access: typed.access })
+        Some(Log { format: format?, level: level.ok()?, output: output?, access: typed.access })
     }
 
     fn workers(&mut self, typed: raw::Workers) -> Workers {

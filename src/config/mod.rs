@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::log_filter::LogFilter;
 use crate::origin::Origin;
 use crate::property::PropertyId;
 use crate::redis_url::RedisUrl;
@@ -358,8 +359,8 @@ pub struct Drain {
 pub struct Log {
     /// How a line looks.
     pub format: LogFormat,
-    /// Directives of `tracing_subscriber::EnvFilter`, known to parse.
-    pub level: String,
+    /// Which ordinary events.
+    pub level: LogFilter,
     /// Where lines go.
     pub output: LogOutput,
     /// Whether each request gets a line.

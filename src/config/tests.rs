@@ -265,6 +265,7 @@ fn words_are_the_ones_we_know() {
     check_refused("log: { output: stdrr }", "log.output: expected `stdout`, `stderr` or a path");
     check_refused("log: { level: 'info,hyper=loud' }", "log.level: expected a level");
     check_refused("log: { level: '' }", "log.level: expected a level");
+    check_refused("log: { level: inof }", "log.level: expected a level");
     accepted(
         "log:
 upstream: { routes: }",

@@ -10,13 +10,13 @@ use std::path::PathBuf;
 
 use tracing::Subscriber;
 use tracing_appender::non_blocking::WorkerGuard;
-use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
 use super::access::{AccessLog, Form};
 use super::clock::Utc;
 use super::sink::{LostLines, Sink, Stream, unbuffered};
+use crate::log_filter::{LogFilter, NotALogFilter};
 
 /// Where the lines go.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -35,8 +35,8 @@ pub enum Output {
 pub struct LogSettings {
     /// JSON or text, for all lines alike.
     pub json: bool,
-    /// tracing's directives for ordinary events, such as `info` or `info,hyper=debug`. `RUST_LOG` takes precedence.
-    pub filter: String,
+    /// Which ordinary events. `RUST_LOG` takes precedence.
+    pub filter: LogFilter,
     /// Where to.
     pub output: Output,
     /// Whether each request writes an access line; the filter has no say in that.
@@ -81,23 +81,23 @@ pub fn init(settings: &LogSettings) -> io::Result<Guard> {
     };
     let override_ = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
     let filter = match &override_ {
-        Some(directives) => parse("RUST_LOG", directives)?,
-        None => parse("the log filter", &settings.filter)?,
+        Some(directives) => rust_log(directives)?,
+        None => settings.filter.clone(),
     };
-    let (subscriber, guard) = subscriber(settings, filter, terminal, output);
+    let (subscriber, guard) = subscriber(settings, &filter, terminal, output);
     tracing::subscriber::set_global_default(subscriber).map_err(io::Error::other)?;
     Ok(guard)
 }
 
-fn parse(origin: &str, directives: &str) -> io::Result<EnvFilter> {
-    EnvFilter::builder().parse(directives).map_err(|error| {
-        io::Error::new(io::ErrorKind::InvalidInput, format!("{origin} holds a directive that cannot be read: {error}"))
+fn rust_log(directives: &str) -> io::Result<LogFilter> {
+    directives.parse().map_err(|error: NotALogFilter| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("the variable RUST_LOG: {error}"))
     })
 }
 
 fn subscriber(
     settings: &LogSettings,
-    filter: EnvFilter,
+    filter: &LogFilter,
     terminal: bool,
     output: impl Write + Send + 'static,
 ) -> (impl Subscriber + Send + Sync, Guard) {
@@ -111,7 +111,7 @@ fn subscriber(
         true => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
         false => lines.boxed(),
     };
-    (Registry::default().with(lines.with_filter(filter)), guard)
+    (Registry::default().with(lines.with_filter(filter.targets())), guard)
 }
 
 #[cfg(test)]

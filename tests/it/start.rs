@@ -67,7 +67,7 @@ async fn what_cannot_work_is_refused_in_one_sentence_each() {
             vec!["192.0.2.1:80: this host has no such address"],
         ),
         (plain().await.config("log: { output: ./no/such/directory }"), 78, vec!["no/such/directory: No such file"]),
-        (plain().await.log("a=b=c"), 78, vec!["log: RUST_LOG holds a directive that cannot be read"]),
+        (plain().await.log("a=b=c"), 78, vec!["log: the variable RUST_LOG: expected a level"]),
         (plain().await.config("listen: 'unix:no/such.sock'"), 1, vec!["no/such.sock: its directory is not there"]),
         (
             plain().await.config("listen: 'unix:keys.yaml'"),
