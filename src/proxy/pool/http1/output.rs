@@ -179,6 +179,10 @@ impl Output {
         count -= step;
         let step = count.min(self.data.len());
         self.data.advance(step);
+        if self.data.is_empty() {
+            // Empty, it would still hold the room it lies in, for as long as the connection then waits.
+            self.data = Bytes::new();
+        }
         self.back = &self.back[count - step..];
     }
 
@@ -228,5 +232,38 @@ impl Output {
         };
         self.data = data;
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Where a caller's bytes were received.
+    struct Room(Arc<[u8; 8]>);
+
+    impl AsRef<[u8]> for Room {
+        fn as_ref(&self) -> &[u8] {
+            &*self.0
+        }
+    }
+
+    #[test]
+    fn what_a_body_was_received_in_is_free_once_it_has_left() {
+        let room = Arc::new([7; 8]);
+        let data = Bytes::from_owner(Room(Arc::clone(&room)));
+        let mut output = Output { data, state: State::Last, ..Output::default() };
+        assert_eq!(Arc::strong_count(&room), 2);
+        let (mut upload, mut cx) = (Upload::absent(Instant::now()), Context::from_waker(Waker::noop()));
+        let sent = output.poll(&mut upload, pin!(tokio::io::sink()), &mut cx);
+        assert!(matches!(sent, Poll::Ready(Ok(()))));
+        // The connection waits for its next request now, perhaps for a minute.
+        assert_eq!(Arc::strong_count(&room), 1);
     }
 }

@@ -245,11 +245,11 @@ impl Sending {
                 connection.borrow_mut().send(*place, &rest[..count], last);
             }
             rest.advance(count);
-            if last {
-                return Poll::Ready(Ok(()));
-            }
             if rest.is_empty() {
                 self.rest = None;
+            }
+            if last {
+                return Poll::Ready(Ok(()));
             }
         }
     }
