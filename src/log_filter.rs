@@ -4,14 +4,13 @@
 //! `tracing_subscriber::EnvFilter` would know more forms, for spans, of which only h2 opens any, and takes a misspelt
 //! level for the name of a module, the only one that may still speak. It also brings an engine of regular expressions.
 
-use std::fmt;
 use std::str::FromStr;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// Levels of events, for all modules or for those whose path begins with a name. The longest name that fits counts, and
 /// where none fits and no level for all is given, nothing is logged.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogFilter(Targets);
 
 /// A directive is neither a level nor a module with one. The error does not quote it.
@@ -66,12 +65,6 @@ fn is_module(name: &str) -> bool {
 }
 
 impl Eq for LogFilter {}
-
-impl fmt::Debug for LogFilter {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "LogFilter({})", self.0)
-    }
-}
 
 #[cfg(test)]
 mod tests {

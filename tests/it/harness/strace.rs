@@ -22,17 +22,21 @@ pub fn is_there() -> bool {
     false
 }
 
+/// The number of the thread, with which a line begins where there are several, and what stands behind it.
+fn split(line: &str) -> (&str, &str) {
+    let (thread, call) = line.split_once(' ').filter(|(id, _)| id.parse::<u32>().is_ok()).unwrap_or(("", line));
+    (thread, call.trim_start())
+}
+
 /// The calls of a record, in order, with their whole lines.
 pub fn calls(record: &str) -> Vec<(Call, &str)> {
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut calls = Vec::new();
     for line in record.lines() {
-        // With several threads a line begins with the thread's number.
-        let (thread, call) = line.split_once(' ').filter(|(id, _)| id.parse::<u32>().is_ok()).unwrap_or(("", line));
+        let (thread, call) = split(line);
         // What another thread's call interrupted goes on in a line of its own, which begins with `<`. A thread that ends as
         // it is looked at has made no call: its line begins with `?`.
-        let Some((name, _)) = call.trim_start().split_once('(').filter(|(name, _)| !name.starts_with(['<', '?']))
-        else {
+        let Some((name, _)) = call.split_once('(').filter(|(name, _)| !name.starts_with(['<', '?'])) else {
             continue;
         };
         let count = counts.entry((thread, name)).or_default();
@@ -48,7 +52,7 @@ pub fn calls(record: &str) -> Vec<(Call, &str)> {
 pub fn made(record: &str) -> BTreeSet<&str> {
     let mut ending = false;
     let made = record.lines().filter_map(|line| {
-        let call = line.trim_start_matches(|at: char| at.is_ascii_digit() || at == ' ');
+        let (_, call) = split(line);
         let name = match call.strip_prefix("<... ") {
             Some(resumed) => resumed.split_once(" resumed>")?.0,
             None => call.split_once('(')?.0,
